@@ -1,0 +1,261 @@
+"""Evaluation: answers and visual grounding of any checkpoints side by side, with intervals, curves and the rollouts themselves.
+
+The paper's figure 4 asks two questions of a checkpoint on held-out samples: is the answer right, and is what the reasoning
+points at really there? Both are Argos's own scores (R_o and R_vg; R_rq is a training signal, not a measure). Every number
+comes with a 95 % bootstrap interval over items; differences are paired, item by item, and averaged over seeds where a model
+was trained with several.
+
+    python evaluate.py --models base:direct=tiny/base sft=out/sft/merged argos=out/grpo-argos/merged \\
+        outcome=out/grpo-outcome/merged --data out/data/val.jsonl --out out/eval
+    python evaluate.py --curves argos=out/grpo-argos outcome=out/grpo-outcome --out out/eval     # figure 4 from the logs
+
+A model is `name=folder`; `name:direct=folder` asks for a short answer without reasoning, `name:greedy=folder` decodes greedily,
+`name:overlay=folder` draws coordinates as curation does. One name given several times is one model with several seeds.
+
+What is simplified: one rollout a sample at temperature 1 (the policy as RL trains it; the paper evaluates at 0.6).
+Writes: answers.jsonl (append-only; what is there is not asked again), table.md, curves.png, page/index.html.
+Before: train_grpo.py. Next: README.md (what came out), theory/
+"""
+import html
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import HfArgumentParser
+
+import argos
+import policy as P
+import teachers
+
+
+@dataclass
+class Config:
+    models: list[str] = field(default_factory=list, metadata={"help": "name=folder ..., name:direct=, name:greedy=, name:overlay="})
+    data: list[str] = field(default_factory=lambda: ["out/data/val.jsonl"], metadata={"help": "held-out sets, JSONL"})
+    curves: list[str] = field(default_factory=list, metadata={"help": "name=training folder ...: learning curves from metrics.jsonl"})
+    out: str = field(default="out/eval", metadata={"help": "folder to write"})
+    preset: str = field(default="tiny", metadata={"help": "prompts to use: tiny or 7b"})
+    judge: str = field(default="tiny/teacher", metadata={"help": "VLM that judges claims and free-text answers"})
+    temperature: float = field(default=1.0, metadata={"help": "sampling temperature"})
+    max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here"})
+    limit: int = field(default=0, metadata={"help": "use the first so many samples of each set (0: all)"})
+    batch: int = field(default=128, metadata={"help": "samples at a time"})
+    pages: int = field(default=12, metadata={"help": "telling rollouts to draw on the page"})
+    seed: int = field(default=0, metadata={"help": "seed of sampling and bootstrap"})
+
+
+# ---- 1. Asking ------------------------------------------------------------------------------------------------------------
+def parse_model(spec):
+    """"name:mode=folder" -> (name, mode, folder)."""
+    name, _, folder = spec.partition("=")
+    name, _, mode = name.partition(":")
+    if not name or not folder or mode not in ("", "direct", "greedy", "overlay"):
+        raise argos.BadInput(f"--models {spec}: write name=folder, with :direct, :greedy or :overlay after the name if wanted")
+    return name, mode or "sampled", folder
+
+
+def ask(actor, samples, media, mode, cfg, pointer):
+    """One response per sample."""
+    if mode == "overlay":
+        from curate import overlaid, read_extraction
+        lists = P.sample(actor, P.encode_prompts(actor, [(m, P.prompt(cfg.preset, "objects", question=s.question, answer=""))
+                                                         for m, s in zip(media, samples)]), 1, greedy=True, max_new_tokens=48)
+        found = [(read_extraction(t) or {"objects": []})["objects"] for t in lists.texts]
+        drawn = [overlaid(m, objects, pointer) for m, objects in zip(media, found)]
+        media = [d if len(d.frames) > 1 else [m, d] for m, d in zip(media, drawn)]
+    key = {"direct": "direct", "overlay": "overlay"}.get(mode, "reason")
+    prompts = P.encode_prompts(actor, [(m, P.prompt(cfg.preset, key, question=s.question)) for m, s in zip(media, samples)])
+    texts = P.sample(actor, prompts, 1, cfg.temperature, max_new_tokens=cfg.max_new_tokens, greedy=mode == "greedy",
+                     generator=torch.Generator(actor.device).manual_seed(cfg.seed)).texts
+    return [f"<answer>{t}</answer>" if mode == "direct" else t for t in texts]
+
+
+def run(cfg):
+    """Ask every model everything; append to answers.jsonl; skip what is there."""
+    log = Path(cfg.out) / "answers.jsonl"
+    have = defaultdict(dict)
+    for _, row in argos.read_jsonl(log, torn=True) if log.exists() else []:
+        have[row["model"], row["folder"], row["set"]][row["id"]] = row
+    detector, segmenter, pointer = teachers.pixel_teachers()
+    verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(P.load_policy(cfg.judge), preset=cfg.preset),
+                           use=("outcome", "grounding"))
+    for spec in cfg.models:
+        name, mode, folder = parse_model(spec)
+        actor = None
+        for path in cfg.data:
+            samples = argos.read_samples(path)[:cfg.limit or None]
+            seen = have[name, folder, Path(path).stem]
+            for start in tqdm(range(0, len(samples), cfg.batch), desc=f"{name} on {Path(path).stem}", unit="batch"):
+                part = samples[start:start + cfg.batch]
+                if all(s.id in seen for s in part):
+                    continue
+                actor = actor or P.load_policy(folder)
+                media = [verifier.load(s) for s in part]
+                for sample, m, text in zip(part, media, ask(actor, part, media, mode, cfg, pointer)):
+                    verdict = verifier.verify(sample, text, m)
+                    row = dict(model=name, folder=folder, set=Path(path).stem, id=sample.id, task=sample.task, source=sample.source,
+                               kind=sample.kind, outcome=verdict.outcome, grounding=verdict.grounding or 0., response=text)
+                    argos.append_jsonl(log, row)
+                    seen[sample.id] = row
+    return have, verifier
+
+
+# ---- 2. Numbers -----------------------------------------------------------------------------------------------------------
+def interval(values, draws=2000, seed=0):
+    """Mean and 95 % bootstrap interval over items. values: (items,) -> (mean, low, high)."""
+    values = np.asarray(values, float)
+    picks = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
+    means = values[picks].mean(1)
+    return values.mean(), *np.quantile(means, [.025, .975])
+
+
+def by_item(have, name, dataset, score):
+    """(items,) scores of a model, averaged over its seeds; items in a fixed order."""
+    runs = [rows for (n, _, d), rows in have.items() if n == name and d == dataset and rows]
+    ids = sorted(set.intersection(*(set(r) for r in runs)))
+    return np.array([[r[i][score] for i in ids] for r in runs]).mean(0), [runs[0][i] for i in ids], len(runs)
+
+
+def cell(values):
+    mean, low, high = interval(values)
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def majority(samples):
+    """Accuracy of always giving the most frequent answer of each task: the floor to compare with."""
+    groups = defaultdict(list)
+    for s in samples:
+        groups[s.task].append(s.answer)
+    return sum(Counter(g).most_common(1)[0][1] for g in groups.values()) / len(samples)
+
+
+def tables(cfg, have):
+    """Markdown: per set, per source, per task; then paired differences between every two models."""
+    names = list(dict.fromkeys(parse_model(m)[0] for m in cfg.models))
+    lines = []
+    for path in cfg.data:
+        dataset, samples = Path(path).stem, argos.read_samples(path)[:cfg.limit or None]
+        lines += [f"## {dataset}: {len(samples)} samples, per-task majority {majority(samples):.3f}", "",
+                  "| model | seeds | answers | R_vg |", "|---|---|---|---|"]
+        for name in names:
+            answers, rows, seeds = by_item(have, name, dataset, "outcome")
+            grounding, _, _ = by_item(have, name, dataset, "grounding")
+            lines.append(f"| {name} | {seeds} | {cell(answers)} | {cell(grounding)} |")
+        for key in ("source", "task"):
+            groups = sorted({getattr(s, key) for s in samples})
+            if len(groups) < 2:
+                continue
+            lines += ["", f"answers / R_vg by {key}", "", "| model | " + " | ".join(groups) + " |", "|---" * (len(groups) + 1) + "|"]
+            for name in names:
+                answers, rows, _ = by_item(have, name, dataset, "outcome")
+                grounding, _, _ = by_item(have, name, dataset, "grounding")
+                pick = lambda g: np.array([r[key] == g for r in rows])
+                lines.append(f"| {name} | " + " | ".join(f"{answers[pick(g)].mean():.2f} / {grounding[pick(g)].mean():.2f}"
+                                                         for g in groups) + " |")
+        if len(names) > 1:
+            lines += ["", "| paired difference | answers | R_vg |", "|---|---|---|"]
+            for i, a in enumerate(names):
+                for b in names[:i]:
+                    d = [by_item(have, a, dataset, s)[0] - by_item(have, b, dataset, s)[0] for s in ("outcome", "grounding")]
+                    lines.append(f"| {a} - {b} | {cell(d[0])} | {cell(d[1])} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+# ---- 3. Pictures ----------------------------------------------------------------------------------------------------------
+COLORS = {"argos": "#1a7f5a", "outcome": "#c0392b", "no-vg": "#d68910", "no-rq": "#2471a3"}
+
+
+def read_curve(folder):
+    """Held-out evaluations of a run -> steps, answers, grounding. A step logged twice (after --resume) counts once."""
+    points = {row["step"]: row for _, row in argos.read_jsonl(Path(folder) / "metrics.jsonl", torn=True) if row.get("kind") == "eval"}
+    steps = sorted(points)
+    return steps, [points[s]["answers"] for s in steps], [points[s]["grounding"] for s in steps]
+
+
+def draw_curves(specs, path):
+    """The paper's figure 4: held-out grounding and answers over RL steps. Several runs of one name: their mean and range."""
+    runs = defaultdict(list)
+    for spec in specs:
+        name, _, folder = spec.partition("=")
+        runs[name].append(read_curve(folder))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
+    for name, curves in runs.items():
+        steps = sorted(set.intersection(*(set(c[0]) for c in curves)))
+        color = COLORS.get(name.split()[0])
+        for axis, k in zip(axes, (2, 1)):
+            values = np.array([[c[k][c[0].index(s)] for s in steps] for c in curves])  # (seeds, points)
+            axis.plot(steps, values.mean(0), "-o", color=color, markersize=3, label=f"reward: {name}")
+            if len(curves) > 1:
+                axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=.15, linewidth=0)
+    for axis, title in zip(axes, ("visual grounding $R_{vg}$, held out", "answer accuracy, held out")):
+        axis.set(title=title, xlabel="GRPO step")
+        axis.grid(alpha=.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def telling(have, names, dataset):
+    """Samples on which the models disagree most in grounding, then in answers: what a person should look at first."""
+    tables = {n: {r["id"]: r for r in by_item(have, n, dataset, "outcome")[1]} for n in names}
+    ids = set.intersection(*(set(t) for t in tables.values()))
+    spread = lambda i: np.ptp([t[i]["grounding"] for t in tables.values()]) + .5 * np.ptp([t[i]["outcome"] for t in tables.values()])
+    return sorted(ids, key=lambda i: (-spread(i), i)), tables
+
+
+def draw_page(cfg, have, verifier):
+    """page/index.html: the most telling samples, one row each, one verification card per model."""
+    names = [n for n in dict.fromkeys(parse_model(m)[0] for m in cfg.models) if f"{n}:direct" not in " ".join(cfg.models)]
+    folder = Path(cfg.out) / "page"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = cfg.data[0]
+    dataset, samples = Path(path).stem, {s.id: s for s in argos.read_samples(path)}
+    order, tables = telling(have, names, dataset)
+    rows = []
+    for i in tqdm(order[:cfg.pages], desc="draw page", unit="sample"):
+        cells = []
+        for name in names:
+            row, card = tables[name][i], f"{i}-{name}.png"
+            media = verifier.load(samples[i])
+            verdict = verifier.verify(samples[i], row["response"], media)
+            argos.draw_card(media, samples[i], row["response"], verdict, verdict.masks, folder / card)
+            cells.append(f"<td><b>{html.escape(name)}</b><br><img src='{html.escape(card)}' width='560'></td>")
+        rows.append(f"<tr><td colspan='{len(names)}'><h3>{html.escape(samples[i].question)} &rarr; "
+                    f"{html.escape(samples[i].answer)}</h3></td></tr><tr>{''.join(cells)}</tr>")
+    argos.write_atomically(folder / "index.html", "<!doctype html><meta charset='utf-8'><title>Argos: telling rollouts</title>"
+                           "<body style='font-family:sans-serif'><h1>Where the models differ most</h1>"
+                           f"<table>{''.join(rows)}</table>")
+
+
+def main():
+    cfg, = HfArgumentParser(Config, description=__doc__).parse_args_into_dataclasses()
+    out = Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if not cfg.models and not cfg.curves:
+        raise argos.BadInput("nothing to do: give --models name=folder ..., or --curves name=training-folder ...")
+    if cfg.curves:
+        draw_curves(cfg.curves, out / "curves.png")
+        print(f"wrote {out}/curves.png")
+    if cfg.models:
+        have, verifier = run(cfg)
+        text = tables(cfg, have)
+        argos.write_atomically(out / "table.md", text)
+        print(text)
+        if cfg.pages:
+            draw_page(cfg, have, verifier)
+        print(f"wrote {out}/table.md, {out}/answers.jsonl" + (f", {out}/page/index.html" if cfg.pages else ""))
+
+
+if __name__ == "__main__":
+    argos.run_main(main)

@@ -1,0 +1,51 @@
+"""Evaluation: intervals against closed forms, pairing, and the floor that accuracy is compared with."""
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import argos
+import evaluate
+
+
+def test_interval_of_a_coin_is_the_normal_one():
+    # 400 tosses with mean .5: standard error sqrt(.25 / 400) = .025, so .5 +- 1.96 * .025 = .451 .. .549
+    mean, low, high = evaluate.interval([0, 1] * 200)
+    assert mean == .5 and abs(low - .451) < .006 and abs(high - .549) < .006
+
+
+def test_pairing_removes_what_items_share():
+    rng = np.random.default_rng(0)
+    hard = rng.random(500)  # items differ a lot, the two models only by .02
+    a, b = hard, hard + .02
+    _, low, high = evaluate.interval(b - a)
+    assert high - low < 1e-9 and abs(low - .02) < 1e-9
+
+
+def test_majority_floor_by_hand():
+    # task x: a a b -> 2 right; task y: c -> 1 right; 3 of 4
+    samples = [SimpleNamespace(task=t, answer=a) for t, a in ("xa", "xa", "xb", "yc")]
+    assert evaluate.majority(samples) == .75
+
+
+def test_seeds_of_one_name_are_averaged_and_items_intersected():
+    row = lambda i, o: dict(id=i, outcome=o, grounding=0.)
+    have = {("m", "f1", "val"): {"a": row("a", 1.), "b": row("b", 0.), "c": row("c", 1.)}, ("m", "f2", "val"): {"a": row("a", 0.), "b": row("b", 0.)}}
+    values, rows, seeds = evaluate.by_item(have, "m", "val", "outcome")
+    assert values.tolist() == [.5, 0.] and [r["id"] for r in rows] == ["a", "b"] and seeds == 2
+
+
+def test_model_specs():
+    assert evaluate.parse_model("base:direct=tiny/base") == ("base", "direct", "tiny/base")
+    assert evaluate.parse_model("x=a=b") == ("x", "sampled", "a=b")
+    for bad in ("tiny/base", "=tiny", "x:fast=tiny"):
+        with pytest.raises(argos.BadInput):
+            evaluate.parse_model(bad)
+
+
+def test_curve_counts_a_repeated_step_once(tmp_path):
+    rows = [dict(kind="config"), dict(kind="eval", step=0, answers=.1, grounding=.2), dict(kind="train", step=0),
+            dict(kind="eval", step=5, answers=.3, grounding=.4), dict(kind="eval", step=5, answers=.3, grounding=.4)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    assert evaluate.read_curve(tmp_path) == ([0, 5], [.1, .3], [.2, .4])

@@ -1,0 +1,79 @@
+"""GRPO's arithmetic against numbers worked by hand, and against a plain loop written from the paper's equations."""
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from train_grpo import REWARDS, advantages, average, token_loss, zero_variance_cause
+
+
+def test_advantages_by_hand():
+    # rewards 1, 0, 0, 1: mean .5, sample std sqrt(4 * .25 / 3) = .57735, so A = +-.5 / .577351 = +-.866024
+    a = advantages(torch.tensor([[1., 0., 0., 1.]]))
+    assert torch.allclose(a, torch.tensor([[.866024, -.866024, -.866024, .866024]]), atol=1e-5)
+    assert torch.equal(advantages(torch.tensor([[1., 0.]]), scale=False), torch.tensor([[.5, -.5]]))
+    assert torch.equal(advantages(torch.full((1, 4), .7)), torch.zeros(1, 4))  # no variance, no advantage, no division by zero
+
+
+def test_advantages_stay_within_their_group():
+    both = advantages(torch.tensor([[1., 0., 1., 0.], [.2, .1, .1, .1]]))
+    alone = advantages(torch.tensor([[.2, .1, .1, .1]]))
+    assert torch.equal(both[1:], alone)
+
+
+def test_clipping_by_hand():
+    # r = 1.5 with A = 1 is clipped to 1.2; r = 1.5 with A = -1 is not (min of -1.5 and -1.2); r = .5 with A = -1 is clipped to .8
+    log = torch.log(torch.tensor([[1.5], [1.5], [.5], [.5]]))
+    loss, ratio = token_loss(log, torch.zeros(4, 1), None, torch.tensor([[1.], [-1.], [-1.], [1.]]), .2, .2, 0.)
+    assert torch.allclose(loss[:, 0], torch.tensor([-1.2, 1.5, .8, -.5]))
+    higher, _ = token_loss(log[:1], torch.zeros(1, 1), None, torch.ones(1, 1), .2, .28, 0.)
+    assert torch.allclose(higher, torch.tensor([[-1.28]]))  # clip-higher
+
+
+def test_clipped_tokens_have_no_gradient():
+    log = torch.log(torch.tensor([[1.5, 1.1]])).requires_grad_()
+    token_loss(log, torch.zeros(1, 2), None, torch.ones(1, 1), .2, .2, 0.)[0].sum().backward()
+    assert log.grad[0, 0] == 0 and math.isclose(log.grad[0, 1].item(), -1.1, rel_tol=1e-6)
+
+
+def test_k3_is_the_kl_on_average_and_never_negative():
+    torch.manual_seed(0)
+    p, q = torch.randn(50).log_softmax(0), torch.randn(50).log_softmax(0)
+    draws = torch.multinomial(p.exp(), 200_000, replacement=True)
+    loss, _ = token_loss(p[draws][None], p[draws][None], q[draws][None], torch.zeros(1, 1), .2, .2, 1.)
+    kl = (p.exp() * (p - q)).sum()
+    assert loss.min() >= 0 and abs(loss.mean() - kl) < .02 * kl + 4 * loss.std() / 200_000 ** .5
+
+
+def test_averages_by_hand():
+    # two rollouts, of 1 and 3 tokens, longest allowed 4: per-token losses 4 | 1 1 1
+    per_token = torch.tensor([[4., 9., 9.], [1., 1., 1.]])
+    mask = torch.tensor([[1., 0., 0.], [1., 1., 1.]])
+    value = lambda kind: average(per_token, mask, kind, 2, torch.tensor(4.), 4).item()
+    assert value("grpo") == pytest.approx((4 + 1) / 2)
+    assert value("dapo") == pytest.approx(7 / 4)
+    assert value("bnpo") == pytest.approx(7 / 4)
+    assert value("dr_grpo") == pytest.approx(7 / (2 * 4))
+
+
+@pytest.mark.parametrize("kind", ["grpo", "dapo", "dr_grpo"])
+def test_micro_batches_add_up_to_the_whole(kind):
+    torch.manual_seed(1)
+    per_token, mask = torch.randn(6, 5), (torch.rand(6, 5) < .7).float()
+    mask[:, 0] = 1
+    whole = average(per_token, mask, kind, 6, mask.sum(), 5)
+    parts = sum(average(per_token[i:i + 2], mask[i:i + 2], kind, 6, mask.sum(), 5) for i in (0, 2, 4))
+    assert torch.allclose(whole, parts, atol=1e-6)
+
+
+def test_zero_variance_groups_are_named_by_cause():
+    v = lambda outcome, answer="1": SimpleNamespace(outcome=outcome, parsed=SimpleNamespace(answer=answer))
+    assert zero_variance_cause([v(1.), v(1.)]) == "all right"
+    assert zero_variance_cause([v(0.), v(0.)]) == "all wrong"
+    assert zero_variance_cause([v(0., None), v(0., None)]) == "all malformed"
+
+
+def test_reward_names_are_the_papers_ablations():
+    assert set(REWARDS["no-vg"]) == {"outcome", "reasoning"} and set(REWARDS["no-rq"]) == {"outcome", "grounding"}
+    assert set(REWARDS["argos"]) == {"outcome", "grounding", "reasoning"} and REWARDS["outcome"] == ("outcome",)

@@ -1,0 +1,116 @@
+"""SFT and GRPO as a person runs them: they learn, they resume bit-equal after kill -9, and they say clearly what is wrong."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import argos
+import policy as P
+import train_sft
+from tiny import world
+
+ROOT = Path(argos.__file__).parent
+
+
+def start(script, *flags):
+    env = dict(os.environ, OMP_NUM_THREADS="1")
+    return subprocess.Popen([sys.executable, str(ROOT / script), *map(str, flags)], cwd=ROOT, env=env, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(process, code=0):
+    out, err = process.communicate()
+    assert process.returncode == code, err[-3000:]
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for split in ("rl", "val"):
+        world.write_split(split, 16, folder)
+    rows = []
+    for i in range(16):  # SFT examples in the chat format; the oracle's words are fine for a test
+        item = world.split_item("rl", i)
+        kind = "image" if len(item.pixels) == 1 else "video"
+        path = next(folder.glob(f"media/rl-{i:05d}.*")).relative_to(folder)
+        rows.append({"messages": [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": f"{item.question} Think and point."}]},
+                                  {"role": "assistant", "content": [{"type": "text", "text": f"<think>{item.think}</think><answer>{item.answer}</answer>"}]}],
+                     f"{kind}s": [str(path)]})
+    (folder / "sft.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def killed_after_first_checkpoint(process, out):
+    while not (out / "state.pt").exists() and process.poll() is None:
+        time.sleep(.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def states(*folders):
+    a, b = (torch.load(f / "state.pt", weights_only=True) for f in folders)
+    assert a["step"] == b["step"] and a["adapter"].keys() == b["adapter"].keys()
+    assert all(torch.equal(a["adapter"][k], b["adapter"][k]) for k in a["adapter"])
+    x, y = a["optimizer"]["state"], b["optimizer"]["state"]
+    assert all(torch.equal(x[i][k], y[i][k]) for i in x for k in x[i])
+    return a
+
+
+def test_sft_resumes_bit_equal_and_learns(folder, tmp_path):
+    flags = ["--data", folder / "sft.jsonl", "--batch", 8, "--epochs", 5, "--save_every", 3, "--lora_rank", 8]
+    finish(start("train_sft.py", *flags, "--out", tmp_path / "whole"))
+    killed_after_first_checkpoint(start("train_sft.py", *flags, "--out", tmp_path / "cut"), tmp_path / "cut")
+    finish(start("train_sft.py", *flags, "--out", tmp_path / "cut", "--resume"))
+    states(tmp_path / "whole", tmp_path / "cut")
+    losses = [r["loss"] for _, r in argos.read_jsonl(tmp_path / "whole/metrics.jsonl") if r["kind"] == "train"]
+    assert len(losses) == 10 and losses[-1] < .8 * losses[0]
+    merged = P.load_policy(tmp_path / "whole/merged")  # the exports load, and adapter on base equals merged
+    adapted = P.load_policy(ROOT / "tiny/base", adapter=tmp_path / "whole/adapter")
+    prompts = [P.encode_prompts(p, [(None, "Which shape moves? Think and point.")]) for p in (merged, adapted)]
+    ids, mask = P.encode_completions(merged, ["<think>I see"])
+    a, b = (P.token_logprobs(p, q, 1, ids, mask)[0] for p, q in zip((merged, adapted), prompts))
+    assert torch.allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("reward", ["argos", "outcome"])
+def test_grpo_resumes_bit_equal(folder, tmp_path, reward):
+    flags = ["--policy", ROOT / "tiny/teacher", "--data", folder / "rl.jsonl", "--val", folder / "val.jsonl", "--reward", reward,
+             "--steps", 5, "--prompts", 3, "--group_size", 4, "--save_every", 2, "--eval_every", 2, "--eval_samples", 4,
+             "--cards", 1, "--lora_rank", 4, "--updates", 2, "--beta", .01, "--temperature", 1.3]
+    finish(start("train_grpo.py", *flags, "--out", tmp_path / "whole"))
+    killed_after_first_checkpoint(start("train_grpo.py", *flags, "--out", tmp_path / "cut"), tmp_path / "cut")
+    finish(start("train_grpo.py", *flags, "--out", tmp_path / "cut", "--resume"))
+    states(tmp_path / "whole", tmp_path / "cut")
+    logs = [{(r["kind"], r.get("step")): r for _, r in argos.read_jsonl(tmp_path / f / "metrics.jsonl")} for f in ("whole", "cut")]
+    assert logs[0].keys() == logs[1].keys()
+    for key, row in logs[0].items():  # every number of every step, but the clock
+        if key[0] != "config":
+            assert {k: v for k, v in row.items() if k != "seconds"} == {k: v for k, v in logs[1][key].items() if k != "seconds"}
+    trained = [r for r in logs[0].values() if r["kind"] == "train"]
+    assert max(r["sampler_gap"] for r in trained) < 1e-3  # sampler and trainer agree on log-probabilities
+    assert all((r["grounding"] is None) == (reward == "outcome") for r in trained)
+    assert list((tmp_path / "whole/cards").glob("*.png"))
+
+
+@pytest.mark.parametrize("content, complaint", [
+    ("", "no examples"), ('{"messages": []}', "row 1"), ("not json", "row 1"),
+    ('{"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {"role": "assistant", "content": []}], "images": ["x"]}', "row 1")])
+def test_bad_sft_data_is_one_clear_line(tmp_path, content, complaint):
+    path = tmp_path / "sft.jsonl"
+    path.write_text(content)
+    with pytest.raises(argos.BadInput, match=complaint) as error:
+        train_sft.read_chats(path)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_bad_input_ends_with_code_2_and_one_line(tmp_path):
+    _, err = finish(start("train_grpo.py", "--data", tmp_path / "nowhere.jsonl", "--out", tmp_path / "o"), code=2)
+    lines = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and "nowhere.jsonl" in lines[0] and "Traceback" not in err

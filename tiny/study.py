@@ -1,0 +1,104 @@
+"""The longer experiments behind the README's tables: three seeds, a sweep over step size, and the reward's terms one by one.
+
+    python -m tiny.study seeds    # both rewards, and Argos without R_rq, from one SFT checkpoint with three seeds: table and figure
+    python -m tiny.study sweep    # both rewards at several step sizes: where answer-only training collapses
+
+Both start from the checkpoint that `python -m tiny` leaves in out/sft/merged, run two training processes side by side, skip
+runs that are complete, and write to out/study/. Every run is the same `train_grpo.py` command a person would type; the tables
+are printed by `evaluate.py`.
+"""
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from transformers import HfArgumentParser
+
+import argos
+from evaluate import COLORS, read_curve
+
+
+@dataclass
+class Config:
+    study: str = field(default="seeds", metadata={"help": "seeds or sweep"})
+    out: str = field(default="out", metadata={"help": "folder of `python -m tiny`; results go to OUT/study"})
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "seeds of the seeds study"})
+    rewards: list[str] = field(default_factory=lambda: ["argos", "outcome", "no-rq"], metadata={"help": "rewards of the seeds study"})
+    lrs: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3, 3e-3], metadata={"help": "step sizes of the sweep"})
+    flags: str = field(default="", metadata={"help": "more flags for every train_grpo.py"})
+
+
+def train(jobs):
+    """Run (name, command, folder) jobs, two at a time with one thread each; skip folders that hold a finished run."""
+    env = dict(os.environ, OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+    todo = [(c, f) for c, f in jobs if not (f / "merged").exists()]
+    for i in range(0, len(todo), 2):
+        running = []
+        for command, folder in todo[i:i + 2]:
+            if (folder / "state.pt").exists():
+                command += " --resume"
+            print(f"$ {command}", flush=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            log = open(folder / "log.txt", "a")
+            running.append(subprocess.Popen([sys.executable] + shlex.split(command)[1:], env=env, stderr=log, stdout=log))
+        if any([p.wait() for p in running]):
+            sys.exit(f"a run failed: see log.txt in {', '.join(str(f) for _, f in todo[i:i + 2])}")
+
+
+def seeds(cfg, out, grpo):
+    folders = {(r, s): out / f"{r}-seed{s}" for s in cfg.seeds for r in cfg.rewards}
+    train([(f"{grpo} --reward {r} --seed {s} --out {f}", f) for (r, s), f in folders.items()])
+    models = [f"sft={cfg.out}/sft/merged"] + [f"{r}={f}/merged" for (r, _), f in folders.items()]
+    curves = [f"{r}={f}" for (r, _), f in folders.items() if r in ("argos", "outcome")]
+    sets = [f"{cfg.out}/data/{s}.jsonl" for s in ("val", "ood-objects", "ood-pairs", "ood-clips")]
+    subprocess.run([sys.executable, "evaluate.py", "--models", *models, "--data", *sets, "--curves", *curves, "--out",
+                    str(out / "seeds")], check=True)
+
+
+def sweep(cfg, out, grpo):
+    folders = {(r, lr): out / f"{r}-lr{lr:g}" for lr in cfg.lrs for r in ("argos", "outcome")}
+    train([(f"{grpo} --reward {r} --lr {lr:g} --out {f}", f) for (r, lr), f in folders.items()])
+    lines = ["| step size | reward | answers start | answers end | R_vg start | R_vg end | R_vg lowest |", "|---|---|---|---|---|---|---|"]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
+    for reward in ("argos", "outcome"):
+        ends = []
+        for lr in cfg.lrs:
+            _, answers, grounding = read_curve(folders[reward, lr])
+            ends.append((answers[-1], grounding[-1]))
+            lines.append(f"| {lr:g} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} | {grounding[0]:.3f} | {grounding[-1]:.3f} | "
+                         f"{min(grounding):.3f} |")
+        for axis, k in zip(axes, (1, 0)):
+            axis.plot(cfg.lrs, [e[k] for e in ends], "-o", color=COLORS[reward], label=f"reward: {reward}")
+    _, answers, grounding = read_curve(folders["argos", cfg.lrs[0]])
+    for axis, start, title in zip(axes, (grounding[0], answers[0]), ("visual grounding $R_{vg}$ after GRPO", "answer accuracy after GRPO")):
+        axis.axhline(start, color="grey", linestyle=":", label="SFT checkpoint")
+        axis.set(xscale="log", title=title, xlabel="peak learning rate", ylim=(0, 1))
+        axis.grid(alpha=.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(out / "sweep.png", dpi=150)
+    argos.write_atomically(out / "sweep.md", "\n".join(lines) + "\n")
+    print("\n".join(lines), f"\nwrote {out}/sweep.png and {out}/sweep.md")
+
+
+def main():
+    arguments = ["--study"] + sys.argv[1:] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else sys.argv[1:]
+    cfg, = HfArgumentParser(Config, description=__doc__).parse_args_into_dataclasses(arguments)
+    if cfg.study not in ("seeds", "sweep"):
+        raise argos.BadInput(f"--study {cfg.study}: choose seeds or sweep")
+    out = Path(cfg.out) / "study"
+    out.mkdir(parents=True, exist_ok=True)
+    grpo = (f"python train_grpo.py --policy {cfg.out}/sft/merged --data {cfg.out}/data/rl.jsonl --val {cfg.out}/data/val.jsonl "
+            f"{cfg.flags}").strip()
+    (seeds if cfg.study == "seeds" else sweep)(cfg, out, grpo)
+
+
+if __name__ == "__main__":
+    argos.run_main(main)

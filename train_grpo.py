@@ -1,0 +1,282 @@
+"""GRPO: the policy learns from its own rollouts, rewarded by Argos or, to see what goes wrong, by the answer alone.
+
+The paper (section 3.2, eqs. 10-11) samples a group of G rollouts per prompt, scores each with the verifier, and pushes every
+token of a rollout up or down by the rollout's advantage, its reward's z-score within the group. Its central finding (figure 4):
+from one SFT checkpoint, RL on the answer alone loses visual grounding, RL with Argos does not. The two runs differ in one flag:
+
+    python train_grpo.py --reward argos   --policy out/sft/merged --data out/data/rl.jsonl --out out/grpo-argos
+    python train_grpo.py --reward outcome --policy out/sft/merged --data out/data/rl.jsonl --out out/grpo-outcome
+
+One step: a batch of prompts -> G rollouts each (one prefill per prompt) -> verdicts -> advantages -> `updates` optimizer steps
+on the clipped surrogate. Everything that happens is in `main`, in this order.
+
+What is simplified against the paper: LoRA instead of full weights, one process instead of 16 GPUs and EasyR1, and no separate
+inference engine: the sampler is the trainer's own model, so their log-probabilities agree (the difference is logged).
+Groups whose rollouts all earn the same have zero advantage and teach nothing: they are skipped, and counted by cause.
+
+Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/ (verdicts as pictures),
+state.pt (adapter, optimizer, step: `--resume` continues bit-equal on a CPU), adapter/ and merged/ at the end.
+Before: train_sft.py. Next: evaluate.py (both arms side by side), theory/ (what the group size can and cannot buy).
+"""
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import trange
+from transformers import HfArgumentParser
+
+import argos
+import policy as P
+import teachers
+
+
+# ---- 1. Configuration ---------------------------------------------------------------------------------------------------
+@dataclass
+class Config:
+    policy: str = field(default="out/sft/merged", metadata={"help": "checkpoint to start from: a local folder or a hub id"})
+    data: str = field(default="out/data/rl.jsonl", metadata={"help": "training prompts, one JSON object a line"})
+    val: str = field(default="out/data/val.jsonl", metadata={"help": "held-out samples for the learning curve"})
+    out: str = field(default="out/grpo", metadata={"help": "folder to write"})
+    preset: str = field(default="tiny", metadata={"help": "prompts to use: tiny or 7b"})
+    judge: str = field(default="tiny/teacher", metadata={"help": "VLM that judges claims and R_rq; 'base' = the policy with its adapter off"})
+    # the reward
+    reward: str = field(default="argos", metadata={"help": "argos, outcome (the answer alone), no-vg or no-rq (the paper's ablations)"})
+    weights: str = field(default="0.5,0.25,0.25", metadata={"help": "w_o,w_vg,w_rq of eq. 9 (our choice)"})
+    tau: float = field(default=0.5, metadata={"help": "the gate's threshold on the outcome (our choice)"})
+    # sampling
+    steps: int = field(default=120, metadata={"help": "sampling steps"})
+    prompts: int = field(default=16, metadata={"help": "prompts a step (paper: 56 rollouts a batch)"})
+    group_size: int = field(default=8, metadata={"help": "G, rollouts a prompt"})
+    temperature: float = field(default=1.0, metadata={"help": "sampling temperature in training"})
+    max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here"})
+    # optimisation
+    lr: float = field(default=3e-4, metadata={"help": "AdamW learning rate at its peak"})
+    warmup: int = field(default=10, metadata={"help": "steps of linear warm-up"})
+    decay: bool = field(default=True, metadata={"help": "decay the learning rate linearly to 10 %% over the run"})
+    updates: int = field(default=1, metadata={"help": "optimizer steps per batch of rollouts (1 is on-policy)"})
+    micro_batch: int = field(default=64, metadata={"help": "rollouts per forward pass in training"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "gradient clipping"})
+    lora_rank: int = field(default=64, metadata={"help": "rank of the LoRA adapter"})
+    # the loss
+    loss: str = field(default="grpo", metadata={"help": "how tokens are averaged: grpo, dr_grpo, dapo or bnpo"})
+    eps_low: float = field(default=0.2, metadata={"help": "clip range below 1"})
+    eps_high: float = field(default=0.2, metadata={"help": "clip range above 1; 0.28 is DAPO's clip-higher"})
+    beta: float = field(default=0.0, metadata={"help": "weight of the KL to the frozen start (k3); 0 does not compute it"})
+    scale_advantage: bool = field(default=True, metadata={"help": "divide by the group's std (eq. 10); off is Dr. GRPO's choice"})
+    mask_overlong: bool = field(default=False, metadata={"help": "rollouts that were cut teach nothing (DAPO's overlong filtering)"})
+    # the rest
+    eval_every: int = field(default=20, metadata={"help": "steps between evaluations on held-out samples (0: never)"})
+    eval_samples: int = field(default=256, metadata={"help": "held-out samples per evaluation"})
+    cards: int = field(default=4, metadata={"help": "verification cards drawn at every evaluation"})
+    save_every: int = field(default=20, metadata={"help": "steps between checkpoints"})
+    seed: int = field(default=0, metadata={"help": "seed of data order and sampling"})
+    resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
+
+
+REWARDS = {"argos": ("outcome", "grounding", "reasoning"), "outcome": ("outcome",),
+           "no-vg": ("outcome", "reasoning"), "no-rq": ("outcome", "grounding")}
+
+
+# ---- 2. Advantages and loss ----------------------------------------------------------------------------------------------
+def advantages(rewards, scale=True):
+    """Paper eq. 10: A_j = (R_j - mean) / (std + 1e-6) within each group. rewards: (B, G) -> (B, G)."""
+    centred = rewards - rewards.mean(dim=1, keepdim=True)
+    return centred / (rewards.std(dim=1, keepdim=True) + 1e-6) if scale else centred
+
+
+def zero_variance_cause(verdicts):
+    """Why a whole group earned the same: the gate's three reasons, and the rest."""
+    if all(v.parsed.answer is None for v in verdicts):
+        return "all malformed"
+    if all(v.outcome >= 0.5 for v in verdicts):
+        return "all right"
+    return "all wrong" if all(v.outcome < 0.5 for v in verdicts) else "all equal"
+
+
+def token_loss(logprobs, old_logprobs, ref_logprobs, advantage, eps_low, eps_high, beta):
+    """Paper eq. 11 for every token, negated: -(min(r A, clip(r) A) - beta k3). All (N, T) but advantage (N, 1)."""
+    ratio = (logprobs - old_logprobs).exp()
+    clipped = ratio.clamp(1 - eps_low, 1 + eps_high)
+    surrogate = torch.minimum(ratio * advantage, clipped * advantage)
+    if not beta:
+        return -surrogate, ratio
+    log_r = ref_logprobs - logprobs
+    k3 = log_r.exp() - log_r - 1  # Schulman's estimator of KL(policy || reference): unbiased and never negative
+    return -(surrogate - beta * k3), ratio
+
+
+def average(per_token, mask, kind, rollouts, tokens, longest):
+    """One number from per-token losses (N, T). rollouts, tokens: of the whole batch, so that micro-batches add up.
+
+    grpo: mean over each rollout, then over rollouts (eq. 11).   bnpo: mean over the tokens of this micro-batch.
+    dapo: mean over the tokens of the whole batch.               dr_grpo: sum over a constant, rollouts x longest completion.
+    """
+    summed = (per_token * mask).sum(dim=1)  # (N,)
+    if kind == "grpo":
+        return (summed / mask.sum(dim=1).clamp(min=1)).sum() / rollouts
+    if kind == "dapo":
+        return summed.sum() / tokens
+    if kind == "dr_grpo":
+        return summed.sum() / (rollouts * longest)
+    return summed.sum() / mask.sum().clamp(min=1) * len(mask) / rollouts
+
+
+# ---- 3. Rewards and evaluation -------------------------------------------------------------------------------------------
+def build_verifier(cfg, actor):
+    """-> (the verifier that rewards, the verifier that measures): the same teachers, so both arms are measured alike."""
+    detector, segmenter, pointer = teachers.pixel_teachers()
+    if cfg.judge == "base":
+        judge = teachers.VLMJudge(actor, preset=cfg.preset, adapter_off=True)
+    else:
+        judge = teachers.VLMJudge(P.load_policy(cfg.judge), preset=cfg.preset)
+    weights = argos.Weights(*map(float, cfg.weights.split(",")))
+    make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use)
+    return make(REWARDS[cfg.reward]), make(("outcome", "grounding"))
+
+
+def prompts_for(actor, samples, media, preset):
+    return P.encode_prompts(actor, [(m, P.prompt(preset, "reason", question=s.question)) for m, s in zip(media, samples)])
+
+
+@torch.no_grad()
+def evaluate(actor, verifier, samples, cfg, step):
+    """Sampled answer accuracy and grounding on held-out samples; always the same seed, so that curves compare."""
+    generator = torch.Generator().manual_seed(cfg.seed)
+    outcomes, grounding, drawn = [], [], []
+    for i in range(0, len(samples), 128):
+        part = samples[i:i + 128]
+        media = [verifier.load(s) for s in part]
+        rollouts = P.sample(actor, prompts_for(actor, part, media, cfg.preset), 1, cfg.temperature,
+                            max_new_tokens=cfg.max_new_tokens, generator=generator)
+        for sample, text, m in zip(part, rollouts.texts, media):
+            verdict = verifier.verify(sample, text, m)
+            outcomes.append(verdict.outcome)
+            grounding.append(verdict.grounding)
+            drawn.append((sample, text, m, verdict))
+    folder = Path(cfg.out) / "cards"
+    folder.mkdir(parents=True, exist_ok=True)
+    for sample, text, m, verdict in drawn[:cfg.cards]:
+        argos.draw_card(m, sample, text, verdict, verdict.masks, folder / f"step-{step:05d}-{sample.id}.png")
+    return dict(answers=sum(outcomes) / len(outcomes), grounding=sum(grounding) / len(grounding))
+
+
+# ---- 4. Training ------------------------------------------------------------------------------------------------------------
+def main():
+    cfg, = HfArgumentParser(Config, description=__doc__).parse_args_into_dataclasses()
+    out = Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
+    train, val = argos.read_samples(cfg.data), argos.read_samples(cfg.val)[:cfg.eval_samples]
+    torch.manual_seed(cfg.seed)  # the adapter's first weights
+    actor = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank)
+    verifier, measure = build_verifier(cfg, actor)
+    parameters = [p for p in actor.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(cfg.seed)).tolist()
+
+    # A step depends on (weights, optimizer, step number) alone: data order and sampling are seeded by the step, and nothing
+    # else is random. So these three are the whole state, and a resumed run repeats the killed one bit for bit (CPU).
+    start = P.load_state(out / "state.pt", actor, optimizer) if cfg.resume else 0
+    log = lambda row: argos.append_jsonl(out / "metrics.jsonl", row)
+    if start == 0:
+        log(dict(kind="config", **asdict(cfg)))
+    if cfg.eval_every and start == 0:
+        log(dict(kind="eval", step=0, **evaluate(actor, measure, val, cfg, 0)))
+
+    bar = trange(start, cfg.steps, initial=start, total=cfg.steps, desc=f"GRPO ({cfg.reward})", unit="step")
+    for step in bar:
+        clock = [time.time()]
+        lr = cfg.lr * min((step + 1) / max(cfg.warmup, 1), 1 - .9 * step / cfg.steps if cfg.decay else 1)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+        # 4a. Rollouts: G per prompt.
+        samples = [train[order[(step * cfg.prompts + i) % len(train)]] for i in range(cfg.prompts)]
+        generator = torch.Generator(actor.device).manual_seed(cfg.seed * 1_000_003 + step)
+        media = [verifier.load(s) for s in samples]
+        prompts = prompts_for(actor, samples, media, cfg.preset)
+        rollouts = P.sample(actor, prompts, cfg.group_size, cfg.temperature, max_new_tokens=cfg.max_new_tokens,
+                            generator=generator)  # ids (B*G, T)
+        clock.append(time.time())
+
+        # 4b. Verdicts and advantages.
+        texts = [rollouts.texts[i:i + cfg.group_size] for i in range(0, len(rollouts.texts), cfg.group_size)]
+        verdicts = verifier.verify_groups(samples, texts, media)
+        rewards = torch.tensor([[v.reward for v in group] for group in verdicts])  # (B, G)
+        advantage = advantages(rewards, cfg.scale_advantage)  # (B, G)
+        alive = rewards.std(dim=1) > 1e-6  # (B,)
+        causes = [zero_variance_cause(group) for group, ok in zip(verdicts, alive) if not ok]
+        clock.append(time.time())
+
+        # 4c. The update, on the groups that teach something.
+        keep = [b for b in range(len(samples)) if alive[b]]
+        rows = [b * cfg.group_size + g for b in keep for g in range(cfg.group_size)]
+        stats = dict(loss=0., entropy=0., clip_fraction=0., kl=0., sampler_gap=0., grad_norm=0.)
+        if keep:
+            mask = rollouts.mask[rows].float()  # (N, T)
+            if cfg.mask_overlong:
+                mask = mask * rollouts.finished[rows].float()[:, None]
+            tokens = mask.sum().clamp(min=1)
+            per = max(1, cfg.micro_batch // cfg.group_size)  # groups a micro-batch: the prompt is shared within a group
+            parts = [keep[i:i + per] for i in range(0, len(keep), per)]
+            old = [None] * len(parts)
+            for update in range(cfg.updates):
+                for i, part in enumerate(parts):
+                    at = [b * cfg.group_size + g for b in part for g in range(cfg.group_size)]
+                    m = rollouts.mask[at].float()
+                    if cfg.mask_overlong:
+                        m = m * rollouts.finished[at].float()[:, None]
+                    chosen = prompts.select(part)
+                    score = lambda: P.token_logprobs(actor, chosen, cfg.group_size, rollouts.ids[at], rollouts.mask[at],
+                                                     cfg.temperature)
+                    logprobs, entropy = score()  # (n, T)
+                    if old[i] is None:
+                        old[i] = logprobs.detach()  # the policy that sampled, scored by the trainer's own pass
+                        stats["sampler_gap"] = max(stats["sampler_gap"],
+                                                   ((old[i] - rollouts.logprobs[at]) * m).abs().max().item())
+                    reference = None
+                    if cfg.beta:
+                        with torch.no_grad(), P.adapter_off(actor):
+                            reference, _ = score()
+                        gap = reference - logprobs.detach()
+                        stats["kl"] += (((gap.exp() - gap - 1) * m).sum() / tokens).item()
+                    per_token, ratio = token_loss(logprobs, old[i], reference, advantage[part].reshape(-1, 1).to(m.device),
+                                                  cfg.eps_low, cfg.eps_high, cfg.beta)
+                    loss = average(per_token, m, cfg.loss, len(rows), tokens, cfg.max_new_tokens)
+                    loss.backward()
+                    clipped = ((ratio < 1 - cfg.eps_low) | (ratio > 1 + cfg.eps_high)).float()
+                    stats["loss"] += loss.item()
+                    stats["entropy"] += ((entropy.detach() * m).sum() / tokens).item() / cfg.updates
+                    stats["clip_fraction"] += ((clipped * m).sum() / tokens).item() / cfg.updates
+                stats["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        clock.append(time.time())
+
+        # 4d. What happened.
+        flat = [v for group in verdicts for v in group]
+        mean = lambda values: sum(values) / max(len(values), 1)
+        terms = dict(reward=rewards.mean().item(), outcome=mean([v.outcome for v in flat]),
+                     **{k: mean(known) if (known := [getattr(v, k) for v in flat if getattr(v, k) is not None]) else None
+                        for k in ("grounding", "reasoning")})  # None: not part of this reward, so not computed
+        log(dict(kind="train", step=step, lr=lr, **terms, gate_open=mean([v.outcome >= cfg.tau for v in flat]),
+                 points=mean([len(v.parsed.points) for v in flat]), length=rollouts.mask.sum(1).float().mean().item(),
+                 unfinished=1 - rollouts.finished.float().mean().item(), skipped=len(causes),
+                 **{cause: causes.count(cause) for cause in ("all right", "all wrong", "all malformed", "all equal")}, **stats,
+                 seconds=dict(zip(("sample", "verify", "update"), [round(b - a, 3) for a, b in zip(clock, clock[1:])]))))
+        bar.set_postfix({short: f"{terms[k]:.2f}" for short, k in (("R", "reward"), ("R_o", "outcome"), ("R_vg", "grounding"),
+                                                                  ("R_rq", "reasoning")) if terms[k] is not None} | {"skip": len(causes)})
+        done = step + 1
+        if cfg.eval_every and (done % cfg.eval_every == 0 or done == cfg.steps):
+            log(dict(kind="eval", step=done, **evaluate(actor, measure, val, cfg, done)))
+        if done % cfg.save_every == 0 or done == cfg.steps:
+            P.save_state(out / "state.pt", actor, optimizer, done)
+    P.save_policy(actor, out / "adapter")
+    P.save_policy(actor, out / "merged", merged=True)
+    print(f"wrote {out}/merged; metrics in {out}/metrics.jsonl; cards in {out}/cards")
+
+
+if __name__ == "__main__":
+    argos.run_main(main)

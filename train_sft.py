@@ -1,0 +1,109 @@
+"""SFT: the policy learns the paper's format from curated rollouts: <think> reasoning that points </think><answer> ... </answer>.
+
+The paper cold-starts Qwen2.5-VL-7B on about 85K curated samples (AdamW, batch 256, about 1000 steps; appendix A), and shows
+that this alone is not enough: what SFT teaches about grounding, RL on answers alone un-teaches (train_grpo.py).
+
+The loss is the negative log-likelihood of the completion's tokens, read off the same scorer that GRPO will use
+(`policy.token_logprobs`), so there is one place in the project where a token's probability is computed. Prompt, picture and
+padding tokens never enter it. (Video-R1's SFT trains on the prompt too; we do not.)
+
+What is simplified: LoRA on the language layers instead of full weights; no packing.
+
+Run:   python train_sft.py --data out/curated/sft.jsonl --out out/sft          # --resume continues bit-equal on a CPU
+Reads: JSONL in HF chat format, as curate.py writes it (messages + images/videos). Writes: metrics.jsonl (append-only),
+       state.pt (adapter, optimizer, step), adapter/ (PEFT) and merged/ (a plain checkpoint: where GRPO starts).
+Before: curate.py. Next: train_grpo.py
+"""
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import trange
+from transformers import HfArgumentParser
+
+import argos
+import policy as P
+
+
+@dataclass
+class Config:
+    data: str = field(default="out/curated/sft.jsonl", metadata={"help": "curated examples in HF chat format"})
+    policy: str = field(default="tiny/base", metadata={"help": "checkpoint to start from: a local folder or a hub id"})
+    out: str = field(default="out/sft", metadata={"help": "folder to write"})
+    epochs: float = field(default=8., metadata={"help": "passes over the data"})
+    batch: int = field(default=32, metadata={"help": "examples per optimizer step (paper: 256)"})
+    micro_batch: int = field(default=32, metadata={"help": "examples per forward pass"})
+    lr: float = field(default=2e-3, metadata={"help": "AdamW learning rate at its peak"})
+    warmup: int = field(default=10, metadata={"help": "steps of linear warm-up; linear decay to zero after it"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "gradient clipping"})
+    lora_rank: int = field(default=64, metadata={"help": "rank of the LoRA adapter"})
+    save_every: int = field(default=50, metadata={"help": "steps between checkpoints"})
+    seed: int = field(default=0, metadata={"help": "seed of the adapter's first weights and of the data order"})
+    resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
+
+
+def read_chats(path):
+    """HF chat rows -> [(media path, question, response)]. Raises BadInput naming file, row and cure."""
+    rows = []
+    for number, row in argos.read_jsonl(path):
+        where = f"{path} row {number}"
+        try:
+            user, assistant = row["messages"][:2]
+            question = next(c["text"] for c in user["content"] if c["type"] == "text")
+            response = next(c["text"] for c in assistant["content"] if c["type"] == "text")
+            media, = row.get("images") or row.get("videos")
+        except (KeyError, TypeError, ValueError, StopIteration, AttributeError):
+            raise argos.BadInput(f"{where}: not a chat example with one picture or clip; write it with curate.py") from None
+        rows.append((Path(path).parent / media, question, response))
+    if not rows:
+        raise argos.BadInput(f"{path}: no examples; run curate.py first, or lower its --threshold")
+    return rows
+
+
+def main():
+    cfg, = HfArgumentParser(Config, description=__doc__).parse_args_into_dataclasses()
+    out = Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
+    examples = read_chats(cfg.data)
+    torch.manual_seed(cfg.seed)
+    student = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank)
+    parameters = [p for p in student.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
+    per_epoch = max(1, len(examples) // cfg.batch)
+    steps = max(1, round(cfg.epochs * per_epoch))
+
+    # As in train_grpo.py: a step is a function of weights, optimizer and step number, so these three are the whole state.
+    start = P.load_state(out / "state.pt", student, optimizer) if cfg.resume else 0
+    if start == 0:
+        argos.append_jsonl(out / "metrics.jsonl", dict(kind="config", **asdict(cfg)))
+    bar = trange(start, steps, initial=start, total=steps, desc="SFT", unit="step")
+    for step in bar:
+        lr = cfg.lr * min((step + 1) / max(cfg.warmup, 1), 1 - step / steps)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        epoch, place = divmod(step, per_epoch)
+        order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(cfg.seed * 1_000_003 + epoch)).tolist()
+        batch = [examples[i] for i in order[place * cfg.batch:(place + 1) * cfg.batch]]
+        ids, mask = P.encode_completions(student, [response for _, _, response in batch])  # (B, T), with the end token
+        total, count = 0., mask.sum()
+        for i in range(0, len(batch), cfg.micro_batch):
+            part = slice(i, i + cfg.micro_batch)
+            prompts = P.encode_prompts(student, [(argos.load_media(path), question) for path, question, _ in batch[part]])
+            logprobs, _ = P.token_logprobs(student, prompts, 1, ids[part], mask[part])  # (b, T)
+            loss = -logprobs.sum() / count
+            loss.backward()
+            total += loss.item()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        argos.append_jsonl(out / "metrics.jsonl", dict(kind="train", step=step, loss=total, lr=lr, grad_norm=norm))
+        bar.set_postfix(loss=f"{total:.3f}")
+        if (step + 1) % cfg.save_every == 0 or step + 1 == steps:
+            P.save_state(out / "state.pt", student, optimizer, step + 1)
+    P.save_policy(student, out / "adapter")
+    P.save_policy(student, out / "merged", merged=True)
+    print(f"wrote {out}/merged and {out}/adapter; metrics in {out}/metrics.jsonl")
+
+
+if __name__ == "__main__":
+    argos.run_main(main)
