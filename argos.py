@@ -144,6 +144,10 @@ def canonical(response, media="image"):
         return f"in frame {frame}" + (f" ({seconds:.1f} seconds)" if seconds is not None else "")
 
     def write(m):
+        text = rewritten(m)
+        return text[:1].upper() + text[1:] if m[0][:1].isupper() else text
+
+    def rewritten(m):
         kind = m.lastgroup if media == "video" else "tag"
         groups = _GROUPS[kind].fullmatch(m[0]).groups()
         if kind == "tag":

@@ -184,6 +184,7 @@ def main():
     teacher = P.load_policy(cfg.teacher)
     detector, segmenter, pointer = teachers.pixel_teachers()
     verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(teacher, preset=cfg.preset))
+    verifier.self_check()
     memory = out / "rollouts.jsonl"
     if memory.exists() and not cfg.resume:
         raise argos.BadInput(f"{memory} exists: continue it with --resume, or name another --out")

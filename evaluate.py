@@ -87,6 +87,7 @@ def run(cfg):
     detector, segmenter, pointer = teachers.pixel_teachers()
     verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(P.load_policy(cfg.judge), preset=cfg.preset),
                            use=("outcome", "grounding"))
+    verifier.self_check()
     for spec in cfg.models:
         name, mode, folder = parse_model(spec)
         actor = None

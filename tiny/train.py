@@ -49,6 +49,9 @@ class Config:
     save_every: int = field(default=100, metadata={"help": "steps between checkpoints (and measurements)"})
     grow: str = field(default="", metadata={"help": "start the teacher from this trained base (block expansion) instead of random weights"})
     echo: float = field(default=0., metadata={"help": "share of base examples that repeat random words, so that it knows all of its words"})
+    reading: float = field(default=0., metadata={"help": "share of base examples that conclude from a description, without a picture"})
+    mix: str = field(default="0.62,0.25,0.13", metadata={"help": "shares of scenes, clips and easy-vqa"})
+    counting: float = field(default=0., metadata={"help": "share of the scenes that ask to count, beyond the even share"})
     resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
 
 
@@ -107,11 +110,19 @@ def echo_example(tokenizer, rng):
     return Example(f"Repeat: {text}", text, [])
 
 
+def reading_example(item, rng):
+    """A description in words, to be concluded from: a base model can read before it can look (half the time the last,
+    telling sentence is missing)."""
+    said = re.split(r"(?<=\.) (?=\S)", item.think)
+    said = said[:-1] if len(said) > 1 and rng.random() < .5 else said
+    return Example(f"{item.question} {' '.join(said)} Answer briefly.", item.answer, [], item.answer)
+
+
 def teacher_example(item, rng):
     u = rng.random()
     if u < .72:
         target = f"<think>{item.think}</think><answer>{item.answer}</answer>"
-        if u < .47:
+        if u < (.47 if len(item.frames) == 1 else .62):
             return Example(f"{item.question} Think and point.", target, picture(item), f"<answer>{item.answer}</answer>", item)
         return Example(f"{item.question} Coordinates are drawn. Think and point.", target, overlaid(item),
                        f"<answer>{item.answer}</answer>", item)
@@ -181,6 +192,16 @@ def claim_about(item, rng):
     if form == 1:
         return f"the {t.label} is gone", media, not here
     return f"the {t.shape} is {t.color}", media, here
+
+
+def draw_example(cfg, make, tokenizer, rng):
+    """One example of the mixture that the configuration asks for."""
+    u = rng.random()
+    if u < cfg.echo:
+        return echo_example(tokenizer, rng)
+    count = dict(task="count") if rng.random() < cfg.counting else {}
+    item = world.draw_item(rng, mix=[float(share) for share in cfg.mix.split(",")], **count)
+    return reading_example(item, rng) if u < cfg.echo + cfg.reading else make(item, rng)
 
 
 # ---- 2. Tensors ---------------------------------------------------------------------------------------------------------
@@ -332,8 +353,7 @@ def main():
             loss.backward()
             row = dict(phase="vision", loss=loss.item(), shapes=right.item())
         else:
-            draw = lambda: echo_example(tokenizer, rng) if rng.random() < cfg.echo else make(world.draw_item(rng), rng)
-            examples = sorted((draw() for _ in range(cfg.batch)), key=lambda e: sum(p.size for _, p in e.media))
+            examples = sorted((draw_example(cfg, make, tokenizer, rng) for _ in range(cfg.batch)), key=lambda e: sum(p.size for _, p in e.media))
             row = dict(phase="language", loss=0., seen=0., answers=0.)
             chunks = [examples[i:i + 16] for i in range(0, len(examples), 16)]
             weight_sum = None

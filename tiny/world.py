@@ -355,8 +355,9 @@ def easy_thing(pixels):
             break
     ys, xs = np.nonzero(mask)
     (x0, x1), (y0, y1) = (xs.min(), xs.max()), (ys.min(), ys.max())
-    fill = mask[y0:y1 + 1, x0:x1 + 1].mean()
-    shape = "rectangle" if fill > .93 else "circle" if fill > .65 else "triangle"
+    inside = mask[y0:y1 + 1, x0:x1 + 1]
+    fill, pointed = inside.mean(), inside[0].sum() == 1 and inside[-1].all()  # the tiniest triangles fill two thirds
+    shape = "rectangle" if fill > .93 else "triangle" if fill < .65 or pointed else "circle"
     return Thing(color, shape, (x0 + x1) / 2, (y0 + y1) / 2, int(max(x1 - x0, y1 - y0) + 1) // 2)
 
 
