@@ -29,7 +29,7 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, DynamicCache
 from transformers.video_utils import VideoMetadata
 
@@ -231,26 +231,34 @@ def save_policy(policy, folder, merged=False):
     os.replace(aside, folder)
 
 
+def trainable(policy):
+    """{name: parameter} of what training changes: the adapter, or without one all but the vision tower."""
+    return {name: p for name, p in policy.unwrapped.named_parameters() if p.requires_grad}
+
+
 def save_state(path, policy, optimizer, step):
-    """Everything a resumed run needs, in one file that is complete or absent: adapter, optimizer, step."""
-    state = {"adapter": get_peft_model_state_dict(policy.unwrapped, save_embedding_layers=False),
-             "optimizer": optimizer.state_dict(), "step": step}
-    torch.save(state, f"{path}.writing")
+    """Everything a resumed run needs, in one file that is complete or absent: trained weights, optimizer, step."""
+    weights = {name: p.detach() for name, p in trainable(policy).items()}
+    torch.save({"weights": weights, "optimizer": optimizer.state_dict(), "step": step}, f"{path}.writing")
     os.replace(f"{path}.writing", path)
 
 
+@torch.no_grad()
 def load_state(path, policy, optimizer):
     """Put a saved state back -> its step; 0 when nothing was saved yet. Raises argos.BadInput for a state that does not fit."""
     from argos import BadInput
     if not Path(path).exists():
         return 0
     try:
-        state = torch.load(path, map_location=policy.device, weights_only=True)
-        set_peft_model_state_dict(policy.unwrapped, state["adapter"])
+        state, weights = torch.load(path, map_location=policy.device, weights_only=True), trainable(policy)
+        if state["weights"].keys() != weights.keys():
+            raise ValueError("it holds other weights than this run trains")
+        for name, p in weights.items():
+            p.copy_(state["weights"][name])
         optimizer.load_state_dict(state["optimizer"])
     except Exception as error:  # a damaged file, or one of other settings: the library raises many kinds
-        cause = str(error).strip().split("\n")[0][:200]
-        raise BadInput(f"{path}: cannot be resumed ({cause}); use the settings it was saved with, or another --out") from error
+        raise BadInput(f"{path}: cannot be resumed ({str(error).strip().splitlines()[0][:200]}); use the settings it was saved "
+                       "with, or another --out") from error
     return state["step"]
 
 

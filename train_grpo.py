@@ -173,7 +173,7 @@ def main():
     actor = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank)
     verifier, measure = build_verifier(cfg, actor)
     verifier.self_check()  # refuses to train where points miss
-    parameters = [p for p in actor.model.parameters() if p.requires_grad]
+    parameters = list(P.trainable(actor).values())
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(cfg.seed)).tolist()
 

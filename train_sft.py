@@ -7,7 +7,7 @@ The loss is the negative log-likelihood of the completion's tokens, read off the
 (`policy.token_logprobs`), so there is one place in the project where a token's probability is computed. Prompt, picture and
 padding tokens never enter it. (Video-R1's SFT trains on the prompt too; we do not.)
 
-What is simplified: LoRA on the language layers instead of full weights; no packing.
+What is simplified: no packing; the vision tower is frozen. `--lora_rank 64` trains an adapter instead of all language weights.
 
 Run:   python train_sft.py --data out/curated/sft.jsonl --out out/sft          # --resume continues bit-equal on a CPU
 Reads: JSONL in HF chat format, as curate.py writes it (messages + images/videos). Writes: metrics.jsonl (append-only),
@@ -36,7 +36,7 @@ class Config:
     lr: float = field(default=2e-3, metadata={"help": "AdamW learning rate at its peak"})
     warmup: int = field(default=10, metadata={"help": "steps of linear warm-up; linear decay to zero after it"})
     max_grad_norm: float = field(default=1.0, metadata={"help": "gradient clipping"})
-    lora_rank: int = field(default=64, metadata={"help": "rank of the LoRA adapter"})
+    lora_rank: int = field(default=0, metadata={"help": "rank of a LoRA adapter; 0 trains all weights but the vision tower, as the paper does"})
     save_every: int = field(default=50, metadata={"help": "steps between checkpoints"})
     seed: int = field(default=0, metadata={"help": "seed of the adapter's first weights and of the data order"})
     resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
@@ -67,7 +67,7 @@ def main():
     examples = read_chats(cfg.data)
     torch.manual_seed(cfg.seed)
     student = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank)
-    parameters = [p for p in student.model.parameters() if p.requires_grad]
+    parameters = list(P.trainable(student).values())
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
     per_epoch = max(1, len(examples) // cfg.batch)
     steps = max(1, round(cfg.epochs * per_epoch))
@@ -100,9 +100,10 @@ def main():
         bar.set_postfix(loss=f"{total:.3f}")
         if (step + 1) % cfg.save_every == 0 or step + 1 == steps:
             P.save_state(out / "state.pt", student, optimizer, step + 1)
-    P.save_policy(student, out / "adapter")
+    if cfg.lora_rank:
+        P.save_policy(student, out / "adapter")
     P.save_policy(student, out / "merged", merged=True)
-    print(f"wrote {out}/merged and {out}/adapter; metrics in {out}/metrics.jsonl")
+    print(f"wrote {out}/merged; metrics in {out}/metrics.jsonl")
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def killed_after_first_checkpoint(process, out):
 
 def states(*folders):
     a, b = (torch.load(f / "state.pt", weights_only=True) for f in folders)
-    assert a["step"] == b["step"] and a["adapter"].keys() == b["adapter"].keys()
-    assert all(torch.equal(a["adapter"][k], b["adapter"][k]) for k in a["adapter"])
+    assert a["step"] == b["step"] and a["weights"].keys() == b["weights"].keys()
+    assert all(torch.equal(a["weights"][k], b["weights"][k]) for k in a["weights"])
     x, y = a["optimizer"]["state"], b["optimizer"]["state"]
     assert all(torch.equal(x[i][k], y[i][k]) for i in x for k in x[i])
     return a

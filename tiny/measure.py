@@ -11,6 +11,7 @@ The reward is made of these answers: what is missing from 1 here is noise in the
 
 Run:   python -m tiny.measure --scenes 500 --seed 0
        python -m tiny.measure --noise        # each noise dial of teachers.py by itself, on scenes
+       python -m tiny.measure --points tiny/base        # the same truth, asked of a model: "Point to every red square."
 Next:  teachers.py (who is measured), tests/test_teachers.py (the thresholds)
 """
 from dataclasses import dataclass, field
@@ -107,10 +108,41 @@ class Config:
     # the same seed gives the same pictures to every row
     noise: bool = field(default=False, metadata={"help": "show the noise dials on scenes, instead of all sources"})
     # each dial alone, the others at 0
+    points: str = field(default="", metadata={"help": "a model folder: measure how it points instead (on --scenes held-out items)"})
+    # the truth is the drawn shapes, not a teacher
+
+
+def measure_points(folder, n, seed):
+    """How well a model points when asked, on held-out items: precision of its points, recall of the things that it was asked for."""
+    import argos
+    import policy as P
+    from tiny.train import matches
+    actor, rng = P.load_policy(folder), np.random.default_rng(seed)
+    hits = points = found = things = markup = 0
+    for start in range(0, n, 128):
+        asked = []
+        for i in range(start, min(n, start + 128)):
+            item = world.split_item("val", i, seed)
+            frame = int(rng.integers(len(item.frames)))
+            there = item.frames[frame] or item.frames[-1]
+            label, where = there[int(rng.integers(len(there)))].label, "" if len(item.frames) == 1 else f" in frame {frame}"
+            media = argos.Media([Image.fromarray(p) for p in item.pixels], [k / world.FPS for k in range(len(item.pixels))], (84, 84))
+            asked.append((media, f"Point to every {label}{where}.", [t for t in item.frames[frame] if matches(label, t)]))
+        texts = P.sample(actor, P.encode_prompts(actor, [a[:2] for a in asked]), 1, greedy=True, max_new_tokens=112).texts
+        for (media, _, truth), text in zip(asked, texts):
+            said = argos.parse(f"<think>{text}</think>", "image" if len(media.frames) == 1 else "video").points
+            near = lambda p, t: max(abs(p.x - t.x), abs(p.y - t.y)) <= t.r
+            hits, points = hits + sum(any(near(p, t) for t in truth) for p in said), points + len(said)
+            found, things = found + sum(any(near(p, t) for p in said) for t in truth), things + len(truth)
+            markup += "<think>" in text
+    print(f"{folder}: {n} held-out items, points on the thing asked for {hits}/{points} = {hits / max(points, 1):.3f}, "
+          f"things found {found}/{things} = {found / max(things, 1):.3f}, replies with <think> {markup}")
 
 
 def main():
     config = HfArgumentParser(Config).parse_args_into_dataclasses()[0]
+    if config.points:
+        return measure_points(config.points, config.scenes, config.seed)
     detector, segmenter, pointer = teachers.pixel_teachers()
     rows = [(name, source, detector, pointer) for name, source in SOURCES.items()]
     if config.noise:

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import HfArgumentParser
+from transformers import AutoProcessor, HfArgumentParser
 
 from curate import overlay
 from tiny import models, world
@@ -87,8 +87,13 @@ def overlaid(item):
 
 
 def base_example(item, rng):
-    if rng.random() < .5:  # short answers
+    u = rng.random()
+    if u < .3:  # short answers
         return Example(f"{item.question} Answer briefly.", item.answer, picture(item), item.answer, item)
+    if u < .6:  # points, then the answer, as Molmo counts: evidence without reasoning
+        seen = re.findall(r"<point [^>]*>[^<]*</point>", item.think)
+        target = ", ".join(seen) if seen else " ".join(re.findall(r"The \w+ \w+ is at .*?seconds\)\.", item.think))
+        return Example(f"{item.question} Point, then answer.", f"{target} Answer: {item.answer}", picture(item), item.answer, item)
     i = int(rng.integers(len(item.frames)))
     things = world.reading_order(item.frames[i])
     if len(item.frames) == 1:
@@ -317,7 +322,12 @@ def main():
     out = Path(cfg.out or f"tiny/{cfg.size}")
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(cfg.seed)
-    model, processor = build(cfg, np.random.default_rng(0))  # the vocabulary is the same for every seed
+    known = next((f for f in (str(out) if cfg.resume else "", cfg.grow) if f and Path(f, "tokenizer.json").exists()), None)
+    if known:  # weights belong to a vocabulary: never build another beside them
+        processor = AutoProcessor.from_pretrained(known)
+        model = models.build_model(processor.tokenizer, cfg.size)
+    else:
+        model, processor = build(cfg, np.random.default_rng(0))  # the vocabulary is the same for every seed
     tokenizer = processor.tokenizer
     eyes = Eyes(tokenizer, model.config.text_config.hidden_size)
     if cfg.grow:
