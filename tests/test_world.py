@@ -22,8 +22,8 @@ def true_answer(item):
     """The answer again, by brute force over the objects, from the question's text alone."""
     q, last = item.question, item.frames[-1]
     if m := re.match(r"How many (.+) are there", q):
-        words = [w for w in m[1].replace("crosses", "cross").replace("shapes", "").rstrip("s").split()]
-        words = [w.rstrip("s") if w != "cross" else w for w in words]
+        singular = {world.plural(s): s for s in ("square", "cross", "triangle", "circle", "rectangle")}
+        words = [singular.get(w, w) for w in m[1].split() if w != "shapes"]
         return str(sum(all(w in (t.color, t.shape) for w in words) for t in last))
     if m := re.match(r"Is there a (\w+) (\w+)\?", q):
         return "yes" if any((t.color, t.shape) == m.groups() for t in last) else "no"
