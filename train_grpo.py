@@ -47,7 +47,7 @@ class Config:
     weights: str = field(default="0.5,0.25,0.25", metadata={"help": "w_o,w_vg,w_rq of eq. 9 (our choice)"})
     tau: float = field(default=0.5, metadata={"help": "the gate's threshold on the outcome (our choice)"})
     # sampling
-    steps: int = field(default=120, metadata={"help": "sampling steps"})
+    steps: int = field(default=100, metadata={"help": "sampling steps"})
     prompts: int = field(default=16, metadata={"help": "prompts a step (paper: 56 rollouts a batch)"})
     group_size: int = field(default=8, metadata={"help": "G, rollouts a prompt"})
     temperature: float = field(default=1.0, metadata={"help": "sampling temperature in training"})
@@ -158,7 +158,7 @@ def evaluate(actor, verifier, samples, cfg, step):
             drawn.append((sample, text, m, verdict))
     folder = Path(cfg.out) / "cards"
     folder.mkdir(parents=True, exist_ok=True)
-    for sample, text, m, verdict in drawn[:cfg.cards]:
+    for sample, text, m, verdict in drawn[::max(1, len(drawn) // max(1, cfg.cards))][:cfg.cards]:
         argos.draw_card(m, sample, text, verdict, verdict.masks, folder / f"step-{step:05d}-{sample.id}.png")
     return dict(answers=sum(outcomes) / len(outcomes), grounding=sum(grounding) / len(grounding))
 

@@ -18,6 +18,7 @@ Next:  tiny/models.py (the two small models), tiny/train.py (the recipe that mad
 """
 import json
 import os
+import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -435,8 +436,8 @@ def draw_item(rng, mix=(.62, .25, .13), split="train", **scene):
 @dataclass
 class Config:
     out: str = field(default="out/data", metadata={"help": "folder to write"})
-    curate: int = field(default=1000, metadata={"help": "samples for curation and SFT (curate.jsonl)"})
-    rl: int = field(default=2400, metadata={"help": "samples for GRPO (rl.jsonl), disjoint from the others"})
+    curate: int = field(default=800, metadata={"help": "samples for curation and SFT (curate.jsonl)"})
+    rl: int = field(default=1600, metadata={"help": "samples for GRPO (rl.jsonl), disjoint from the others"})
     val: int = field(default=1024, metadata={"help": "held-out samples of the training mixture (val.jsonl; easy-vqa's test split)"})
     ood: int = field(default=256, metadata={"help": "samples of each out-of-domain set (ood-*.jsonl)"})
     seed: int = field(default=0, metadata={"help": "seed of everything drawn"})
@@ -503,8 +504,7 @@ def contact_sheet(path, seed=0, n=24):
         item = split_item("val", i, seed)
         x, y = (i % 6) * 190 + 8, (i // 6) * 216 + 6
         sheet.paste(Image.fromarray(item.pixels[len(item.pixels) // 2]).resize((168, 168), Image.NEAREST), (x, y))
-        pen.text((x, y + 171), item.question[:34], fill="black")
-        pen.text((x, y + 183), item.question[34:68], fill="black")
+        pen.multiline_text((x, y + 171), "\n".join(textwrap.wrap(item.question, 32)[:2]), fill="black", spacing=0)
         pen.text((x, y + 195), f"-> {item.answer}  [{item.source}, {len(item.pixels)} frame{'s' * (len(item.pixels) > 1)}]", fill=(0, 90, 0))
     sheet.save(path)
 
