@@ -9,9 +9,8 @@ The paper (section 3.1) scores a response about a picture or a clip on three thi
     R = w_o R_o                              if R_o <  tau      (eq. 9: a wrong answer earns nothing for pretty points)
     R = w_o R_o + w_vg R_vg + w_rq R_rq      if R_o >= tau
 
-What is simplified: a regular expression reads video claims (the paper asks GPT-4o, appendix D; `curate.py` asks a model
-about free prose); rules select the scoring functions unless a `selector` is given. "Our choice" marks what the paper is
-silent about. The policy is taken to be hostile: whatever it writes is data, is bounded in size, and never raises.
+What is simplified: a regular expression reads video claims (the paper asks GPT-4o, appendix D); rules select the scoring
+functions unless a `selector` is given. "Our choice" marks what the paper is silent about. The policy is taken to be hostile: whatever it writes is data, is bounded in size, and never raises.
 
 What no rule here can prevent, so look at the cards: a label that is true of everything ("picture", "shape") grounds any
 point inside it; one sure point repeated a pixel apart dilutes an unsure one, as eq. 3 is a plain mean; an empty claim ("in
@@ -22,7 +21,7 @@ gate makes each of them worthless without a right answer, and w_vg + w_rq bound 
         '<think>I see <point x1="44" y1="28" alt="red square">red square</point>.</think><answer>1</answer>' \\
         --answer 1 --kind count --card card.png
 
-Next: teachers.py (who detects, segments, points and judges), then train.py (the reward at work in GRPO).
+Next: teachers.py (who detects, segments, points and judges), then train_grpo.py (the reward at work).
 """
 import argparse
 import io
@@ -1209,6 +1208,44 @@ def _wrap(text, font, width, indent=""):
 
 
 # ---- 7. The command line ---------------------------------------------------------------------------------------------
+def claim_run(log, config):
+    """Begin or continue a training log. Without --resume an old run must not be mixed into a new one; with it, settings must agree."""
+    rows = [row for _, row in read_jsonl(log, torn=True)] if Path(log).exists() else []
+    if not rows:
+        append_jsonl(log, dict(kind="config", **config))
+        return
+    if not config["resume"]:
+        raise BadInput(f"{log}: holds a run already; continue it with --resume, or name another --out")
+    for name, value in config.items():
+        if name != "resume" and rows[0].get(name, value) != value:
+            raise BadInput(f"{log}: was made with --{name} {rows[0][name]}, not {value}; resume with the same settings")
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """--help keeps the layout of the script's head comment and shows every default."""
+
+
+def parse_config(kind, doc, arguments=None):
+    """Command line -> one dataclass of settings; an unusable value ends with argparse's one line and exit code 2."""
+    from transformers import HfArgumentParser
+    return HfArgumentParser(kind, description=doc, formatter_class=Help).parse_args_into_dataclasses(arguments)[0]
+
+
+def file_name(text):
+    """A sample's id as a safe file name: it comes from a dataset and may hold anything."""
+    return re.sub(r"[^\w.-]", "_", text)[:120].lstrip(".") or "_"
+
+
+def save_figure(figure, path):
+    """Write a matplotlib figure or a PIL picture as PNG: complete or absent."""
+    data = io.BytesIO()
+    if isinstance(figure, Image.Image):
+        figure.save(data, "PNG")
+    else:
+        figure.savefig(data, dpi=150, format="png")
+    write_atomically(path, data.getvalue())
+
+
 def run_main(main):
     """Run a script's main(): bad input becomes one line on stderr and exit code 2."""
     try:

@@ -1,10 +1,11 @@
-"""Curation: a teacher's rollouts, with coordinates drawn for it to read, filtered by Argos into SFT data (SPEC: paper section 4).
+"""Curation: a teacher's rollouts, with coordinates drawn for it to read, filtered by Argos into SFT data (paper section 4).
 
 A reasoning teacher does not point on its own. The paper makes it: objects are named by a language model, found by a pointing
 model, and their coordinates drawn onto the picture, where the teacher can read them off while it reasons. What it writes is
 still unreliable (the paper kept about 3.1 %), so the verifier that will reward RL first filters the SFT data:
 
-  1. extract    a language model lists objects, actions and events from question and answer, as JSON    (app. C.1)
+  1. extract    a language model lists objects, actions and events from question and answer, as JSON    (app. C.1; the paper
+                also shows it the raw rollouts of its source dataset, which the embedded world does not have)
   2. point      a pointing model finds every object in the picture, or in each of up to 32 frames       (sec. 4.1)
   3. overlay    points and their coordinates are drawn; frames carry their number and second            (sec. 4.1)
   4. roll out   the teacher sees original and overlaid picture (clips: overlaid frames only), writes 8   (sec. 4.2)
@@ -27,14 +28,13 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 
 @dataclass
 class Config:
     data: str = field(default="out/data/curate.jsonl", metadata={"help": "samples to curate, one JSON object a line"})
     out: str = field(default="out/curated", metadata={"help": "folder to write"})
-    teacher: str = field(default="tiny/teacher", metadata={"help": "the reasoning VLM (paper: GLM-4.1V-9B), folder or hub id"})
+    teacher: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "the reasoning VLM (paper: GLM-4.1V-9B), folder or hub id"})
     preset: str = field(default="tiny", metadata={"help": "prompts to use: tiny or 7b"})
     rollouts: int = field(default=8, metadata={"help": "rollouts a sample (paper: 8)"})
     temperature: float = field(default=0.6, metadata={"help": "the teacher's temperature (paper: 0.6)"})
@@ -111,11 +111,11 @@ def reject_reason(verdicts, threshold):
     return "right, but not grounded" if (best.grounding or 0) < (best.reasoning or 0) else "right, but not reasoned"
 
 
-def chat_row(sample, verdict, response, question, folder):
+def chat_row(sample, reward, response, question, folder):
     """One SFT example in HF chat format; media paths are relative to the JSONL's folder."""
     kind = sample.media
     path = os.path.relpath(sample.path, folder)
-    return {"id": sample.id, "task": sample.task, "source": sample.source, "reward": round(verdict.reward, 4),
+    return {"id": sample.id, "task": sample.task, "source": sample.source, "reward": reward,
             "messages": [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": question}]},
                          {"role": "assistant", "content": [{"type": "text", "text": response}]}],
             f"{kind}s": [path]}
@@ -157,13 +157,13 @@ def finished_rows(path):
     return {row["id"]: row for _, row in argos.read_jsonl(path, torn=True)} if path.exists() else {}
 
 
-def report(samples, rows):
+def report(samples, rows, threshold):
     """Yield overall, by kind, by source, by reason of rejection."""
     table = {"samples": len(samples), "survived": sum(rows[s.id]["reason"] is None for s in samples),
              "rollouts": sum(len(rows[s.id]["rollouts"]) for s in samples),
              "extraction malformed": sum(rows[s.id]["extracted"] is None for s in samples),
              "rejected": dict(Counter(rows[s.id]["reason"] for s in samples if rows[s.id]["reason"]))}
-    good = [r["reward"] >= .7 and r["outcome"] >= .5 for s in samples for r in rows[s.id]["rollouts"]]
+    good = [r["reward"] >= threshold and r["outcome"] >= .5 for s in samples for r in rows[s.id]["rollouts"]]
     table["rollouts that pass"] = sum(good)
     for key in ("task", "source"):
         groups = defaultdict(list)
@@ -177,7 +177,10 @@ def main():
     import argos
     import policy as P
     import teachers
-    cfg, = HfArgumentParser(Config, description=__doc__).parse_args_into_dataclasses()
+    cfg = argos.parse_config(Config, __doc__)
+    for name in ("batch", "rollouts", "max_new_tokens"):
+        if getattr(cfg, name) < 1:
+            raise argos.BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
     out = Path(cfg.out)
     (out / "overlays").mkdir(parents=True, exist_ok=True)
     samples = argos.read_samples(cfg.data)
@@ -204,7 +207,8 @@ def main():
                 done[sample.id] = row
             if pictures < cfg.pictures:
                 middle = media.frames[len(media.frames) // 2]
-                middle.resize((middle.width * 3, middle.height * 3), Image.NEAREST).save(out / "overlays" / f"{sample.id}.png")
+                large = middle.resize((middle.width * 3, middle.height * 3), Image.NEAREST)
+                argos.save_figure(large, out / "overlays" / f"{argos.file_name(sample.id)}.png")
                 pictures += 1
         bar.set_postfix({"yield": f"{sum(r['reason'] is None for r in done.values())}/{len(done)}"})
 
@@ -213,12 +217,11 @@ def main():
         row = done[sample.id]
         if row["reason"] is None:
             best = max(row["rollouts"], key=lambda r: r["reward"])
-            verdict = verifier.verify(sample, best["text"])
             question = P.prompt(cfg.preset, "reason", question=sample.question)
-            lines.append(json.dumps(chat_row(sample, verdict, argos.canonical(best["text"], sample.media),
+            lines.append(json.dumps(chat_row(sample, best["reward"], argos.canonical(best["text"], sample.media),
                                              question, out), ensure_ascii=False))
     argos.write_atomically(out / "sft.jsonl", "\n".join(lines) + "\n")
-    table = report(samples, done)
+    table = report(samples, done, cfg.threshold)
     argos.write_atomically(out / "report.json", json.dumps(table, indent=2))
     print(json.dumps(table, indent=2))
     print(f"wrote {len(lines)} examples to {out}/sft.jsonl; look at {out}/overlays")

@@ -14,10 +14,10 @@ A model is `name=folder`; `name:direct=folder` asks for a short answer without r
 
 What is simplified: one rollout a sample at temperature 1 (the policy as RL trains it; the paper evaluates at 0.6).
 Writes: answers.jsonl (append-only; what is there is not asked again), table.md, curves.png, page/index.html.
-Before: train_grpo.py. Next: README.md (what came out), theory/
+A model asked `:direct` is never asked to point: its R_vg is 0 by construction.
+Before: train_grpo.py. Next: README.md (what came out)
 """
 import html
-import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 import argos
 import policy as P
@@ -43,7 +42,7 @@ class Config:
     curves: list[str] = field(default_factory=list, metadata={"help": "name=training folder ...: learning curves from metrics.jsonl"})
     out: str = field(default="out/eval", metadata={"help": "folder to write"})
     preset: str = field(default="tiny", metadata={"help": "prompts to use: tiny or 7b"})
-    judge: str = field(default="tiny/teacher", metadata={"help": "VLM that judges claims and free-text answers"})
+    judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "VLM that judges claims and free-text answers"})
     temperature: float = field(default=1.0, metadata={"help": "sampling temperature"})
     max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here"})
     limit: int = field(default=0, metadata={"help": "use the first so many samples of each set (0: all)"})
@@ -81,9 +80,8 @@ def ask(actor, samples, media, mode, cfg, pointer):
 def run(cfg):
     """Ask every model everything; append to answers.jsonl; skip what is there."""
     log = Path(cfg.out) / "answers.jsonl"
+    logged = [row for _, row in argos.read_jsonl(log, torn=True)] if log.exists() else []
     have = defaultdict(dict)
-    for _, row in argos.read_jsonl(log, torn=True) if log.exists() else []:
-        have[row["model"], row["folder"], row["set"]][row["id"]] = row
     detector, segmenter, pointer = teachers.pixel_teachers()
     verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(P.load_policy(cfg.judge), preset=cfg.preset),
                            use=("outcome", "grounding"))
@@ -93,7 +91,12 @@ def run(cfg):
         actor = None
         for path in cfg.data:
             samples = argos.read_samples(path)[:cfg.limit or None]
+            weights = Path(folder, "model.safetensors")  # answers count again only for the same weights, asked in the same way
+            stamp = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.preset, str(cfg.judge), str(path),
+                     weights.stat().st_mtime_ns if weights.exists() else 0]
+            ids = {s.id for s in samples}
             seen = have[name, folder, Path(path).stem]
+            seen |= {r["id"]: r for r in logged if r["model"] == name and r["folder"] == folder and r["stamp"] == stamp and r["id"] in ids}
             for start in tqdm(range(0, len(samples), cfg.batch), desc=f"{name} on {Path(path).stem}", unit="batch"):
                 part = samples[start:start + cfg.batch]
                 if all(s.id in seen for s in part):
@@ -103,7 +106,7 @@ def run(cfg):
                 for sample, m, text in zip(part, media, ask(actor, part, media, mode, cfg, pointer)):
                     verdict = verifier.verify(sample, text, m)
                     row = dict(model=name, folder=folder, set=Path(path).stem, id=sample.id, task=sample.task, source=sample.source,
-                               kind=sample.kind, outcome=verdict.outcome, grounding=verdict.grounding or 0., response=text)
+                               kind=sample.kind, outcome=verdict.outcome, grounding=verdict.grounding or 0., response=text, stamp=stamp)
                     argos.append_jsonl(log, row)
                     seen[sample.id] = row
     return have, verifier
@@ -147,7 +150,7 @@ def tables(cfg, have):
         lines += [f"## {dataset}: {len(samples)} samples, per-task majority {majority(samples):.3f}", "",
                   "| model | seeds | answers | R_vg |", "|---|---|---|---|"]
         for name in names:
-            answers, rows, seeds = by_item(have, name, dataset, "outcome")
+            answers, _, seeds = by_item(have, name, dataset, "outcome")
             grounding, _, _ = by_item(have, name, dataset, "grounding")
             lines.append(f"| {name} | {seeds} | {cell(answers)} | {cell(grounding)} |")
         for key in ("source", "task"):
@@ -186,7 +189,7 @@ def draw_curves(specs, path):
     """The paper's figure 4: held-out grounding and answers over RL steps. Several runs of one name: their mean and range."""
     runs = defaultdict(list)
     for spec in specs:
-        name, _, folder = spec.partition("=")
+        name, _, folder = parse_model(spec)
         runs[name].append(read_curve(folder))
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
     for name, curves in runs.items():
@@ -199,11 +202,13 @@ def draw_curves(specs, path):
                 axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=.15, linewidth=0)
     for axis, title in zip(axes, ("visual grounding $R_{vg}$, held out", "answer accuracy, held out")):
         axis.set(title=title, xlabel="GRPO step")
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(0, low - .1), min(1, high + .1))  # at least .2 high: noise should look like noise
         axis.grid(alpha=.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    argos.save_figure(figure, path)
     plt.close(figure)
 
 
@@ -217,7 +222,9 @@ def telling(have, names, dataset):
 
 def draw_page(cfg, have, verifier):
     """page/index.html: the most telling samples, one row each, one verification card per model."""
-    names = [n for n in dict.fromkeys(parse_model(m)[0] for m in cfg.models) if f"{n}:direct" not in " ".join(cfg.models)]
+    names = list(dict.fromkeys(name for name, mode, _ in map(parse_model, cfg.models) if mode != "direct"))
+    if not names:
+        return
     folder = Path(cfg.out) / "page"
     folder.mkdir(parents=True, exist_ok=True)
     path = cfg.data[0]
@@ -227,7 +234,7 @@ def draw_page(cfg, have, verifier):
     for i in tqdm(order[:cfg.pages], desc="draw page", unit="sample"):
         cells = []
         for name in names:
-            row, card = tables[name][i], f"{i}-{name}.png"
+            row, card = tables[name][i], argos.file_name(f"{i}-{name}.png")
             media = verifier.load(samples[i])
             verdict = verifier.verify(samples[i], row["response"], media)
             argos.draw_card(media, samples[i], row["response"], verdict, verdict.masks, folder / card)
@@ -240,7 +247,9 @@ def draw_page(cfg, have, verifier):
 
 
 def main():
-    cfg, = HfArgumentParser(Config, description=__doc__).parse_args_into_dataclasses()
+    cfg = argos.parse_config(Config, __doc__)
+    for spec in cfg.models:
+        parse_model(spec)  # a typo in the last one is told before the first is asked
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     if not cfg.models and not cfg.curves:

@@ -14,7 +14,7 @@ and no error is raised: here nothing reads it. Simplifications: no paged cache, 
 and frozen embeddings (LoRA sits on the language layers), and finished rows simply leave the batch.
 
 Run:   python tests/benchmark_sampling.py      # group sampling here against the library's generate
-Next:  argos.py (how a rollout is scored), train.py (how the scores teach)
+Next:  argos.py (how a rollout is scored), train_grpo.py (how the scores teach)
 """
 import copy
 import ctypes
@@ -31,7 +31,10 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, DynamicCache
+from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
+
+logging.disable_progress_bar()  # a bar per loaded folder tells a reader nothing
 
 # ---- 1. Prompts -----------------------------------------------------------------------------------------------------
 # Both presets have the same keys and fields. The shipped tiny models were trained on the tiny texts, word for word. The long

@@ -10,24 +10,20 @@ from one SFT checkpoint, RL on the answer alone loses visual grounding, RL with 
 One step: a batch of prompts -> G rollouts each (one prefill per prompt) -> verdicts -> advantages -> `updates` optimizer steps
 on the clipped surrogate. Everything that happens is in `main`, in this order.
 
-What is simplified against the paper: LoRA instead of full weights, one process instead of 16 GPUs and EasyR1, and no separate
+What is simplified against the paper: LoRA instead of full weights here in GRPO, one process instead of 16 GPUs and EasyR1, and no separate
 inference engine: the sampler is the trainer's own model, so their log-probabilities agree (the difference is logged).
 Groups whose rollouts all earn the same have zero advantage and teach nothing: they are skipped, and counted by cause.
 
 Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/ (verdicts as pictures),
 state.pt (adapter, optimizer, step: `--resume` continues bit-equal on a CPU), adapter/ and merged/ at the end.
-Before: train_sft.py. Next: evaluate.py (both arms side by side), theory/ (what the group size can and cannot buy).
+Before: train_sft.py. Next: evaluate.py (both arms side by side).
 """
-import os
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from tqdm import trange
-from transformers import HfArgumentParser
-
 import argos
 import policy as P
 import teachers
@@ -41,7 +37,7 @@ class Config:
     val: str = field(default="out/data/val.jsonl", metadata={"help": "held-out samples for the learning curve"})
     out: str = field(default="out/grpo", metadata={"help": "folder to write"})
     preset: str = field(default="tiny", metadata={"help": "prompts to use: tiny or 7b"})
-    judge: str = field(default="tiny/teacher", metadata={"help": "VLM that judges claims and R_rq; 'base' = the policy with its adapter off"})
+    judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "VLM that judges claims and R_rq; 'base' = the policy with its adapter off"})
     # the reward
     reward: str = field(default="argos", metadata={"help": "argos, outcome (the answer alone), no-vg or no-rq (the paper's ablations)"})
     weights: str = field(default="0.5,0.25,0.25", metadata={"help": "w_o,w_vg,w_rq of eq. 9 (our choice)"})
@@ -76,8 +72,29 @@ class Config:
     resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
 
 
+LOSSES = ("grpo", "dr_grpo", "dapo", "bnpo")
 REWARDS = {"argos": ("outcome", "grounding", "reasoning"), "outcome": ("outcome",),
            "no-vg": ("outcome", "reasoning"), "no-rq": ("outcome", "grounding")}
+
+
+def check(cfg):
+    """Every setting that would fail late or train something else, in one clear line now. -> the reward's Weights."""
+    def need(good, problem):
+        if not good:
+            raise argos.BadInput(problem)
+    need(cfg.reward in REWARDS, f"--reward {cfg.reward}: choose {', '.join(REWARDS)}")
+    need(cfg.loss in LOSSES, f"--loss {cfg.loss}: choose {', '.join(LOSSES)}")
+    need(cfg.preset in P.PROMPTS, f"--preset {cfg.preset}: choose {', '.join(P.PROMPTS)}")
+    need(cfg.group_size >= 2, f"--group_size {cfg.group_size}: an advantage compares at least 2 rollouts")
+    need(cfg.temperature > 0, f"--temperature {cfg.temperature}: must be above 0")
+    for name in ("steps", "prompts", "updates", "micro_batch", "max_new_tokens", "save_every", "lora_rank"):
+        need(getattr(cfg, name) >= 1, f"--{name} {getattr(cfg, name)}: must be at least 1")
+    try:
+        weights = [float(w) for w in cfg.weights.split(",")]
+    except ValueError:
+        weights = []
+    need(len(weights) == 3, f"--weights {cfg.weights}: write three numbers, w_o,w_vg,w_rq, such as 0.5,0.25,0.25")
+    return argos.Weights(*weights)
 
 
 # ---- 2. Advantages and loss ----------------------------------------------------------------------------------------------
@@ -87,13 +104,13 @@ def advantages(rewards, scale=True):
     return centred / (rewards.std(dim=1, keepdim=True) + 1e-6) if scale else centred
 
 
-def zero_variance_cause(verdicts):
+def zero_variance_cause(verdicts, tau=0.5):
     """Why a whole group earned the same: the gate's three reasons, and the rest."""
     if all(v.parsed.answer is None for v in verdicts):
         return "all malformed"
-    if all(v.outcome >= 0.5 for v in verdicts):
+    if all(v.outcome >= tau for v in verdicts):
         return "all right"
-    return "all wrong" if all(v.outcome < 0.5 for v in verdicts) else "all equal"
+    return "all wrong" if all(v.outcome < tau for v in verdicts) else "all equal"
 
 
 def token_loss(logprobs, old_logprobs, ref_logprobs, advantage, eps_low, eps_high, beta):
@@ -112,7 +129,8 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
     """One number from per-token losses (N, T). rollouts, tokens: of the whole batch, so that micro-batches add up.
 
     grpo: mean over each rollout, then over rollouts (eq. 11).   bnpo: mean over the tokens of this micro-batch.
-    dapo: mean over the tokens of the whole batch.               dr_grpo: sum over a constant, rollouts x longest completion.
+    dapo: mean over the tokens of the whole batch.               dr_grpo: sum over rollouts x the longest completion allowed
+    (rollouts of skipped groups are not counted, here and in grpo: our choice).
     """
     summed = (per_token * mask).sum(dim=1)  # (N,)
     if kind == "grpo":
@@ -125,14 +143,13 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
 
 
 # ---- 3. Rewards and evaluation -------------------------------------------------------------------------------------------
-def build_verifier(cfg, actor):
+def build_verifier(cfg, actor, weights):
     """-> (the verifier that rewards, the verifier that measures): the same teachers, so both arms are measured alike."""
     detector, segmenter, pointer = teachers.pixel_teachers()
     if cfg.judge == "base":
         judge = teachers.VLMJudge(actor, preset=cfg.preset, adapter_off=True)
     else:
         judge = teachers.VLMJudge(P.load_policy(cfg.judge), preset=cfg.preset)
-    weights = argos.Weights(*map(float, cfg.weights.split(",")))
     make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use)
     return make(REWARDS[cfg.reward]), make(("outcome", "grounding"))
 
@@ -144,7 +161,7 @@ def prompts_for(actor, samples, media, preset):
 @torch.no_grad()
 def evaluate(actor, verifier, samples, cfg, step):
     """Sampled answer accuracy and grounding on held-out samples; always the same seed, so that curves compare."""
-    generator = torch.Generator().manual_seed(cfg.seed)
+    generator = torch.Generator(actor.device).manual_seed(cfg.seed)
     outcomes, grounding, drawn = [], [], []
     for i in range(0, len(samples), 128):
         part = samples[i:i + 128]
@@ -154,24 +171,26 @@ def evaluate(actor, verifier, samples, cfg, step):
         for sample, text, m in zip(part, rollouts.texts, media):
             verdict = verifier.verify(sample, text, m)
             outcomes.append(verdict.outcome)
-            grounding.append(verdict.grounding)
+            if verdict.grounding is not None:  # None: the sample does not call for it
+                grounding.append(verdict.grounding)
             drawn.append((sample, text, m, verdict))
     folder = Path(cfg.out) / "cards"
     folder.mkdir(parents=True, exist_ok=True)
     for sample, text, m, verdict in drawn[::max(1, len(drawn) // max(1, cfg.cards))][:cfg.cards]:
-        argos.draw_card(m, sample, text, verdict, verdict.masks, folder / f"step-{step:05d}-{sample.id}.png")
-    return dict(answers=sum(outcomes) / len(outcomes), grounding=sum(grounding) / len(grounding))
+        argos.draw_card(m, sample, text, verdict, verdict.masks, folder / f"step-{step:05d}-{argos.file_name(sample.id)}.png")
+    return dict(answers=sum(outcomes) / len(outcomes), grounding=sum(grounding) / max(len(grounding), 1))
 
 
 # ---- 4. Training ------------------------------------------------------------------------------------------------------------
 def main():
-    cfg, = HfArgumentParser(Config, description=__doc__).parse_args_into_dataclasses()
-    out = Path(cfg.out)
+    cfg = argos.parse_config(Config, __doc__)
+    weights, out = check(cfg), Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
+    argos.claim_run(out / "metrics.jsonl", asdict(cfg))
     train, val = argos.read_samples(cfg.data), argos.read_samples(cfg.val)[:cfg.eval_samples]
     torch.manual_seed(cfg.seed)  # the adapter's first weights
     actor = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank)
-    verifier, measure = build_verifier(cfg, actor)
+    verifier, measure = build_verifier(cfg, actor, weights)
     verifier.self_check()  # refuses to train where points miss
     parameters = list(P.trainable(actor).values())
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
@@ -181,8 +200,6 @@ def main():
     # else is random. So these three are the whole state, and a resumed run repeats the killed one bit for bit (CPU).
     start = P.load_state(out / "state.pt", actor, optimizer) if cfg.resume else 0
     log = lambda row: argos.append_jsonl(out / "metrics.jsonl", row)
-    if start == 0:
-        log(dict(kind="config", **asdict(cfg)))
     if cfg.eval_every and start == 0:
         log(dict(kind="eval", step=0, **evaluate(actor, measure, val, cfg, 0)))
 
@@ -208,13 +225,13 @@ def main():
         rewards = torch.tensor([[v.reward for v in group] for group in verdicts])  # (B, G)
         advantage = advantages(rewards, cfg.scale_advantage)  # (B, G)
         alive = rewards.std(dim=1) > 1e-6  # (B,)
-        causes = [zero_variance_cause(group) for group, ok in zip(verdicts, alive) if not ok]
+        causes = [zero_variance_cause(group, cfg.tau) for group, ok in zip(verdicts, alive) if not ok]
         clock.append(time.time())
 
         # 4c. The update, on the groups that teach something.
         keep = [b for b in range(len(samples)) if alive[b]]
         rows = [b * cfg.group_size + g for b in keep for g in range(cfg.group_size)]
-        stats = dict(loss=0., entropy=0., clip_fraction=0., kl=0., sampler_gap=0., grad_norm=0.)
+        stats = dict.fromkeys(("loss", "entropy", "clip_fraction", "kl", "sampler_gap", "grad_norm"), 0. if keep else None)
         if keep:
             mask = rollouts.mask[rows].float()  # (N, T)
             if cfg.mask_overlong:
@@ -242,13 +259,13 @@ def main():
                         with torch.no_grad(), P.adapter_off(actor):
                             reference, _ = score()
                         gap = reference - logprobs.detach()
-                        stats["kl"] += (((gap.exp() - gap - 1) * m).sum() / tokens).item()
-                    per_token, ratio = token_loss(logprobs, old[i], reference, advantage[part].reshape(-1, 1).to(m.device),
-                                                  cfg.eps_low, cfg.eps_high, cfg.beta)
+                        stats["kl"] += (((gap.exp() - gap - 1) * m).sum() / tokens).item() / cfg.updates
+                    a = advantage[part].reshape(-1, 1).to(m.device)  # (n, 1)
+                    per_token, ratio = token_loss(logprobs, old[i], reference, a, cfg.eps_low, cfg.eps_high, cfg.beta)
                     loss = average(per_token, m, cfg.loss, len(rows), tokens, cfg.max_new_tokens)
                     loss.backward()
-                    clipped = ((ratio < 1 - cfg.eps_low) | (ratio > 1 + cfg.eps_high)).float()
-                    stats["loss"] += loss.item()
+                    clipped = ((ratio < 1 - cfg.eps_low) & (a < 0) | (ratio > 1 + cfg.eps_high) & (a > 0)).float()
+                    stats["loss"] += loss.item() / cfg.updates
                     stats["entropy"] += ((entropy.detach() * m).sum() / tokens).item() / cfg.updates
                     stats["clip_fraction"] += ((clipped * m).sum() / tokens).item() / cfg.updates
                 stats["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()

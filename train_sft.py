@@ -11,7 +11,7 @@ What is simplified: no packing; the vision tower is frozen. `--lora_rank 64` tra
 
 Run:   python train_sft.py --data out/curated/sft.jsonl --out out/sft          # --resume continues bit-equal on a CPU
 Reads: JSONL in HF chat format, as curate.py writes it (messages + images/videos). Writes: metrics.jsonl (append-only),
-       state.pt (adapter, optimizer, step), adapter/ (PEFT) and merged/ (a plain checkpoint: where GRPO starts).
+       state.pt (weights, optimizer, step) and merged/ (a plain checkpoint: where GRPO starts); adapter/ with --lora_rank.
 Before: curate.py. Next: train_grpo.py
 """
 from dataclasses import asdict, dataclass, field
@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 from tqdm import trange
-from transformers import HfArgumentParser
 
 import argos
 import policy as P
@@ -28,7 +27,7 @@ import policy as P
 @dataclass
 class Config:
     data: str = field(default="out/curated/sft.jsonl", metadata={"help": "curated examples in HF chat format"})
-    policy: str = field(default="tiny/base", metadata={"help": "checkpoint to start from: a local folder or a hub id"})
+    policy: str = field(default=str(Path(__file__).parent / "tiny/base"), metadata={"help": "checkpoint to start from: a local folder or a hub id"})
     out: str = field(default="out/sft", metadata={"help": "folder to write"})
     epochs: float = field(default=6., metadata={"help": "passes over the data"})
     batch: int = field(default=32, metadata={"help": "examples per optimizer step (paper: 256)"})
@@ -61,9 +60,13 @@ def read_chats(path):
 
 
 def main():
-    cfg, = HfArgumentParser(Config, description=__doc__).parse_args_into_dataclasses()
+    cfg = argos.parse_config(Config, __doc__)
     out = Path(cfg.out)
+    for name in ("batch", "micro_batch", "save_every"):
+        if getattr(cfg, name) < 1:
+            raise argos.BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
     out.mkdir(parents=True, exist_ok=True)
+    argos.claim_run(out / "metrics.jsonl", asdict(cfg))
     examples = read_chats(cfg.data)
     torch.manual_seed(cfg.seed)
     student = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank)
@@ -74,8 +77,6 @@ def main():
 
     # As in train_grpo.py: a step is a function of weights, optimizer and step number, so these three are the whole state.
     start = P.load_state(out / "state.pt", student, optimizer) if cfg.resume else 0
-    if start == 0:
-        argos.append_jsonl(out / "metrics.jsonl", dict(kind="config", **asdict(cfg)))
     bar = trange(start, steps, initial=start, total=steps, desc="SFT", unit="step")
     for step in bar:
         lr = cfg.lr * min((step + 1) / max(cfg.warmup, 1), 1 - step / steps)

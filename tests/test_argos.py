@@ -246,7 +246,7 @@ def test_canonical_form():
     assert canonical("<think>see <point alt='the mug' x1=4 y1=8.50>mug</point> </think> so <answer>(A)</answer>") == \
         '<think>see <point x1="4" y1="8.50" alt="mug">mug</point></think><answer>(A)</answer>'
     loose = "dog ( 1,2 ) at frame 5 (2.50 secs). From 1 to 2 s it naps. At 3 s it wakes."
-    strict = "dog (1, 2) in frame 5 (2.5 seconds). from 1.0 seconds to 2.0 seconds it naps. at 3.0 seconds it wakes."
+    strict = "dog (1, 2) in frame 5 (2.5 seconds). From 1.0 seconds to 2.0 seconds it naps. At 3.0 seconds it wakes."  # sentence case stays
     assert canonical(f"<think>{loose}</think><answer>2</answer>", "video") == f"<think>{strict}</think><answer>2</answer>"
 
 

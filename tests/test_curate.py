@@ -77,6 +77,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path):
         time.sleep(.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    assert process.returncode == -signal.SIGKILL and not (cut / "sft.jsonl").exists()  # there is something to resume
     out, err = run(tmp_path, "--out", str(cut)).communicate()
     assert "--resume" in err and "Traceback" not in err  # refuses to mix runs by accident
     out, err = run(tmp_path, "--out", str(cut), "--resume").communicate()

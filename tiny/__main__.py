@@ -3,7 +3,7 @@
     python -m tiny                 # draw data, curate, SFT, GRPO with both rewards side by side, evaluate, figure
     python -m tiny --out out2 --seed 1
 
-Nothing here but the order of five commands: read it as a table of contents.
+Nothing here but the order of six commands: read it as a table of contents.
 """
 import os
 import shlex
@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import HfArgumentParser
+import argos
 
 
 @dataclass
@@ -31,17 +31,19 @@ def start(command, threads):
 
 
 def run(*commands):
-    """Run commands side by side, the cores shared among them; stop at the first that fails."""
+    """Run commands side by side, the cores shared among them; stop when one has failed."""
     threads = max(1, (os.cpu_count() or 1) // len(commands))
     clock, running = time.time(), [start(c, threads) for c in commands]
     codes = [p.wait() for p in running]
     if any(codes):
-        sys.exit(max(codes))
+        sys.exit(next((c for c in codes if c > 0), 1))  # a process that was killed has a negative code
     print(f"[{time.time() - clock:.0f} s]", flush=True)
 
 
 def main():
-    cfg, = HfArgumentParser(Config, description=__doc__).parse_args_into_dataclasses()
+    cfg = argos.parse_config(Config, __doc__)
+    if Path(cfg.out, "curated").exists() and not cfg.resume:
+        raise argos.BadInput(f"{cfg.out}: holds a run already; continue it with --resume, or name another --out")
     o, more = shlex.quote(cfg.out), f"--seed {cfg.seed}" + (" --resume" if cfg.resume else "")
     clock = time.time()
     if not (cfg.resume and Path(cfg.out, "data/ood-clips.jsonl").exists()):
@@ -59,4 +61,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    argos.run_main(main)

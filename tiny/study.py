@@ -18,7 +18,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from transformers import HfArgumentParser
 
 import argos
 from evaluate import COLORS, read_curve
@@ -53,7 +52,7 @@ def train(jobs):
 
 def seeds(cfg, out, grpo):
     folders = {(r, s): out / f"{r}-seed{s}" for s in cfg.seeds for r in cfg.rewards}
-    train([(f"{grpo} --reward {r} --seed {s} --out {f}", f) for (r, s), f in folders.items()])
+    train([(f"{grpo} --reward {r} --seed {s} --out {shlex.quote(str(f))}", f) for (r, s), f in folders.items()])
     models = [f"sft={cfg.out}/sft/merged"] + [f"{r}={f}/merged" for (r, _), f in folders.items()]
     curves = [f"{r}={f}" for (r, _), f in folders.items() if r in ("argos", "outcome")]
     sets = [f"{cfg.out}/data/{s}.jsonl" for s in ("val", "ood-objects", "ood-pairs", "ood-clips")]
@@ -63,7 +62,7 @@ def seeds(cfg, out, grpo):
 
 def sweep(cfg, out, grpo):
     folders = {(r, lr): out / f"{r}-lr{lr:g}" for lr in cfg.lrs for r in ("argos", "outcome")}
-    train([(f"{grpo} --reward {r} --lr {lr:g} --out {f}", f) for (r, lr), f in folders.items()])
+    train([(f"{grpo} --reward {r} --lr {lr:g} --out {shlex.quote(str(f))}", f) for (r, lr), f in folders.items()])
     lines = ["| step size | reward | answers start | answers end | R_vg start | R_vg end | R_vg lowest |", "|---|---|---|---|---|---|---|"]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
     for reward in ("argos", "outcome"):
@@ -83,19 +82,20 @@ def sweep(cfg, out, grpo):
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(out / "sweep.png", dpi=150)
+    argos.save_figure(figure, out / "sweep.png")
     argos.write_atomically(out / "sweep.md", "\n".join(lines) + "\n")
     print("\n".join(lines), f"\nwrote {out}/sweep.png and {out}/sweep.md")
 
 
 def main():
     arguments = ["--study"] + sys.argv[1:] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else sys.argv[1:]
-    cfg, = HfArgumentParser(Config, description=__doc__).parse_args_into_dataclasses(arguments)
+    cfg = argos.parse_config(Config, __doc__, arguments)
     if cfg.study not in ("seeds", "sweep"):
         raise argos.BadInput(f"--study {cfg.study}: choose seeds or sweep")
     out = Path(cfg.out) / "study"
     out.mkdir(parents=True, exist_ok=True)
-    grpo = (f"python train_grpo.py --policy {cfg.out}/sft/merged --data {cfg.out}/data/rl.jsonl --val {cfg.out}/data/val.jsonl "
+    folder = shlex.quote(cfg.out)
+    grpo = (f"python train_grpo.py --policy {folder}/sft/merged --data {folder}/data/rl.jsonl --val {folder}/data/val.jsonl "
             f"{cfg.flags}").strip()
     (seeds if cfg.study == "seeds" else sweep)(cfg, out, grpo)
 

@@ -45,17 +45,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import AutoProcessor, HfArgumentParser
+from transformers import AutoProcessor
 
+import argos
 from curate import overlay
 from tiny import models, world
-from tiny.world import COLORS, EASY_COLORS, FPS, LATTICE, SIZE, lattice, when, where
+from tiny.world import COLORS, EASY_COLORS, FPS, LATTICE, SIZE, lattice, where
 
 
 @dataclass
 class Config:
     size: str = field(default="base", metadata={"help": "base or teacher (tiny/models.py)"})
-    out: str = field(default="", metadata={"help": "folder to write; default tiny/<size>"})
+    out: str = field(default="", metadata={"help": "folder to write; default out/<size>"})
     warmup: int = field(default=400, metadata={"help": "steps of vision alone, 96 pictures and 16 clips each"})
     steps: int = field(default=900, metadata={"help": "steps of language after that"})
     decay: int = field(default=300, metadata={"help": "the last so many steps decay the learning rate linearly to 2 %%"})
@@ -333,9 +334,9 @@ def build(cfg, rng):
 
 
 def main():
-    cfg, = HfArgumentParser(Config).parse_args_into_dataclasses(
-        ["--size", sys.argv[1]] + sys.argv[2:] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None)
-    out = Path(cfg.out or f"tiny/{cfg.size}")
+    cfg = argos.parse_config(Config, __doc__, ["--size", sys.argv[1]] + sys.argv[2:]
+                             if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None)
+    out = Path(cfg.out or f"out/{cfg.size}")
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(cfg.seed)
     known = next((f for f in (str(out) if cfg.resume else "", cfg.grow) if f and Path(f, "tokenizer.json").exists()), None)
@@ -382,7 +383,6 @@ def main():
             examples = sorted((draw_example(cfg, make, tokenizer, rng) for _ in range(cfg.batch)), key=lambda e: sum(p.size for _, p in e.media))
             row = dict(phase="language", loss=0., seen=0., answers=0.)
             chunks = [examples[i:i + 16] for i in range(0, len(examples), 16)]
-            weight_sum = None
             batches = [collate(c, tokenizer, model.config) for c in chunks]
             norm = sum(w.sum() for _, _, w in batches)
             hits = count = 0
@@ -420,4 +420,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    argos.run_main(main)

@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
-from transformers import HfArgumentParser
+
+import argos
 
 # ---- 1. What can be drawn -------------------------------------------------------------------------------------------
 SIZE, CELL, FPS = 84, 28, 2.0
@@ -506,11 +507,11 @@ def contact_sheet(path, seed=0, n=24):
         sheet.paste(Image.fromarray(item.pixels[len(item.pixels) // 2]).resize((168, 168), Image.NEAREST), (x, y))
         pen.multiline_text((x, y + 171), "\n".join(textwrap.wrap(item.question, 32)[:2]), fill="black", spacing=0)
         pen.text((x, y + 195), f"-> {item.answer}  [{item.source}, {len(item.pixels)} frame{'s' * (len(item.pixels) > 1)}]", fill=(0, 90, 0))
-    sheet.save(path)
+    argos.save_figure(sheet, path)
 
 
 def main():
-    cfg, = HfArgumentParser(Config, description=__doc__).parse_args_into_dataclasses()
+    cfg = argos.parse_config(Config, __doc__)
     os.makedirs(cfg.out, exist_ok=True)
     for split in SPLITS:
         write_split(split, getattr(cfg, split, cfg.ood), cfg.out, cfg.seed)
