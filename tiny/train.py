@@ -15,9 +15,9 @@ What made it work (ablated only where said so in the README):
    tokens that training never touched stays diffuse. So it also repeats random words (`--echo`) and concludes from written
    descriptions (`--reading`), both text only and cheap.
 4. The teacher is grown, not started again: block expansion of the base (`--grow`, tiny/models.py) keeps what it sees. A wider
-   teacher from random weights, tried first, could not place a point after 300 steps (R_vg .19); the grown one did after 200.
+   teacher from random weights, tried first, was far slower to learn where things are.
 
-Run, in this order (about 35 + 55 minutes on one core each; `--resume` continues after a kill, or with more --steps):
+Run, in this order (an hour and a half on one core, roughly; `--resume` continues after a kill, or with more --steps):
    python -m tiny.train base    --out out/base --steps 1000
    python -m tiny.train teacher --out out/teacher --grow out/base --warmup 0 --steps 540
    python -m tiny.train teacher --out out/teacher --grow out/base --warmup 0 --steps 1020 --mix 0.42,0.44,0.14 --counting 0.35 --resume

@@ -4,7 +4,7 @@ A picture is 84 x 84 pixels: nine cells of 28 px (one merged vision token of Qwe
 one cell, on a background whose brightness and tint drift across the picture, with pixel noise and grey specks as
 distractors. A clip is 8 such pictures, two a second: one shape appears, leaves, moves or changes colour. As the ramp makes
 position visible, a faint bar that grows along the bottom edge makes time visible; a small model learns neither from rotary
-positions alone in minutes (without the bar, "when?" stayed at chance over 500 steps). The second source
+positions alone in minutes (without the bar, "when?" stayed at chance). The second source
 is easy-vqa (PyPI, MIT, published pictures and questions that nobody here made): single pictures, and 2 x 2 tiles of them.
 
 What the world knows about its pictures (the objects) is used for three things only: to ask questions, to train the two
