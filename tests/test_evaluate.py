@@ -15,10 +15,11 @@ def test_interval_of_a_coin_is_the_normal_one():
     assert mean == .5 and abs(low - .451) < .006 and abs(high - .549) < .006
 
 
-def test_pairing_removes_what_items_share():
-    rng = np.random.default_rng(0)
-    hard = rng.random(500)  # items differ a lot, the two models only by .02
-    a, b = hard, hard + .02
+def test_models_are_paired_by_item_whatever_the_order_of_their_logs():
+    hard = {f"i{k}": v for k, v in enumerate(np.random.default_rng(0).random(300))}  # items differ a lot, the models only by .02
+    log = lambda ids, plus: {i: dict(id=i, outcome=hard[i] + plus) for i in ids}
+    have = {("a", "fa", "val"): log(hard, 0.), ("b", "fb", "val"): log(reversed(hard), .02)}
+    a, b = (evaluate.by_item(have, n, "val", "outcome")[0] for n in "ab")
     _, low, high = evaluate.interval(b - a)
     assert high - low < 1e-9 and abs(low - .02) < 1e-9
 
