@@ -87,8 +87,10 @@ def check(cfg):
     need(cfg.preset in P.PROMPTS, f"--preset {cfg.preset}: choose {', '.join(P.PROMPTS)}")
     need(cfg.group_size >= 2, f"--group_size {cfg.group_size}: an advantage compares at least 2 rollouts")
     need(cfg.temperature > 0, f"--temperature {cfg.temperature}: must be above 0")
-    for name in ("steps", "prompts", "updates", "micro_batch", "max_new_tokens", "save_every", "lora_rank"):
+    for name in ("steps", "prompts", "updates", "micro_batch", "max_new_tokens", "save_every"):
         need(getattr(cfg, name) >= 1, f"--{name} {getattr(cfg, name)}: must be at least 1")
+    need(cfg.lora_rank >= 0, f"--lora_rank {cfg.lora_rank}: 0 trains all language weights, more is the rank of an adapter")
+    need(cfg.lora_rank or not cfg.beta and cfg.judge != "base", "--lora_rank 0 keeps no frozen copy: use --beta 0 and a judge of its own, or an adapter")
     try:
         weights = [float(w) for w in cfg.weights.split(",")]
     except ValueError:
@@ -238,6 +240,7 @@ def main():
                 mask = mask * rollouts.finished[rows].float()[:, None]
             tokens = mask.sum().clamp(min=1)
             per = max(1, cfg.micro_batch // cfg.group_size)  # groups a micro-batch: the prompt is shared within a group
+            keep.sort(key=prompts.lengths().tolist().__getitem__)  # like lengths together: less padding
             parts = [keep[i:i + per] for i in range(0, len(keep), per)]
             old = [None] * len(parts)
             for update in range(cfg.updates):
