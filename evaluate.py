@@ -2,8 +2,8 @@
 
 The paper's figure 4 asks two questions of a checkpoint on held-out samples: is the answer right, and is what the reasoning
 points at really there? Both are Argos's own scores (R_o and R_vg; R_rq is a training signal, not a measure). Every number
-comes with a 95 % bootstrap interval over items; differences are paired, item by item, and averaged over seeds where a model
-was trained with several.
+comes with a 95 % bootstrap interval over items, and over seeds too where a model was trained with several; differences are
+paired, item by item (and seed by seed).
 
     python evaluate.py --models base:direct=tiny/base sft=out/sft/merged argos=out/grpo-argos/merged \\
         outcome=out/grpo-outcome/merged --data out/data/val.jsonl --out out/eval
@@ -114,23 +114,33 @@ def run(cfg):
 
 # ---- 2. Numbers -----------------------------------------------------------------------------------------------------------
 def interval(values, draws=2000, seed=0):
-    """Mean and 95 % bootstrap interval over items. values: (items,) -> (mean, low, high)."""
-    values = np.asarray(values, float)
-    picks = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
-    means = values[picks].mean(1)
+    """Mean and 95 % bootstrap interval. values: (items,) or (training seeds, items) -> (mean, low, high).
+
+    Items are drawn again with replacement, and so are seeds where there are several: both are samples of what could have been.
+    """
+    values, rng = np.atleast_2d(np.asarray(values, float)), np.random.default_rng(seed)
+    (runs, items), means = values.shape, []
+    for _ in range(draws):
+        drawn = values.mean(0) if runs == 1 else values[rng.integers(runs, size=runs)].mean(0)
+        means.append(drawn[rng.integers(items, size=items)].mean())
     return values.mean(), *np.quantile(means, [.025, .975])
 
 
 def by_item(have, name, dataset, score):
-    """(items,) scores of a model, averaged over its seeds; items in a fixed order."""
+    """(seeds, items) scores of a model, items in a fixed order; the items' rows; how many seeds."""
     runs = [rows for (n, _, d), rows in have.items() if n == name and d == dataset and rows]
     ids = sorted(set.intersection(*(set(r) for r in runs)))
-    return np.array([[r[i][score] for i in ids] for r in runs]).mean(0), [runs[0][i] for i in ids], len(runs)
+    return np.array([[r[i][score] for i in ids] for r in runs]), [runs[0][i] for i in ids], len(runs)
 
 
 def cell(values):
     mean, low, high = interval(values)
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def difference(a, b):
+    """Paired over items, and over seeds where both models have the same number of them. (seeds, items) twice -> the same."""
+    return a - b if len(a) == len(b) or 1 in (len(a), len(b)) else a.mean(0, keepdims=True) - b.mean(0, keepdims=True)
 
 
 def majority(samples):
@@ -153,6 +163,11 @@ def tables(cfg, have):
             answers, _, seeds = by_item(have, name, dataset, "outcome")
             grounding, _, _ = by_item(have, name, dataset, "grounding")
             lines.append(f"| {name} | {seeds} | {cell(answers)} | {cell(grounding)} |")
+        if any(len(by_item(have, name, dataset, "outcome")[0]) > 1 for name in names):
+            lines += ["", "| seed by seed | answers | R_vg |", "|---|---|---|"]
+            for name in names:
+                each = [", ".join(f"{v:.3f}" for v in by_item(have, name, dataset, s)[0].mean(1)) for s in ("outcome", "grounding")]
+                lines.append(f"| {name} | {each[0]} | {each[1]} |")
         for key in ("source", "task"):
             groups = sorted({getattr(s, key) for s in samples})
             if len(groups) < 2:
@@ -162,13 +177,13 @@ def tables(cfg, have):
                 answers, rows, _ = by_item(have, name, dataset, "outcome")
                 grounding, _, _ = by_item(have, name, dataset, "grounding")
                 pick = lambda g: np.array([r[key] == g for r in rows])
-                lines.append(f"| {name} | " + " | ".join(f"{answers[pick(g)].mean():.2f} / {grounding[pick(g)].mean():.2f}"
+                lines.append(f"| {name} | " + " | ".join(f"{answers[:, pick(g)].mean():.2f} / {grounding[:, pick(g)].mean():.2f}"
                                                          for g in groups) + " |")
         if len(names) > 1:
             lines += ["", "| paired difference | answers | R_vg |", "|---|---|---|"]
             for i, a in enumerate(names):
                 for b in names[:i]:
-                    d = [by_item(have, a, dataset, s)[0] - by_item(have, b, dataset, s)[0] for s in ("outcome", "grounding")]
+                    d = [difference(by_item(have, a, dataset, s)[0], by_item(have, b, dataset, s)[0]) for s in ("outcome", "grounding")]
                     lines.append(f"| {a} - {b} | {cell(d[0])} | {cell(d[1])} |")
         lines.append("")
     return "\n".join(lines)

@@ -15,6 +15,21 @@ def test_interval_of_a_coin_is_the_normal_one():
     assert mean == .5 and abs(low - .451) < .006 and abs(high - .549) < .006
 
 
+def test_interval_counts_seeds_as_drawn_too():
+    # three runs at 0, .5 and 1 on items that do not differ: items alone would say +- 0; three drawn of three say 0 to 1 in 1/27 each
+    spread = np.repeat([[0.], [.5], [1.]], 200, axis=1)
+    mean, low, high = evaluate.interval(spread)
+    assert mean == .5 and low == 0 and high == 1
+    assert evaluate.interval(spread.mean(0))[1:] == (.5, .5)
+
+
+def test_differences_pair_seeds_and_spread_one_start_over_many():
+    runs, start = np.array([[.1, .5], [.3, .7]]), np.array([[.1, .5]])
+    assert np.allclose(evaluate.difference(runs, start), [[0, 0], [.2, .2]])
+    assert np.allclose(evaluate.difference(runs, runs[::-1]), [[-.2, -.2], [.2, .2]])
+    assert evaluate.difference(np.zeros((2, 5)), np.ones((3, 5))).shape == (1, 5)
+
+
 def test_models_are_paired_by_item_whatever_the_order_of_their_logs():
     hard = {f"i{k}": v for k, v in enumerate(np.random.default_rng(0).random(300))}  # items differ a lot, the models only by .02
     log = lambda ids, plus: {i: dict(id=i, outcome=hard[i] + plus) for i in ids}
@@ -30,11 +45,11 @@ def test_majority_floor_by_hand():
     assert evaluate.majority(samples) == .75
 
 
-def test_seeds_of_one_name_are_averaged_and_items_intersected():
+def test_seeds_of_one_name_stand_together_and_items_are_intersected():
     row = lambda i, o: dict(id=i, outcome=o, grounding=0.)
     have = {("m", "f1", "val"): {"a": row("a", 1.), "b": row("b", 0.), "c": row("c", 1.)}, ("m", "f2", "val"): {"a": row("a", 0.), "b": row("b", 0.)}}
     values, rows, seeds = evaluate.by_item(have, "m", "val", "outcome")
-    assert values.tolist() == [.5, 0.] and [r["id"] for r in rows] == ["a", "b"] and seeds == 2
+    assert values.tolist() == [[1., 0.], [0., 0.]] and [r["id"] for r in rows] == ["a", "b"] and seeds == 2
 
 
 def test_model_specs():

@@ -52,6 +52,11 @@ def train(jobs):
 
 def seeds(cfg, out, grpo):
     folders = {(r, s): out / f"{r}-seed{s}" for s in cfg.seeds for r in cfg.rewards}
+    for reward in ("argos", "outcome"):  # `python -m tiny` has trained one seed of these, by the same command
+        done = Path(cfg.out) / f"grpo-{reward}"
+        if (done / "merged").exists() and not cfg.flags:
+            seed = next(argos.read_jsonl(done / "metrics.jsonl"))[1]["seed"]
+            folders.update({(reward, seed): done} if (reward, seed) in folders else {})
     train([(f"{grpo} --reward {r} --seed {s} --out {shlex.quote(str(f))}", f) for (r, s), f in folders.items()])
     models = [f"sft={cfg.out}/sft/merged"] + [f"{r}={f}/merged" for (r, _), f in folders.items()]
     curves = [f"{r}={f}" for (r, _), f in folders.items() if r in ("argos", "outcome")]
