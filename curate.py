@@ -12,6 +12,10 @@ still unreliable (the paper kept about 3.1 %), so the verifier that will reward 
   5. score      Argos scores all 8; the sample survives if the best reaches 0.7 with a right answer      (sec. 4.3)
   6. rewrite    points and times take their canonical form; SFT will see the original, not the overlay   (sec. 4.3)
 
+A 7B policy has read far more reasoning that points at nothing than reasoning that points; the embedded base has read none. So a
+share of the SFT examples is put in words alone (`--prose`, our choice; 0 is the paper's pipeline). What becomes of that habit
+in RL is up to the reward: README.md, "What came out".
+
 Run:   python curate.py --data out/data/curate.jsonl --out out/curated      # --resume continues after a kill
 Reads: JSONL rows with a picture or clip, a question and an answer. Writes, under --out:
        rollouts.jsonl  every sample with its 8 rollouts and scores (append-only: the memory of --resume)
@@ -21,6 +25,8 @@ Next:  train_sft.py
 """
 import json
 import os
+import random
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +46,8 @@ class Config:
     temperature: float = field(default=0.6, metadata={"help": "the teacher's temperature (paper: 0.6)"})
     max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here (paper: 6144)"})
     threshold: float = field(default=0.7, metadata={"help": "the best rollout's reward must reach this (app. C.3)"})
+    keep: int = field(default=4, metadata={"help": "SFT sees so many rollouts of a survivor, the best that pass; 1: the best alone"})
+    prose: float = field(default=0.25, metadata={"help": "share of SFT examples put in words alone: no points, no times (our choice; 0 for real models)"})
     batch: int = field(default=32, metadata={"help": "samples at a time"})
     overlay: bool = field(default=True, metadata={"help": "off: the teacher sees the original alone (an ablation)"})
     pictures: int = field(default=12, metadata={"help": "overlays to keep as pictures"})
@@ -102,13 +110,33 @@ def overlaid(media, objects, pointer):
 def reject_reason(verdicts, threshold):
     """Why a sample did not survive: of its best rollout. None: it did (app. C.3: best score and right answer)."""
     best = max(verdicts, key=lambda v: v.reward)
-    if best.outcome >= .5 and best.reward >= threshold:
+    if passes(best.reward, best.outcome, threshold):
         return None
     if all(v.parsed.answer is None for v in verdicts):
         return "no answer in any rollout"
     if best.outcome < .5:
         return "no right answer"
     return "right, but not grounded" if (best.grounding or 0) < (best.reasoning or 0) else "right, but not reasoned"
+
+
+def keep_rollouts(row, cfg):
+    """Which rollouts of a survivor become SFT examples: the best `keep` of those that pass.
+
+    Our choice: the paper names the filter, not how many rollouts it leaves.
+    """
+    good = [r for r in row["rollouts"] if passes(r["reward"], r["outcome"], cfg.threshold)]
+    return sorted(good, key=lambda r: -r["reward"])[:cfg.keep]
+
+
+def passes(reward, outcome, threshold):
+    return outcome >= .5 and reward >= threshold
+
+
+def words_alone(response):
+    """The same reasoning without a point, a place or a moment: ordinary chain of thought."""
+    response = re.sub(r"<point [^<>]*>([^<>]*)</point>", r"\1", response)
+    response = re.sub(r"(?i)(in frame \d+ \([\d.]+ seconds\)|from [\d.]+ seconds to [\d.]+ seconds) the ", "The ", response)
+    return re.sub(r" ?(The [^.<>]* is at \(\d+, \d+\) in frame \d+ \([\d.]+ seconds\)|\d+ is \w+ than \d+)\. ?", "", response)
 
 
 def chat_row(sample, reward, response, question, folder):
@@ -163,7 +191,7 @@ def report(samples, rows, threshold):
              "rollouts": sum(len(rows[s.id]["rollouts"]) for s in samples),
              "extraction malformed": sum(rows[s.id]["extracted"] is None for s in samples),
              "rejected": dict(Counter(rows[s.id]["reason"] for s in samples if rows[s.id]["reason"]))}
-    good = [r["reward"] >= threshold and r["outcome"] >= .5 for s in samples for r in rows[s.id]["rollouts"]]
+    good = [passes(r["reward"], r["outcome"], threshold) for s in samples for r in rows[s.id]["rollouts"]]
     table["rollouts that pass"] = sum(good)
     for key in ("task", "source"):
         groups = defaultdict(list)
@@ -178,7 +206,7 @@ def main():
     import policy as P
     import teachers
     cfg = argos.parse_config(Config, __doc__)
-    for name in ("batch", "rollouts", "max_new_tokens"):
+    for name in ("batch", "rollouts", "max_new_tokens", "keep"):
         if getattr(cfg, name) < 1:
             raise argos.BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
     out = Path(cfg.out)
@@ -216,10 +244,12 @@ def main():
     for sample in samples:
         row = done[sample.id]
         if row["reason"] is None:
-            best = max(row["rollouts"], key=lambda r: r["reward"])
             question = P.prompt(cfg.preset, "reason", question=sample.question)
-            lines.append(json.dumps(chat_row(sample, best["reward"], argos.canonical(best["text"], sample.media),
-                                             question, out), ensure_ascii=False))
+            for i, rollout in enumerate(keep_rollouts(row, cfg)):
+                text = argos.canonical(rollout["text"], sample.media)
+                prose = random.Random(f"{cfg.seed} {sample.id} {i}").random() < cfg.prose  # the same after --resume
+                text = words_alone(text) if prose else text
+                lines.append(json.dumps(chat_row(sample, rollout["reward"], text, question, out), ensure_ascii=False))
     argos.write_atomically(out / "sft.jsonl", "\n".join(lines) + "\n")
     table = report(samples, done, cfg.threshold)
     argos.write_atomically(out / "report.json", json.dumps(table, indent=2))

@@ -43,13 +43,13 @@ class Config:
     weights: str = field(default="0.5,0.25,0.25", metadata={"help": "w_o,w_vg,w_rq of eq. 9 (our choice)"})
     tau: float = field(default=0.5, metadata={"help": "the gate's threshold on the outcome (our choice)"})
     # sampling
-    steps: int = field(default=100, metadata={"help": "sampling steps"})
+    steps: int = field(default=80, metadata={"help": "sampling steps"})
     prompts: int = field(default=16, metadata={"help": "prompts a step (paper: 56 rollouts a batch)"})
     group_size: int = field(default=8, metadata={"help": "G, rollouts a prompt"})
     temperature: float = field(default=1.0, metadata={"help": "sampling temperature in training"})
     max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here"})
     # optimisation
-    lr: float = field(default=3e-4, metadata={"help": "AdamW learning rate at its peak"})
+    lr: float = field(default=4e-4, metadata={"help": "AdamW learning rate at its peak"})
     warmup: int = field(default=10, metadata={"help": "steps of linear warm-up"})
     decay: bool = field(default=True, metadata={"help": "decay the learning rate linearly to 10 %% over the run"})
     updates: int = field(default=1, metadata={"help": "optimizer steps per batch of rollouts (1 is on-policy)"})

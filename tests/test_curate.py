@@ -56,6 +56,27 @@ def test_reasons_of_rejection():
     assert reason(verdict(1, .6, grounding=.9, reasoning=.1)) == "right, but not reasoned"
 
 
+def test_which_rollouts_of_a_survivor_are_kept():
+    rollouts = [dict(text=str(i), reward=r, outcome=o) for i, (r, o) in enumerate([(.9, 1.), (.7, 1.), (.69, 1.), (.95, .4), (.8, 1.), (.75, 1.)])]
+    row = dict(id="a", rollouts=rollouts)
+    kept = lambda n: [r["text"] for r in curate.keep_rollouts(row, SimpleNamespace(keep=n, threshold=.7))]
+    assert kept(1) == ["0"]                                   # the best that is right, not .95 with a wrong answer
+    assert kept(2) == ["0", "4"] and kept(9) == ["0", "4", "5", "1"]  # .70 passes, .69 does not
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_words_alone_points_at_nothing_and_keeps_the_answer(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(200):
+        item = world.draw_item(rng)
+        media = "image" if len(item.frames) == 1 else "video"
+        before = f"<think>{item.think}</think><answer>{item.answer}</answer>"
+        after = curate.words_alone(before)
+        parsed = argos.parse(after, media)
+        assert not (parsed.points or parsed.frame_claims or parsed.segment_claims) and parsed.answer == argos.parse(before, media).answer
+        assert not any(mark in after for mark in ("<point", "frame", " at (", " than ")) and len(parsed.think) > 5, after
+
+
 def test_a_row_cut_by_a_kill_is_dropped(tmp_path):
     (tmp_path / "log").write_text('{"id": "a", "reason": null}\n{"id": "b", "rea')
     assert list(curate.finished_rows(tmp_path / "log")) == ["a"]

@@ -184,7 +184,7 @@ def test_a_grown_teacher_starts_as_its_base(tokenizer):
     torch.manual_seed(0)
     base = models.build_model(tokenizer, "base")
     grown, rng = models.grow(base, tokenizer), np.random.default_rng(0)
-    batch, _, _ = train.collate([train.base_example(i, rng) for i in items(4, seed=5)], tokenizer, base.config)
+    batch, _, _ = train.collate([train.base_example(i, rng, train.Config()) for i in items(4, seed=5)], tokenizer, base.config)
     with torch.no_grad():
         assert torch.equal(base(**batch).logits, grown(**batch).logits)
     assert sum(p.numel() for p in grown.parameters()) > 1.5 * sum(p.numel() for p in base.parameters())

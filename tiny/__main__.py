@@ -53,7 +53,7 @@ def main():
     grpo = f"python train_grpo.py --policy {o}/sft/merged --data {o}/data/rl.jsonl --val {o}/data/val.jsonl {more}"
     run(f"{grpo} --reward argos --out {o}/grpo-argos", f"{grpo} --reward outcome --out {o}/grpo-outcome")
     sets = " ".join(f"{o}/data/{s}.jsonl" for s in ("val", *(("ood-objects", "ood-pairs", "ood-clips") if cfg.ood else ())))
-    run(f"python evaluate.py --models base:direct=tiny/base sft={o}/sft/merged argos={o}/grpo-argos/merged "
+    run(f"python evaluate.py --models base:direct=tiny/base sft-greedy:greedy={o}/sft/merged sft={o}/sft/merged argos={o}/grpo-argos/merged "
         f"outcome={o}/grpo-outcome/merged --data {sets} --curves argos={o}/grpo-argos outcome={o}/grpo-outcome --out {o}/eval")
     print(f"\nAll of it in {(time.time() - clock) / 60:.1f} minutes. Look at:\n  {o}/eval/curves.png       the paper's figure 4, by your "
           f"machine\n  {o}/eval/page/index.html where the models differ\n  {o}/curated/overlays      what the teacher read\n"

@@ -419,7 +419,7 @@ def tile_item(rng, split="train", task=None):
                     source="easy-vqa", labels=[one.label, two.label], pixels=picture)
 
 
-def draw_item(rng, mix=(.62, .25, .13), split="train", **scene):
+def draw_item(rng, mix=(.66, .18, .16), split="train", **scene):
     """An item of the training mixture: scenes, clips, easy-vqa (half of it tiles), drawn to pixels."""
     u = rng.random()
     if u < mix[0]:
