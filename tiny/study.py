@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,21 +34,25 @@ class Config:
     flags: str = field(default="", metadata={"help": "more flags for every train_grpo.py"})
 
 
-def train(jobs):
-    """Run (name, command, folder) jobs, two at a time with one thread each; skip folders that hold a finished run."""
+def run(jobs):
+    """Run (command, folder) jobs, two at a time with one thread each; each one's output goes to FOLDER/log.txt."""
     env = dict(os.environ, OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
-    todo = [(c, f) for c, f in jobs if not (f / "merged").exists()]
-    for i in range(0, len(todo), 2):
-        running = []
-        for command, folder in todo[i:i + 2]:
-            if (folder / "state.pt").exists():
-                command += " --resume"
-            print(f"$ {command}", flush=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            log = open(folder / "log.txt", "a")
-            running.append(subprocess.Popen([sys.executable] + shlex.split(command)[1:], env=env, stderr=log, stdout=log))
-        if any([p.wait() for p in running]):
-            sys.exit(f"a run failed: see log.txt in {', '.join(str(f) for _, f in todo[i:i + 2])}")
+
+    def one(job):
+        command, folder = job
+        print(f"$ {command}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "log.txt", "a") as log:
+            return subprocess.run([sys.executable] + shlex.split(command)[1:], env=env, stderr=log, stdout=log).returncode
+    with ThreadPoolExecutor(2) as pool:
+        failed = [str(folder) for code, (_, folder) in zip(pool.map(one, jobs), jobs) if code]
+    if failed:
+        sys.exit(f"failed: see log.txt in {', '.join(failed)}")
+
+
+def train(jobs):
+    """Training runs: those that are finished are skipped, those that were stopped continue."""
+    run([(command + " --resume" * (folder / "state.pt").exists(), folder) for command, folder in jobs if not (folder / "merged").exists()])
 
 
 def seeds(cfg, out, grpo):
@@ -60,9 +65,10 @@ def seeds(cfg, out, grpo):
     train([(f"{grpo} --reward {r} --seed {s} --out {shlex.quote(str(f))}", f) for (r, s), f in folders.items()])
     models = [f"sft={cfg.out}/sft/merged"] + [f"{r}={f}/merged" for (r, _), f in folders.items()]
     curves = [f"{r}={f}" for (r, _), f in folders.items() if r in ("argos", "outcome")]
-    sets = [f"{cfg.out}/data/{s}.jsonl" for s in ("val", "ood-objects", "ood-pairs", "ood-clips")]
-    subprocess.run([sys.executable, "evaluate.py", "--models", *models, "--data", *sets, "--curves", *curves, "--out",
-                    str(out / "seeds")], check=True)
+    ask = lambda name, sets, more: (shlex.join(
+        ["python", "evaluate.py", "--models", *models, "--data", *(f"{cfg.out}/data/{s}.jsonl" for s in sets), "--out", str(out / name), *more]), out / name)
+    run([ask("seeds", ["val"], ["--curves", *curves]), ask("ood", ["ood-objects", "ood-pairs", "ood-clips"], ["--pages", "0"])])
+    print((out / "seeds/table.md").read_text(), (out / "ood/table.md").read_text(), f"wrote {out}/seeds and {out}/ood", sep="\n")
 
 
 def sweep(cfg, out, grpo):
