@@ -12,14 +12,15 @@ still unreliable (the paper kept about 3.1 %), so the verifier that will reward 
   5. score      Argos scores all 8; the sample survives if the best reaches 0.7 with a right answer      (sec. 4.3)
   6. rewrite    points and times take their canonical form; SFT will see the original, not the overlay   (sec. 4.3)
 
-A 7B policy has read far more reasoning that points at nothing than reasoning that points; the embedded base has read none. So a
-share of the SFT examples is put in words alone (`--prose`, our choice; 0 is the paper's pipeline). What becomes of that habit
-in RL is up to the reward: README.md, "What came out".
+A corpus that was filtered by its answers alone holds made-up evidence: right answers with points that sit elsewhere. The embedded
+teachers are too good for that, so a share of the SFT examples gets its points moved (`--made_up`, our choice; 0 is the paper's
+pipeline). The policy learns this habit too, and what becomes of it in RL is up to the reward: README.md, "What came out".
 
 Run:   python curate.py --data out/data/curate.jsonl --out out/curated      # --resume continues after a kill
 Reads: JSONL rows with a picture or clip, a question and an answer. Writes, under --out:
        rollouts.jsonl  every sample with its 8 rollouts and scores (append-only: the memory of --resume)
        sft.jsonl       the survivors, in HF chat format (messages + images/videos)
+       settings.jsonl  what the run was asked for (so that --resume cannot mix two)
        report.json     yield by kind, by source and by reason of rejection; overlays/ pictures to look at
 Next:  train_sft.py
 """
@@ -28,7 +29,7 @@ import os
 import random
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -47,7 +48,7 @@ class Config:
     max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here (paper: 6144)"})
     threshold: float = field(default=0.7, metadata={"help": "the best rollout's reward must reach this (app. C.3)"})
     keep: int = field(default=4, metadata={"help": "SFT sees so many rollouts of a survivor, the best that pass; 1: the best alone"})
-    prose: float = field(default=0.25, metadata={"help": "share of SFT examples put in words alone: no points, no times (our choice; 0 for real models)"})
+    made_up: float = field(default=0.25, metadata={"help": "share of SFT examples whose points are moved elsewhere, the answer kept (our choice; 0 for real data)"})
     batch: int = field(default=32, metadata={"help": "samples at a time"})
     overlay: bool = field(default=True, metadata={"help": "off: the teacher sees the original alone (an ablation)"})
     pictures: int = field(default=12, metadata={"help": "overlays to keep as pictures"})
@@ -132,11 +133,23 @@ def passes(reward, outcome, threshold):
     return outcome >= .5 and reward >= threshold
 
 
-def words_alone(response):
-    """The same reasoning without a point, a place or a moment: ordinary chain of thought."""
-    response = re.sub(r"<point [^<>]*>([^<>]*)</point>", r"\1", response)
-    response = re.sub(r"(?i)(in frame \d+ \([\d.]+ seconds\)|from [\d.]+ seconds to [\d.]+ seconds) the ", "The ", response)
-    return re.sub(r" ?(The [^.<>]* is at \(\d+, \d+\) in frame \d+ \([\d.]+ seconds\)|\d+ is \w+ than \d+)\. ?", "", response)
+POINT = re.compile(r'(<point x1="|\()(\d+)(" y1="|, )(\d+)(?="|\))')
+
+
+def made_up(response, size, rng):
+    """Move all points of a canonical response by a third of the picture, together and towards the middle: evidence that is not
+    there. Comparisons of their coordinates move along. size: (width, height) in pixels; rng: random.Random."""
+    found = [(int(m[2]), int(m[4])) for m in POINT.finditer(response)]
+    middle = [sum(p[k] for p in found) / max(len(found), 1) for k in (0, 1)]
+    axes = rng.choice([(1, 0), (0, 1), (1, 1)])
+    step = [axes[k] * (size[k] // 3) * (1 if middle[k] < size[k] / 2 else -1) for k in (0, 1)]
+    move = lambda k, v: min(max(int(v) + step[k], 4), size[k] - 4)
+
+    def compare(match):
+        k = 0 if [p[0] for p in found[:2]] == [int(match[1]), int(match[3])] else 1
+        return f"{move(k, match[1])}{match[2]}{move(k, match[3])}"
+    response = POINT.sub(lambda m: f"{m[1]}{move(0, m[2])}{m[3]}{move(1, m[4])}", response)
+    return re.sub(r"(\d+)( is \w+ than )(\d+)", compare, response)
 
 
 def chat_row(sample, reward, response, question, folder):
@@ -219,6 +232,8 @@ def main():
     memory = out / "rollouts.jsonl"
     if memory.exists() and not cfg.resume:
         raise argos.BadInput(f"{memory} exists: continue it with --resume, or name another --out")
+    claimed = {k: v for k, v in asdict(cfg).items() if k not in ("keep", "made_up", "pictures")}  # those may change: no rollout depends on them
+    argos.claim_run(out / "settings.jsonl", claimed)
     done, pictures = finished_rows(memory), 0
 
     # Batches are cut from the whole list and seeded by their place in it, so a resumed run rolls out what the killed one would.
@@ -247,8 +262,9 @@ def main():
             question = P.prompt(cfg.preset, "reason", question=sample.question)
             for i, rollout in enumerate(keep_rollouts(row, cfg)):
                 text = argos.canonical(rollout["text"], sample.media)
-                prose = random.Random(f"{cfg.seed} {sample.id} {i}").random() < cfg.prose  # the same after --resume
-                text = words_alone(text) if prose else text
+                rng = random.Random(f"{cfg.seed} {sample.id} {i}")  # the same after --resume
+                if rng.random() < cfg.made_up:
+                    text = made_up(text, argos.load_media(sample.path).frames[0].size, rng)
                 lines.append(json.dumps(chat_row(sample, rollout["reward"], text, question, out), ensure_ascii=False))
     argos.write_atomically(out / "sft.jsonl", "\n".join(lines) + "\n")
     table = report(samples, done, cfg.threshold)

@@ -10,6 +10,7 @@ token, the markup of a point is three tokens, and any other string in any script
 Run:   python -m tiny.train base        # builds and trains; this file alone only builds
 Next:  tiny/train.py (the recipe)
 """
+import os
 import re
 from pathlib import Path
 
@@ -115,11 +116,14 @@ def grow(base, tokenizer):
 
 def save(model, processor, folder):
     """Write a folder that the Auto classes load. Weights go to disk in float16 (half the download), and load as float32."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, aside = Path(folder), Path(folder) / ".writing"
+    aside.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().half().contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     half = model.__class__(model.config).half()
     half.load_state_dict(state, strict=False)
     half.generation_config = model.generation_config
-    half.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    half.save_pretrained(aside)
+    processor.save_pretrained(aside)
+    for file in aside.iterdir():  # a kill while writing leaves the last whole checkpoint
+        os.replace(file, folder / file.name)
+    aside.rmdir()
