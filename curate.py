@@ -133,30 +133,34 @@ def passes(reward, outcome, threshold):
     return outcome >= .5 and reward >= threshold
 
 
-POINT = re.compile(r'(<point x1="|\()(\d+)(" y1="|, )(\d+)(?="|\))')
+NUMBER = r"(\d+(?:\.\d+)?)"
+POINT = re.compile(rf'(x\d+="|\(){NUMBER}(" y\d+="|, ){NUMBER}(?="|\))')
 
 
 def made_up(response, size, rng):
     """Move all points of a canonical response by a third of the picture, together and towards the middle: evidence that is not
-    there. Comparisons of their coordinates move along. size: (width, height) in pixels; rng: random.Random."""
-    found = [(int(m[2]), int(m[4])) for m in POINT.finditer(response)]
-    middle = [sum(p[k] for p in found) / max(len(found), 1) for k in (0, 1)]
+    there. Comparisons of the first two points' x or y move along; the answer stays. size: (width, height); rng: random.Random."""
+    think, mark, answer = response.rpartition("<answer>")
+    found = [(m[2], m[4]) for m in POINT.finditer(think)]
+    middle = [sum(float(p[k]) for p in found) / max(len(found), 1) for k in (0, 1)]
     axes = rng.choice([(1, 0), (0, 1), (1, 1)])
     step = [axes[k] * (size[k] // 3) * (1 if middle[k] < size[k] / 2 else -1) for k in (0, 1)]
-    move = lambda k, v: min(max(int(v) + step[k], 4), size[k] - 4)
+    move = lambda k, v: f"{min(max(float(v) + step[k], 4), size[k] - 4):g}"
 
     def compare(match):
-        k = 0 if [p[0] for p in found[:2]] == [int(match[1]), int(match[3])] else 1
-        return f"{move(k, match[1])}{match[2]}{move(k, match[3])}"
-    response = POINT.sub(lambda m: f"{m[1]}{move(0, m[2])}{m[3]}{move(1, m[4])}", response)
-    return re.sub(r"(\d+)( is \w+ than )(\d+)", compare, response)
+        for k in (0, 1):
+            if [p[k] for p in found[:2]] == [match[1], match[3]]:
+                return f"{move(k, match[1])}{match[2]}{move(k, match[3])}"
+        return match[0]
+    think = POINT.sub(lambda m: f"{m[1]}{move(0, m[2])}{m[3]}{move(1, m[4])}", think)
+    return re.sub(rf"{NUMBER}( is \w+ than ){NUMBER}", compare, think) + mark + answer
 
 
-def chat_row(sample, reward, response, question, folder):
+def chat_row(sample, reward, response, question, folder, moved):
     """One SFT example in HF chat format; media paths are relative to the JSONL's folder."""
     kind = sample.media
     path = os.path.relpath(sample.path, folder)
-    return {"id": sample.id, "task": sample.task, "source": sample.source, "reward": reward,
+    return {"id": sample.id, "task": sample.task, "source": sample.source, "reward": reward, "made_up": moved,
             "messages": [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": question}]},
                          {"role": "assistant", "content": [{"type": "text", "text": response}]}],
             f"{kind}s": [path]}
@@ -222,6 +226,8 @@ def main():
     for name in ("batch", "rollouts", "max_new_tokens", "keep"):
         if getattr(cfg, name) < 1:
             raise argos.BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
+    if not 0 <= cfg.made_up <= 1:
+        raise argos.BadInput(f"--made_up {cfg.made_up}: a share lies between 0 and 1")
     out = Path(cfg.out)
     (out / "overlays").mkdir(parents=True, exist_ok=True)
     samples = argos.read_samples(cfg.data)
@@ -263,11 +269,12 @@ def main():
             for i, rollout in enumerate(keep_rollouts(row, cfg)):
                 text = argos.canonical(rollout["text"], sample.media)
                 rng = random.Random(f"{cfg.seed} {sample.id} {i}")  # the same after --resume
-                if rng.random() < cfg.made_up:
+                moved = rng.random() < cfg.made_up
+                if moved:
                     text = made_up(text, argos.load_media(sample.path).frames[0].size, rng)
-                lines.append(json.dumps(chat_row(sample, rollout["reward"], text, question, out), ensure_ascii=False))
+                lines.append(json.dumps(chat_row(sample, rollout["reward"], text, question, out, moved), ensure_ascii=False))
     argos.write_atomically(out / "sft.jsonl", "\n".join(lines) + "\n")
-    table = report(samples, done, cfg.threshold)
+    table = report(samples, done, cfg.threshold) | {"SFT examples": len(lines), "of them with moved points": sum('"made_up": true' in l for l in lines)}
     argos.write_atomically(out / "report.json", json.dumps(table, indent=2))
     print(json.dumps(table, indent=2))
     print(f"wrote {len(lines)} examples to {out}/sft.jsonl; look at {out}/overlays")

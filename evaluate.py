@@ -263,8 +263,13 @@ def draw_page(cfg, have, verifier):
 
 def main():
     cfg = argos.parse_config(Config, __doc__)
-    for spec in cfg.models:
-        parse_model(spec)  # a typo in the last one is told before the first is asked
+    asked = [parse_model(spec) for spec in cfg.models]  # a typo in the last one is told before the first is asked
+    for name, mode, folder in asked:
+        if any(n == name and (m != mode or f == folder) for n, m, f in asked if (n, m, f) != (name, mode, folder)) or asked.count(
+                (name, mode, folder)) > 1:
+            raise argos.BadInput(f"--models: {name} is asked in two ways, or twice the same; give each its own name")
+    if len({Path(path).stem for path in cfg.data}) < len(cfg.data):
+        raise argos.BadInput("--data: two sets have one file name; rename one, or evaluate them into two --out")
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     if not cfg.models and not cfg.curves:

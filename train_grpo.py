@@ -15,7 +15,7 @@ inference engine: the sampler is the trainer's own model, so their log-probabili
 Groups whose rollouts all earn the same have zero advantage and teach nothing: they are skipped, and counted by cause.
 
 Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/ (verdicts as pictures),
-state.pt (adapter, optimizer, step: `--resume` continues bit-equal on a CPU), adapter/ and merged/ at the end.
+state.pt (trained weights, optimizer, step: `--resume` continues bit-equal on a CPU), merged/ at the end, and adapter/ unless --lora_rank 0.
 Before: train_sft.py. Next: evaluate.py (both arms side by side).
 """
 import time
@@ -55,7 +55,7 @@ class Config:
     updates: int = field(default=1, metadata={"help": "optimizer steps per batch of rollouts (1 is on-policy)"})
     micro_batch: int = field(default=64, metadata={"help": "rollouts per forward pass in training"})
     max_grad_norm: float = field(default=1.0, metadata={"help": "gradient clipping"})
-    lora_rank: int = field(default=64, metadata={"help": "rank of the LoRA adapter"})
+    lora_rank: int = field(default=64, metadata={"help": "rank of the LoRA adapter; 0 trains all weights but the vision tower"})
     # the loss
     loss: str = field(default="grpo", metadata={"help": "how tokens are averaged: grpo, dr_grpo, dapo or bnpo"})
     eps_low: float = field(default=0.2, metadata={"help": "clip range below 1"})
@@ -89,7 +89,7 @@ def check(cfg):
     need(cfg.temperature > 0, f"--temperature {cfg.temperature}: must be above 0")
     for name in ("steps", "prompts", "updates", "micro_batch", "max_new_tokens", "save_every"):
         need(getattr(cfg, name) >= 1, f"--{name} {getattr(cfg, name)}: must be at least 1")
-    need(cfg.lora_rank >= 0, f"--lora_rank {cfg.lora_rank}: 0 trains all language weights, more is the rank of an adapter")
+    need(cfg.lora_rank >= 0, f"--lora_rank {cfg.lora_rank}: 0 trains all weights but the vision tower, more is the rank of an adapter")
     need(cfg.lora_rank or not cfg.beta and cfg.judge != "base", "--lora_rank 0 keeps no frozen copy: use --beta 0 and a judge of its own, or an adapter")
     try:
         weights = [float(w) for w in cfg.weights.split(",")]
@@ -294,8 +294,10 @@ def main():
             log(dict(kind="eval", step=done, **evaluate(actor, measure, val, cfg, done)))
         if done % cfg.save_every == 0 or done == cfg.steps:
             P.save_state(out / "state.pt", actor, optimizer, done)
-    P.save_policy(actor, out / "adapter")
-    P.save_policy(actor, out / "merged", merged=True)
+    if start < cfg.steps or not (out / "merged").exists():  # a finished run that is resumed keeps its files, and their dates
+        if cfg.lora_rank:
+            P.save_policy(actor, out / "adapter")
+        P.save_policy(actor, out / "merged", merged=True)
     print(f"wrote {out}/merged; metrics in {out}/metrics.jsonl; cards in {out}/cards")
 
 

@@ -101,9 +101,10 @@ def main():
         bar.set_postfix(loss=f"{total:.3f}")
         if (step + 1) % cfg.save_every == 0 or step + 1 == steps:
             P.save_state(out / "state.pt", student, optimizer, step + 1)
-    if cfg.lora_rank:
-        P.save_policy(student, out / "adapter")
-    P.save_policy(student, out / "merged", merged=True)
+    if start < steps or not (out / "merged").exists():  # a finished run that is resumed keeps its files, and their dates
+        if cfg.lora_rank:
+            P.save_policy(student, out / "adapter")
+        P.save_policy(student, out / "merged", merged=True)
     print(f"wrote {out}/merged; metrics in {out}/metrics.jsonl")
 
 

@@ -19,7 +19,7 @@ import argos
 @dataclass
 class Config:
     out: str = field(default="out", metadata={"help": "folder for everything that is written"})
-    seed: int = field(default=0, metadata={"help": "seed of every stage"})
+    seed: int = field(default=0, metadata={"help": "seed of data, curation and training"})
     resume: bool = field(default=False, metadata={"help": "continue a run that was stopped"})
     ood: bool = field(default=False, metadata={"help": "evaluate out of domain too (about two minutes more)"})
 

@@ -124,6 +124,6 @@ def save(model, processor, folder):
     half.generation_config = model.generation_config
     half.save_pretrained(aside)
     processor.save_pretrained(aside)
-    for file in aside.iterdir():  # a kill while writing leaves the last whole checkpoint
+    for file in aside.iterdir():  # a kill while writing leaves the last checkpoint
         os.replace(file, folder / file.name)
     aside.rmdir()

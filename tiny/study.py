@@ -52,7 +52,7 @@ def run(jobs):
 
 def train(jobs):
     """Training runs: those that are finished are skipped, those that were stopped continue."""
-    run([(command + " --resume" * (folder / "state.pt").exists(), folder) for command, folder in jobs if not (folder / "merged").exists()])
+    run([(command + " --resume" * (folder / "metrics.jsonl").exists(), folder) for command, folder in jobs if not (folder / "merged").exists()])
 
 
 def seeds(cfg, out, grpo):
@@ -105,6 +105,7 @@ def main():
         raise argos.BadInput(f"--study {cfg.study}: choose seeds or sweep")
     out = Path(cfg.out) / "study"
     out.mkdir(parents=True, exist_ok=True)
+    argos.claim_run(out / f"{cfg.study}.jsonl", dict(flags=cfg.flags, resume=True))  # folders name reward, seed and step size only
     folder = shlex.quote(cfg.out)
     grpo = (f"python train_grpo.py --policy {folder}/sft/merged --data {folder}/data/rl.jsonl --val {folder}/data/val.jsonl "
             f"{cfg.flags}").strip()

@@ -5,7 +5,7 @@ The paper starts from Qwen2.5-VL-7B and asks GLM-4.1V-9B for reasoning. On a lap
   teacher   larger; reasons in the paper's format, with and without coordinates drawn on the picture; judges claims, compares
             phrases, and lists what a question is about as JSON.
 
-What made it work (ablated only where said so in the README):
+What made it work (together; not ablated):
 1. Vision first. From captions alone, where things are stays at chance for hundreds of steps. For `--warmup` steps the vision
    tower alone predicts, for every merged token (one 28-px cell), presence, colour, shape, x and y, through small heads tied to
    the text embeddings; the same loss stays on afterwards at weight .03.
@@ -75,7 +75,7 @@ class Config:
     mix: str = field(default="0.62,0.25,0.13", metadata={"help": "shares of scenes, clips and easy-vqa"})
     prose: float = field(default=0., metadata={"help": "share of the teacher's traces about overlaid pictures that reason in words alone, without a point"})
     counting: float = field(default=0., metadata={"help": "share of the scenes that ask to count, beyond the even share"})
-    start: str = field(default="", metadata={"help": "start from the weights of this folder (and a new optimizer)"})
+    start: str = field(default="", metadata={"help": "start from the weights of this folder, with a new optimizer and new detection heads"})
     resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
 
 
@@ -356,6 +356,8 @@ def main():
     out = Path(cfg.out or f"out/{cfg.size}")
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(cfg.seed)
+    if cfg.start and cfg.grow:
+        raise argos.BadInput("--start and --grow: choose one")
     known = next((f for f in (str(out) if cfg.resume else "", cfg.grow, cfg.start) if f and Path(f, "tokenizer.json").exists()), None)
     if known:  # weights belong to a vocabulary: never build another beside them
         processor = AutoProcessor.from_pretrained(known)
