@@ -83,8 +83,7 @@ def test_made_up_evidence_misses_and_keeps_answer_labels_and_order():
             assert int(said[1]) in (b.points[0].x, b.points[0].y) and int(said[3]) in (b.points[1].x, b.points[1].y)
     assert points > 300 and hits / points < .12
     every = '<think><point x1="14.5" y1="20" x2="30" y2="40" alt="a">a</point> 1 is less than 2</think><answer>(14, 42)</answer>'
-    moved = argos.parse(curate.made_up(every, (84, 84), random.Random(1)))
-    assert [(p.x, p.y) for p in moved.points] == [(42.5, 20), (58, 40)] and moved.answer == "(14, 42)" and "1 is less than 2" in moved.think
+    assert curate.made_up(every, (84, 84), random.Random(1)) == every.replace("14.5", "42.5").replace('"30"', '"58"')  # 28 px to the right
     assert curate.made_up("no points, (A) or (B)", (84, 84), random.Random(0)) == "no points, (A) or (B)"
 
 
