@@ -407,6 +407,15 @@ def test_estimates_are_reproducible_and_their_errors_honest():
     assert simulate.success_probability(50, [1.], [[1.]], [1.], .1, .1, trials=100).error > 0  # sure of nothing after 100 trials
 
 
+def test_the_number_of_cores_changes_nothing(monkeypatch):
+    values = []
+    for cores in (1, 3):
+        monkeypatch.setattr(simulate.os, "cpu_count", lambda: cores)
+        values.append((simulate.success_probability(5, SAFE.policy, SAFE.rewards, [1, 1], .3, .3, trials=200_000),
+                       simulate.argmax_probabilities([0., .1], .3, trials=200_000).value.tolist()))
+    assert values[0] == values[1]
+
+
 def test_memory_does_not_grow_with_trials():
     tracemalloc.start()
     for noise in ("fresh", "per_action"):

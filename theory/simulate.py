@@ -11,13 +11,16 @@ correlated across rewards or across the actions of a batch, shared by copies of 
     noise                "fresh" for each draw, or "per_action": copies of an action share one draw
 
 Speed: trials lie along the fast axis, one vectorised pass for each member of the batch, in chunks that stay in the cache; so
-memory does not grow with trials or n. Float32 for Gaussian noise: scores are kept relative to the best action that
+memory does not grow with trials or n. Chunks run on all cores (numpy works without Python's lock), each with a stream of its own:
+the result depends on the seed, not on the number of cores. Float32 for Gaussian noise: scores are kept relative to the best action that
 can be drawn, where its digits suffice. `collapse=True` draws the weighted sum of Gaussian noises at once (its law is known);
 False draws every component.
 
 Every function -> Estimate(value, error): error is the standard error (of (hits+1) / (trials+2), so never 0).
 Before: exact.py. Next: landscapes.py (where the theorem holds and where it breaks)
 """
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -39,10 +42,19 @@ def _estimate(hits, trials):
     return Estimate(inputs.shaped(np.asarray(hits) / trials), inputs.shaped(np.sqrt(smooth * (1 - smooth) / trials)))
 
 
-def _chunks(trials, width):
-    """Split trials so that a chunk holds about _CHUNK numbers: sizes."""
+def _total(work, trials, width, seed):
+    """Sum of work(generator, size) over chunks of about _CHUNK numbers, `width` of them a trial."""
     size = max(1, min(trials, _CHUNK // max(1, width)))
-    return [size] * (trials // size) + [trials % size] * (trials % size > 0)
+    count = -(-trials // size)
+
+    def share(first):  # every `threads`-th chunk
+        total = 0
+        for i in range(first, count, threads):
+            total = total + work(np.random.Generator(np.random.SFC64([seed, i])), min(size, trials - i * size))
+        return total
+    threads = min(os.cpu_count() or 1, count)
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(share, range(threads)))
 
 
 def _bits(rng, size):
@@ -122,10 +134,10 @@ class _Verifier:
 
 
 def _setup(trials, seed, sigma, size):
+    """-> trials, seed, sigma (size,), checked."""
     trials, seed = inputs.count("trials", trials), inputs.count("seed", seed, low=0)
     sigma = inputs.number("sigma", sigma, low=0)
-    sigma = np.full(size, sigma) if sigma.ndim == 0 else inputs.vector("sigma", sigma, size)
-    return trials, np.random.Generator(np.random.SFC64(seed)), sigma
+    return trials, seed, np.full(size, sigma) if sigma.ndim == 0 else inputs.vector("sigma", sigma, size)
 
 
 def _thresholds(policy):
@@ -154,29 +166,30 @@ def pair_error(gap, weights, covariance_a, covariance_b=None, family="gaussian",
     gap, inputs_a = inputs.vector("gap", gap, m), inputs.covariance("covariance_a", covariance_a, m)
     inputs_b = inputs_a if covariance_b is None else inputs.covariance("covariance_b", covariance_b, m)
     inputs.choice("family", family, FAMILIES)
-    trials, rng, _ = _setup(trials, seed, 1., m)
+    trials, seed, _ = _setup(trials, seed, 1., m)
     roots = []
     for c in (inputs_a, inputs_b):
         values, vectors = np.linalg.eigh(c)
         root = vectors * np.sqrt(np.maximum(values, 0))  # root root' = c
         roots.append(root if np.count_nonzero(c - np.diag(c.diagonal())) else np.diag(np.sqrt(c.diagonal())))
-    hits, slack = 0, 1e-12 * (np.abs(w * gap).sum() + sum(np.abs(w @ root).sum() for root in roots))  # sums of signs tie
-    for size in _chunks(trials, 2 * m):
+    slack = 1e-12 * (np.abs(w * gap).sum() + sum(np.abs(w @ root).sum() for root in roots))  # sums of signs tie
+
+    def misordered(rng, size):
         a, b = (w @ root @ _draw(rng, (m, size), family, np.float64) for root in roots)
-        hits += np.count_nonzero(w @ gap + a - b <= slack)
-    return _estimate(hits, trials)
+        return np.count_nonzero(w @ gap + a - b <= slack)
+    return _estimate(_total(misordered, trials, 2 * m, seed), trials)
 
 
 def argmax_probabilities(means, std, trials=100_000, seed=0):
     """Lemma 2's winner of a fixed batch, as exact.argmax_probabilities. means: (K,), std: number or (K,).
     -> Estimate of (K,) arrays."""
     means = inputs.vector("means", means)
-    trials, rng, std = _setup(trials, seed, inputs.number("std", std, low=0), len(means))
-    hits = np.zeros(len(means), np.int64)
-    for size in _chunks(trials, len(means)):
+    trials, seed, std = _setup(trials, seed, inputs.number("std", std, low=0), len(means))
+
+    def wins(rng, size):
         scores = means[:, None] + std[:, None] * rng.standard_normal((len(means), size))
-        hits += np.bincount(scores.argmax(0), minlength=len(means))
-    return _estimate(hits, trials)
+        return np.bincount(scores.argmax(0), minlength=len(means))
+    return _estimate(_total(wins, trials, len(means), seed), trials)
 
 
 def success_probability(n, policy, rewards, weights, sigma, eps, noise="fresh", family="gaussian", reward_correlation=0.,
@@ -189,7 +202,7 @@ def success_probability(n, policy, rewards, weights, sigma, eps, noise="fresh", 
     rewards = inputs.rewards(rewards, size=len(w))
     k = len(rewards)
     policy, n = inputs.policy(policy, k), inputs.count("n", n)
-    trials, rng, sigma = _setup(trials, seed, sigma, len(w))
+    trials, seed, sigma = _setup(trials, seed, sigma, len(w))
     inputs.choice("noise", noise, ("fresh", "per_action"))
     verifier = _Verifier(w, sigma, family, reward_correlation, action_correlation, collapse)
     scale = inputs.number("action_scale", action_scale, low=0)
@@ -197,8 +210,9 @@ def success_probability(n, policy, rewards, weights, sigma, eps, noise="fresh", 
     good = pareto_optimal(rewards, eps)
     means = verifier.centre(rewards @ w, policy)
     scale = None if (scale == 1).all() else scale.astype(verifier.dtype)
-    thresholds, hits = _thresholds(policy), 0
-    for size in _chunks(trials, max(1 if collapse else len(w), k * (noise == "per_action"))):
+    thresholds = _thresholds(policy)
+
+    def successes(rng, size):
         noise_of = verifier.batch(rng, size)
         if noise == "per_action":
             table = np.stack([means[a] + noise_of() * (1 if scale is None else scale[a]) for a in range(k)])  # (K, size)
@@ -214,8 +228,8 @@ def success_probability(n, policy, rewards, weights, sigma, eps, noise="fresh", 
             else:
                 np.copyto(winner, action, where=score > best)
                 np.maximum(best, score, out=best)
-        hits += np.count_nonzero(good[winner])
-    return _estimate(hits, trials)
+        return np.count_nonzero(good[winner])
+    return _estimate(_total(successes, trials, max(1 if collapse else len(w), k * (noise == "per_action")), seed), trials)
 
 
 def preservation_probability(n, policy, rewards, weights, sigma, eps, family="gaussian", trials=100_000, seed=0):
@@ -223,16 +237,17 @@ def preservation_probability(n, policy, rewards, weights, sigma, eps, family="ga
     w, n = inputs.weights(weights), inputs.count("n", n)
     rewards = inputs.rewards(rewards, size=len(w))
     policy = inputs.policy(policy, len(rewards))
-    trials, rng, sigma = _setup(trials, seed, sigma, len(w))
+    trials, seed, sigma = _setup(trials, seed, sigma, len(w))
     verifier = _Verifier(w, sigma, family, 0., 0., False)
     dominates = np.array([[not pareto_optimal(rewards[[a, b]], eps)[1] for b in range(len(rewards))] for a in range(len(rewards))])
-    means, thresholds, hits = verifier.centre(rewards @ w, policy), _thresholds(policy), 0
-    for size in _chunks(trials, n):
+    means, thresholds = verifier.centre(rewards @ w, policy), _thresholds(policy)
+
+    def preserved(rng, size):
         action = _pick(rng, thresholds, n * size).reshape(n, size)
         scores = verifier.tidy(means[action] + verifier.independent(rng, n * size).reshape(n, size))
         winner = action[scores.argmax(0), np.arange(size)]
-        hits += np.count_nonzero(~dominates[action, winner].any(0))
-    return _estimate(hits, trials)
+        return np.count_nonzero(~dominates[action, winner].any(0))
+    return _estimate(_total(preserved, trials, n, seed), trials)
 
 
 def gated_success_probability(n, policy, outcome, rewards, good, tau, outcome_weight, weights, sigma, gate="hard",
@@ -248,9 +263,10 @@ def gated_success_probability(n, policy, outcome, rewards, good, tau, outcome_we
     w0 = inputs.scalar("outcome_weight", outcome_weight, above=0)
     inputs.choice("family", family, FAMILIES)
     inputs.choice("gate", gate, ("hard", "soft"))
-    trials, rng, sigma = _setup(trials, seed, sigma, len(w) + 1)
-    means, thresholds, hits = rewards @ w, _thresholds(policy), 0
-    for size in _chunks(trials, len(w) + 1):
+    trials, seed, sigma = _setup(trials, seed, sigma, len(w) + 1)
+    means, thresholds = rewards @ w, _thresholds(policy)
+
+    def successes(rng, size):
         best, won, opened = np.full(size, -np.inf), np.zeros(size, bool), np.zeros(size, bool)
         for _ in range(n):
             action = _pick(rng, thresholds, size)
@@ -261,22 +277,22 @@ def gated_success_probability(n, policy, outcome, rewards, good, tau, outcome_we
             better = score > best
             won, best = np.where(better, good[action], won), np.maximum(best, score)
             opened |= is_open
-        hits += np.count_nonzero(won & opened)
-    return _estimate(hits, trials)
+        return np.count_nonzero(won & opened)
+    return _estimate(_total(successes, trials, len(w) + 1, seed), trials)
 
 
 def positive_advantage(n, p, gap, family="gaussian", trials=100_000, seed=0):
     """Remark 1's event: P(a good response's group-normalised advantage is above 0), as exact.positive_advantage. -> Estimate."""
     n, p, gap = inputs.count("n", n), inputs.scalar("p", p, low=0, high=1), inputs.scalar("gap", gap)
     inputs.choice("family", family, FAMILIES)
-    trials, rng, _ = _setup(trials, seed, 1., 1)
-    hits = 0
-    for size in _chunks(trials, n):
+    trials, seed, _ = _setup(trials, seed, 1., 1)
+
+    def above(rng, size):
         good = rng.random((n, size)) < p
         good[0] = True  # the response in question
         scores = gap * good + _draw(rng, (n, size), family, np.float64)  # (n, size)
-        hits += np.count_nonzero(scores[0] > scores.mean(0))
-    return _estimate(hits, trials)
+        return np.count_nonzero(scores[0] > scores.mean(0))
+    return _estimate(_total(above, trials, n, seed), trials)
 
 
 def pareto_fraction(actions, size, eps, trials=200, seed=0):
@@ -288,7 +304,8 @@ def pareto_fraction(actions, size, eps, trials=200, seed=0):
     drawn at random.
     """
     actions, size, eps = inputs.count("actions", actions), inputs.count("size", size), inputs.scalar("eps", eps, low=0)
-    trials, rng, _ = _setup(trials, seed, 1., 1)
+    trials, seed, _ = _setup(trials, seed, 1., 1)
+    rng = np.random.default_rng(seed)
     share, regret = np.empty(trials), np.empty(trials)
     for t in range(trials):
         rewards = rng.standard_normal((actions, size))
