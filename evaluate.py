@@ -92,7 +92,7 @@ def run(cfg):
         for path in cfg.data:
             samples = argos.read_samples(path)[:cfg.limit or None]
             weights = Path(folder, "model.safetensors")  # answers count again only for the same weights, asked in the same way
-            stamp = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.preset, str(cfg.judge), str(path),
+            stamp = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge), str(path),
                      weights.stat().st_mtime_ns if weights.exists() else 0]
             ids = {s.id for s in samples}
             seen = have[name, folder, Path(path).stem]
@@ -106,7 +106,8 @@ def run(cfg):
                 for sample, m, text in zip(part, media, ask(actor, part, media, mode, cfg, pointer)):
                     verdict = verifier.verify(sample, text, m)
                     row = dict(model=name, folder=folder, set=Path(path).stem, id=sample.id, task=sample.task, source=sample.source,
-                               kind=sample.kind, outcome=verdict.outcome, grounding=verdict.grounding or 0., response=text, stamp=stamp)
+                               kind=sample.kind, outcome=verdict.outcome, grounding=verdict.grounding if sample.grounding else None,
+                               response=text, stamp=stamp)  # grounding counts where the sample calls for it, whoever answers
                     argos.append_jsonl(log, row)
                     seen[sample.id] = row
     return have, verifier
@@ -127,13 +128,15 @@ def interval(values, draws=2000, seed=0):
 
 
 def by_item(have, name, dataset, score):
-    """(seeds, items) scores of a model, items in a fixed order; the items' rows; how many seeds."""
+    """(seeds, items) scores of a model, items that have this score in a fixed order; the items' rows; how many seeds."""
     runs = [rows for (n, _, d), rows in have.items() if n == name and d == dataset and rows]
-    ids = sorted(set.intersection(*(set(r) for r in runs)))
+    ids = sorted(i for i in set.intersection(*(set(r) for r in runs)) if all(r[i][score] is not None for r in runs))
     return np.array([[r[i][score] for i in ids] for r in runs]), [runs[0][i] for i in ids], len(runs)
 
 
 def cell(values):
+    if not values.size:
+        return "-"
     mean, low, high = interval(values)
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
@@ -175,10 +178,9 @@ def tables(cfg, have):
             lines += ["", f"answers / R_vg by {key}", "", "| model | " + " | ".join(groups) + " |", "|---" * (len(groups) + 1) + "|"]
             for name in names:
                 answers, rows, _ = by_item(have, name, dataset, "outcome")
-                grounding, _, _ = by_item(have, name, dataset, "grounding")
-                pick = lambda g: np.array([r[key] == g for r in rows])
-                lines.append(f"| {name} | " + " | ".join(f"{answers[:, pick(g)].mean():.2f} / {grounding[:, pick(g)].mean():.2f}"
-                                                         for g in groups) + " |")
+                grounding, pointed, _ = by_item(have, name, dataset, "grounding")
+                mean = lambda values, rows, g: f"{picked.mean():.2f}" if (picked := values[:, [r[key] == g for r in rows]]).size else "-"
+                lines.append(f"| {name} | " + " | ".join(f"{mean(answers, rows, g)} / {mean(grounding, pointed, g)}" for g in groups) + " |")
         if len(names) > 1:
             lines += ["", "| paired difference | answers | R_vg |", "|---|---|---|"]
             for i, a in enumerate(names):
@@ -231,7 +233,7 @@ def telling(have, names, dataset):
     """Samples on which the models disagree most in grounding, then in answers: what a person should look at first."""
     tables = {n: {r["id"]: r for r in by_item(have, n, dataset, "outcome")[1]} for n in names}
     ids = set.intersection(*(set(t) for t in tables.values()))
-    spread = lambda i: np.ptp([t[i]["grounding"] for t in tables.values()]) + .5 * np.ptp([t[i]["outcome"] for t in tables.values()])
+    spread = lambda i: np.ptp([t[i]["grounding"] or 0 for t in tables.values()]) + .5 * np.ptp([t[i]["outcome"] for t in tables.values()])
     return sorted(ids, key=lambda i: (-spread(i), i)), tables
 
 

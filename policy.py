@@ -567,6 +567,8 @@ def answer_logprobs(policy, prompts, answers, prefixes=None, chunk=None):
     given, given_mask = encode_completions(policy, prefixes or [""] * len(answers), end=False)
     scored, scored_mask = encode_completions(policy, answers, end=False)
     lengths, counts = given_mask.sum(1), scored_mask.sum(1)
+    if not counts.any():
+        return torch.full((len(answers),), -torch.inf, device=policy.device), counts
     columns = torch.arange(int((lengths + counts).max()), device=policy.device).expand(len(answers), -1)  # (N, T)
     mask = (columns < (lengths + counts)[:, None]).long()
     is_answer = (columns >= lengths[:, None]) & (mask == 1)

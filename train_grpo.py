@@ -173,7 +173,7 @@ def evaluate(actor, verifier, samples, cfg, step):
         for sample, text, m in zip(part, rollouts.texts, media):
             verdict = verifier.verify(sample, text, m)
             outcomes.append(verdict.outcome)
-            if verdict.grounding is not None:  # None: the sample does not call for it
+            if sample.grounding and verdict.grounding is not None:
                 grounding.append(verdict.grounding)
             drawn.append((sample, text, m, verdict))
     folder = Path(cfg.out) / "cards"

@@ -55,6 +55,13 @@ def test_seeds_of_one_name_stand_together_and_items_are_intersected():
     assert values.tolist() == [[1., 0.], [0., 0.]] and [r["id"] for r in rows] == ["a", "b"] and seeds == 2
 
 
+def test_grounding_counts_only_where_it_is_called_for():
+    have = {("m", "f", "val"): {"a": dict(id="a", outcome=1., grounding=None), "b": dict(id="b", outcome=0., grounding=.5)}}
+    assert evaluate.by_item(have, "m", "val", "outcome")[0].tolist() == [[1., 0.]]
+    assert evaluate.by_item(have, "m", "val", "grounding")[0].tolist() == [[.5]]
+    assert evaluate.cell(np.zeros((1, 0))) == "-"
+
+
 def test_model_specs():
     assert evaluate.parse_model("base:direct=tiny/base") == ("base", "direct", "tiny/base")
     assert evaluate.parse_model("x=a=b") == ("x", "sampled", "a=b")

@@ -382,6 +382,8 @@ def test_answer_logprobs_sum_over_the_answer_alone(lora):
     answers = ["2", "2.5 seconds", "<|im_end|>", ""]
     sums, counts = P.answer_logprobs(lora, P.encode_prompts(lora, items), answers, prefixes)
     assert counts.tolist()[:2] == [1, 4] and counts[2] > 5 and counts[3] == 0 and sums[3] == -torch.inf
+    nothing, counts = P.answer_logprobs(lora, P.encode_prompts(lora, items[:1]), ["", ""], ["", "Two."])
+    assert nothing.tolist() == [-torch.inf] * 2 and counts.tolist() == [0, 0]
     for n in range(3):
         (prefix,), (answer,) = ([P.encode_completions(lora, [t], end=False)[0][0].tolist()] for t in (prefixes[n], answers[n]))
         logp = torch.log_softmax(plain_logits(lora, items[n // 2], prefix + answer) + lora.ban, -1)[len(prefix):]

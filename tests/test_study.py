@@ -1,0 +1,73 @@
+"""The longer experiments: which commands they run, what they skip, and the numbers in their tables. No training here."""
+import json
+import sys
+
+import pytest
+
+import argos
+from tiny import study
+
+
+def finished(folder, seed, evals):
+    (folder / "merged").mkdir(parents=True)
+    rows = [dict(kind="config", seed=seed)] + [dict(kind="eval", step=10 * i, answers=a, grounding=g) for i, (a, g) in enumerate(evals)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def call(monkeypatch, tmp_path, *arguments):
+    """Run the study with commands recorded instead of run -> [command, ...]."""
+    ran = []
+
+    def record(jobs):
+        for command, folder in jobs:
+            ran.append(command)
+            if "evaluate.py" in command:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "table.md").write_text("table of " + folder.name)
+    monkeypatch.setattr(study, "run", record)
+    monkeypatch.setattr(sys, "argv", ["study", *arguments, "--out", str(tmp_path)])
+    study.main()
+    return ran
+
+
+def test_seeds_trains_what_is_missing_and_compares_all(monkeypatch, tmp_path, capsys):
+    finished(tmp_path / "grpo-argos", 1, [(.5, .5)])  # the whole line was run with seed 1
+    finished(tmp_path / "study/outcome-seed2", 2, [(.5, .5)])
+    half = tmp_path / "study/argos-seed2"
+    half.mkdir(parents=True)
+    (half / "metrics.jsonl").write_text("{}\n")
+    ran = call(monkeypatch, tmp_path, "seeds", "--seeds", "1", "2", "--rewards", "argos", "outcome")
+    trained = [c for c in ran if "train_grpo.py" in c]
+    assert len(trained) == 2  # outcome with seed 1, and argos with seed 2, which was stopped and continues
+    assert "--reward outcome --seed 1" in trained[1] or "--reward outcome --seed 1" in trained[0]
+    assert sum(c.endswith("--resume") and "--reward argos --seed 2" in c for c in trained) == 1
+    val, ood = (c for c in ran if "evaluate.py" in c)
+    for folder in ("grpo-argos", "study/outcome-seed1", "study/argos-seed2", "study/outcome-seed2"):
+        assert f"{tmp_path}/{folder}/merged" in val and f"{tmp_path}/{folder}/merged" in ood
+    assert f"sft={tmp_path}/sft/merged" in val and "ood-pairs.jsonl" in ood and "--curves" in val
+    assert "table of seeds" in (out := capsys.readouterr().out) and "table of ood" in out
+
+
+def test_flags_never_mix_with_the_lines_own_run(monkeypatch, tmp_path):
+    finished(tmp_path / "grpo-argos", 0, [(.5, .5)])
+    ran = call(monkeypatch, tmp_path, "seeds", "--seeds", "0", "--rewards", "argos", "--flags", "--steps 3")
+    assert any("--reward argos --seed 0" in c and "--steps 3" in c for c in ran)
+    with pytest.raises(argos.BadInput):  # nor may a second study with other flags use this one's folders
+        call(monkeypatch, tmp_path, "seeds", "--seeds", "0", "--flags", "--steps 4")
+
+
+def test_sweep_reads_start_end_and_lowest(monkeypatch, tmp_path):
+    for reward, evals in (("argos", [(.7, .6), (.6, .7), (.8, .9)]), ("outcome", [(.7, .6), (.6, .3), (.5, .4)])):
+        finished(tmp_path / f"study/{reward}-lr0.002", 0, evals)
+    assert call(monkeypatch, tmp_path, "sweep", "--lrs", "2e-3") == []
+    table = (tmp_path / "study/sweep.md").read_text()
+    assert "| 0.002 | argos | 0.700 | 0.800 | 0.600 | 0.900 | 0.600 |" in table
+    assert "| 0.002 | outcome | 0.700 | 0.500 | 0.600 | 0.400 | 0.300 |" in table
+    assert (tmp_path / "study/sweep.png").stat().st_size > 5_000
+
+
+def test_run_says_which_job_failed(tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        study.run([("python -c pass", tmp_path / "good"), ("python -c 1/0", tmp_path / "bad")])
+    assert str(tmp_path / "bad") in str(stop.value) and "good" not in str(stop.value)
+    assert "ZeroDivisionError" in (tmp_path / "bad/log.txt").read_text()
