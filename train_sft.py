@@ -29,7 +29,7 @@ class Config:
     data: str = field(default="out/curated/sft.jsonl", metadata={"help": "curated examples in HF chat format"})
     policy: str = field(default=str(Path(__file__).parent / "tiny/base"), metadata={"help": "checkpoint to start from: a local folder or a hub id"})
     out: str = field(default="out/sft", metadata={"help": "folder to write"})
-    epochs: float = field(default=2., metadata={"help": "passes over the data, where a sample stands with up to 4 rollouts (curate.py --keep)"})
+    epochs: float = field(default=1., metadata={"help": "passes over the data, where a sample stands with up to 4 rollouts (curate.py --keep)"})
     batch: int = field(default=32, metadata={"help": "examples per optimizer step (paper: 256)"})
     micro_batch: int = field(default=32, metadata={"help": "examples per forward pass"})
     lr: float = field(default=1.5e-3, metadata={"help": "AdamW learning rate at its peak"})
