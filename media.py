@@ -6,12 +6,17 @@
 
 argos.py imports all names from here, so `argos.load_media` and `argos.draw_card` work, too.
 
+What is simplified: decord decodes on the CPU, one thread; the frames' alpha, colour profile and HDR are dropped.
+
 Next: argos.py (what the frames are looked at for), policy.py (how a model sees them)
 """
 import io
+import json
 import math
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import unicodedata
 import warnings
@@ -21,12 +26,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-MAX_PIXELS_FILE = 1 << 26  # a picture file that unpacks to more is refused as a decompression bomb
+MAX_PIXELS_FILE = 1 << 26  # a picture or frame that unpacks to more is refused as a decompression bomb
+MAX_FRAMES_FILE = 10_000   # frames of an animation
+DECODE_SECONDS = 60        # a video that takes longer to decode counts as damaged (our choice)
+DECODE_MEMORY = 8 << 30    # bytes that its decoder may use
 
 
 # ---- 1. What argos.py needs as well -----------------------------------------------------------------------------------
 class BadInput(ValueError):
     """A mistake in a file, a row or an option. The message is one line that names it and its cure."""
+
+
+class BadMedia(BadInput):
+    """A picture or video that cannot be used. Training and evaluation leave its sample out and count it: Argos.usable."""
 
 
 def clean(text):
@@ -73,7 +85,7 @@ class Media:
 def smart_resize(height, width, factor=28, min_pixels=7056, max_pixels=28224):
     """Qwen2.5-VL's resize -> (height, width): multiples of `factor`, the aspect kept, the area within the pixel budget."""
     if min(height, width) < 1 or max(height, width) > 200 * min(height, width):
-        raise BadInput(f"a picture of {width} x {height} px; the policy takes at most 200 to 1, so crop it")
+        raise BadMedia(f"a picture of {width} x {height} px; the policy takes at most 200 to 1, so crop it")
     h, w = round(height / factor) * factor, round(width / factor) * factor
     if h * w > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
@@ -101,7 +113,7 @@ def _rgb(image):
     """Upright RGB on white, as Qwen2.5-VL's own loader shows it; 16-bit greys are scaled, not clipped."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, dtype=np.float32)
+        grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
         image = Image.fromarray(np.uint8(np.clip(grey / max(255.0, float(grey.max())) * 255, 0, 255)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -109,51 +121,128 @@ def _rgb(image):
     return image.convert("RGB")
 
 
-def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32):
-    """Read a picture, or an animated PNG, GIF or WebP as a clip, into what the policy sees. BadInput names a bad file.
+def seen_size(width, height, count, min_pixels, max_pixels, video_pixels=None):
+    """(width, height) in which the policy sees each of `count` frames. video_pixels: of all frames of a clip together."""
+    if video_pixels and count > 1:
+        max_pixels = min(max_pixels, max(28 * 28, video_pixels // count))
+    h, w = smart_resize(height, width, 28, min(min_pixels, max_pixels), max_pixels)
+    return w, h
 
-    A clip longer than max_frames (paper: 32) is sampled uniformly. Each frame keeps its own time: the sum of the durations
-    before it. Savers merge equal neighbours, so a frame held k times as long as the shortest counts as k frames.
+
+def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32, video_pixels=None, limit=DECODE_SECONDS):
+    """Read a picture; or an mp4, mov, mkv, webm, avi or mpg, or an animated PNG, GIF, WebP or AVIF, as a clip -> Media.
+
+    A clip longer than max_frames (paper: 32) is sampled uniformly in time; each frame keeps its own exact time.
+    min_pixels, max_pixels: of a frame; video_pixels: of a clip's frames together. limit: seconds that decoding a video may
+    take. Raises BadMedia, which names the file, for a missing, damaged, empty, too large or too slow one.
+    """
+    budget = dict(min_pixels=min_pixels, max_pixels=max_pixels, video_pixels=video_pixels)
+    try:
+        if not Path(path).is_file():  # opening a pipe would wait for its writer
+            raise BadMedia("no such file")
+        with open(path, "rb") as file:
+            video = _VIDEO.match(file.read(16))
+        return _read_video(path, max_frames, limit, budget) if video else _read_picture(path, max_frames, budget)
+    except BadInput as error:
+        raise type(error)(f"{path}: {error}") from None
+    except Exception as error:  # a damaged file makes Pillow raise whatever its decoder trips over
+        raise BadMedia(f"{path}: not a readable picture, animation or video ({error.__class__.__name__}); save it again as PNG "
+                       "or mp4") from None
+
+
+# Pillow knows dozens of formats; one of them, EPS, is a program that it hands to Ghostscript. These are pictures.
+_PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM")
+# How a video file begins. ffmpeg would also follow a playlist to whatever files it names: only these get to it.
+_VIDEO = re.compile(rb"....(?:ftyp(?!avi[fs])|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3|RIFF....AVI |\x00\x00\x01[\xba\xb3]", re.S)
+
+
+def _read_picture(path, max_frames, budget):
+    """Savers of animations merge equal neighbours, so a frame held k times as long as the shortest counts as k frames. The
+    time of a frame is the sum of the durations before it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+        file = Image.open(path, formats=_PICTURES)
+    with file:
+        # a phone's JPEG (MPO) and a scanned TIFF hold several pictures, too, but are no clips
+        moving = file.format in ("PNG", "GIF", "WEBP", "AVIF") and getattr(file, "is_animated", False)
+        count, (width, height) = (file.n_frames if moving else 1), file.size
+        if width * height > MAX_PIXELS_FILE or count * width * height > 16 * MAX_PIXELS_FILE or count > MAX_FRAMES_FILE:
+            raise BadMedia(f"{count} frame(s) of {width} x {height} px are too much; shrink it")
+        milliseconds = []
+        for i in range(count if moving else 0):
+            file.seek(i)
+            file.load()
+            milliseconds.append(round(file.info.get("duration") or 100))  # 0 means 100 ms, as in browsers
+        shortest = min(milliseconds, default=1)
+        even = all(ms % shortest == 0 for ms in milliseconds) and sum(milliseconds) // shortest <= MAX_FRAMES_FILE
+        shown, clock = [], 0  # (time in ms, index in the file)
+        for i, ms in enumerate(milliseconds or [1]):
+            shown += [(clock + k * shortest, i) for k in range(ms // shortest if even else 1)]
+            clock += ms
+        n = min(max_frames, len(shown))
+        shown = [shown[i * len(shown) // n] for i in range(n)]
+        frames = {}
+        for i in sorted({i for _, i in shown}):
+            if moving:
+                file.seek(i)
+            frame = _rgb(file)
+            size = seen_size(*frame.size, n, **budget)
+            original, frames[i] = frame.size, frame if frame.size == size else frame.resize(size, Image.BICUBIC)
+    return Media([frames[i] for _, i in shown], [ms / 1000 for ms, _ in shown], original)
+
+
+# A video is decoded in a child process: a damaged file can hang or crash a native decoder, which no Python signal interrupts,
+# and a process can be killed. The child answers with one line of JSON and the raw pixels, already in the policy's size.
+def _read_video(path, max_frames, limit, budget):
+    command = [sys.executable, __file__, str(Path(path).resolve()), json.dumps([max_frames, budget])]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit)  # kills it in the end
+    except subprocess.TimeoutExpired:
+        raise BadMedia(f"not decoded within {limit:g} seconds; save it again, or leave it out") from None
+    head, _, pixels = done.stdout.partition(b"\n")
+    if done.returncode or not head:
+        raise BadMedia(f"the video decoder crashed (exit code {done.returncode}); save it again as mp4")
+    answer = json.loads(head)
+    if "missing" in answer:
+        raise BadInput(f"videos are read with decord, which is not installed ({answer['missing']}): pip install decord, or save "
+                       "the clip as an animated PNG")
+    if "error" in answer:
+        raise BadMedia(f"not a readable video ({answer['error']}); save it again as mp4")
+    w, h = answer["seen"]
+    frames = np.frombuffer(pixels, np.uint8).reshape(-1, h, w, 3)
+    if len(frames) != len(answer["seconds"]):
+        raise BadMedia("the video decoder did not finish; save it again as mp4")
+    return Media([Image.fromarray(frame) for frame in frames], answer["seconds"], tuple(answer["size"]))
+
+
+def _decode(path, max_frames, budget):
+    """The child: decode a video -> (what to answer as JSON, raw RGB). Frames and times are decord's.
+
+    It cannot know everything: where a file has lost a key frame, some decoders patch the following frames up and say nothing.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            file = Image.open(path)
-        with file:
-            # a phone's JPEG (MPO) and a scanned TIFF hold several pictures, too, but are no clips
-            moving = file.format in ("PNG", "GIF", "WEBP", "AVIF") and getattr(file, "is_animated", False)
-            count, (width, height) = (file.n_frames if moving else 1), file.size
-            if width * height > MAX_PIXELS_FILE or count * width * height > 16 * MAX_PIXELS_FILE:
-                raise BadInput(f"{path}: {count} frame(s) of {width} x {height} px are too much; shrink it")
-            milliseconds = []
-            for i in range(count if moving else 0):
-                file.seek(i)
-                file.load()
-                milliseconds.append(round(file.info.get("duration") or 100))  # 0 means 100 ms, as in browsers
-            shortest = min(milliseconds, default=1)
-            even = all(ms % shortest == 0 for ms in milliseconds) and sum(milliseconds) // shortest <= 10_000
-            shown, clock = [], 0  # (time in ms, index in the file)
-            for i, ms in enumerate(milliseconds or [1]):
-                shown += [(clock + k * shortest, i) for k in range(ms // shortest if even else 1)]
-                clock += ms
-            n = min(max_frames, len(shown))
-            shown = [shown[i * len(shown) // n] for i in range(n)]
-            frames = {}
-            for i in sorted({i for _, i in shown}):
-                if moving:
-                    file.seek(i)
-                frames[i] = _rgb(file)
-        size = frames[0].size
-        h, w = smart_resize(size[1], size[0], 28, min_pixels, max_pixels)
-        frames = {i: f if f.size == (w, h) else f.resize((w, h), Image.BICUBIC) for i, f in frames.items()}
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except BadInput as error:
-        raise BadInput(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-    except Exception as error:  # a damaged file makes Pillow raise whatever its decoder trips over
-        raise BadInput(f"{path}: not a readable picture, animated PNG, GIF or WebP ({error.__class__.__name__}); "
-                       "save it again as PNG") from None
-    return Media([frames[i] for _, i in shown], [ms / 1000 for ms, _ in shown], size)
+        from decord import VideoReader, cpu
+    except Exception as error:  # not only ImportError: a wheel of another platform fails while it loads
+        return {"missing": error.__class__.__name__}, b""
+    try:
+        video = VideoReader(path, ctx=cpu(0), num_threads=1)
+        times = np.asarray(video.get_frame_timestamp(range(len(video))), dtype=float).reshape(-1, 2)  # (N, 2) start, end
+        start, count = times[:, 0] - times[0, 0], min(max_frames, len(times))
+        shown = range(len(times))
+        if count < len(times):  # the frame that is on screen at each of `count` evenly spaced moments
+            moments = np.arange(count) * (times[-1, 1] - times[0, 0]) / count + 5e-4
+            shown = sorted(set(np.searchsorted(start, moments, side="right") - 1))
+        frames = []
+        for i in shown:  # one by one: 32 frames of 4K would be 800 MB
+            frame = Image.fromarray(video[int(i)].asnumpy())
+            original = frame.size
+            if original[0] * original[1] > MAX_PIXELS_FILE:
+                raise BadMedia(f"frames of {original[0]} x {original[1]} px are too much")
+            seen = seen_size(*original, len(shown), **budget)
+            frames.append(frame.resize(seen, Image.BICUBIC).tobytes())
+    except Exception as error:
+        return {"error": str(error) if isinstance(error, BadMedia) else error.__class__.__name__}, b""
+    return dict(size=original, seen=seen, seconds=[round(float(start[i]), 3) for i in shown]), b"".join(frames)
 
 
 # ---- 4. The verification card: what the policy saw and what the verifier made of it, in one picture ------------------
@@ -290,3 +379,17 @@ def _wrap(text, font, width, indent=""):
                 line += word
         lines.append(line)
     return lines
+
+
+if __name__ == "__main__":  # the child process of _read_video
+    answer_to = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not end up among the pixels
+    try:
+        import resource
+        resource.setrlimit(resource.RLIMIT_AS, (DECODE_MEMORY, DECODE_MEMORY))
+    except (ImportError, ValueError, OSError):  # Windows, or a lower limit already
+        pass
+    answer, pixels = _decode(sys.argv[1], *json.loads(sys.argv[2]))
+    answer_to.write(json.dumps(answer).encode() + b"\n" + pixels)
+    answer_to.close()
+    os._exit(0)  # a decoder whose threads hang must not keep the process
