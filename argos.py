@@ -9,9 +9,13 @@ The paper (section 3.1) scores a response about a picture or a clip on three thi
     R = w_o R_o                              if R_o <  tau      (eq. 9: a wrong answer earns nothing for pretty points)
     R = w_o R_o + w_vg R_vg + w_rq R_rq      if R_o >= tau
 
-What is simplified: a regular expression reads video claims (the paper asks GPT-4o, appendix D); rules select the scoring
-functions unless a `selector` is given. "Our choice" marks what the paper is silent about. The policy is taken to be hostile:
-whatever it writes is data, is bounded in size, and never raises.
+What is simplified: a regular expression reads video claims (the paper asks GPT-4o, appendix D), and a judge only where that
+finds none and `extract` is on; rules select the scoring functions unless a `selector` is given. "Our choice" marks what the
+paper is silent about. The policy is taken to be hostile: whatever it writes is data, is bounded in size, and never raises.
+
+Teachers fail, too. What could not be scored drops out of the reward, is named in the verdict and counted (Argos.failures),
+and is never a silent 0. Breaking a teacher on purpose does not pay: a term drops out for the whole group or not at all, and
+what a response brought on itself, such as a label that no detector can read, scores 0.
 
 What no rule here can prevent, so look at the cards: a label that is true of everything ("picture", "shape") grounds any
 point inside it; one sure point repeated a pixel apart dilutes an unsure one, as eq. 3 is a plain mean; an empty claim ("in
@@ -32,6 +36,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 import unicodedata
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -40,10 +45,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from media import (BadInput, Media, clean, convert, draw_card, load_media, save_figure, smart_resize,  # noqa: F401
+from media import (BadInput, BadMedia, Media, clean, convert, draw_card, load_media, save_figure, smart_resize,  # noqa: F401
                    write_atomically)
 
 MAX_POINTS = 64           # points, frame claims and segment claims counted per response, of each kind (our choice)
+MAX_LABELS = 16           # different labels looked up per response; a point with one more scores 0 (our choice)
+MAX_LOOK_UPS = 32         # labels in frames and claims that a response may ask for and blame others when time runs out (our choice)
 MAX_ANSWER = 10_000       # characters; a longer answer is no answer
 MAX_JUDGED = 2_000        # characters of an answer that a judge gets to read
 MAX_THINK = 20_000        # characters of reasoning that a judge gets to read (the paper's 6144 tokens fit)
@@ -85,6 +92,7 @@ class Parsed:
     segment_claims: list = field(default_factory=list)
     dropped_reasons: dict = field(default_factory=dict)  # why -> how many pieces
     no_answer: str = ""
+    extracted: bool = False     # the pieces were found by the judge, in free prose
 
     @property
     def dropped(self):
@@ -329,6 +337,55 @@ def _claim(text):
     return " ".join(words)[:300].rstrip(" ,")
 
 
+# Free prose holds claims that no rule reads. A judge may list them as JSON; then it is the judge's text that is not trusted.
+_NUMBERS, _MAYBE_INT, _MAYBE_NUMBER = (int, float), (int, type(None)), (int, float, type(None))
+_ITEMS = {  # list -> field -> types
+    "frame_claims": {"frame": _MAYBE_INT, "seconds": _MAYBE_NUMBER, "claim": (str,)},
+    "segment_claims": {"start": _NUMBERS, "end": _NUMBERS, "claim": (str,)},
+    "points": {"x": _NUMBERS, "y": _NUMBERS, "label": (str,), "frame": _MAYBE_INT, "seconds": _MAYBE_NUMBER}}
+
+
+def read_claims(reply, parsed):
+    """Add the claims of a judge's JSON reply to `parsed`: {"frame_claims": [..], "segment_claims": [..], "points": [..]}.
+
+    Total. The form must be exact, and nothing is believed that the reasoning does not say: texts must be quoted from it word
+    for word (articles and punctuation aside), and numbers must occur in it (2.5, 1:30, three). The rest is dropped and counted.
+    """
+    dropped = Counter(parsed.dropped_reasons)
+    points, frames, segments = (_Kept(n, dropped) for n in ("point", "frame claim", "segment claim"))
+    parsed.points, parsed.frame_claims, parsed.segment_claims, parsed.extracted = points, frames, segments, True
+    try:
+        lists = json.loads(reply[reply.index("{"):reply.rindex("}") + 1][:50_000])
+        good = (isinstance(lists, dict) and not lists.keys() - _ITEMS.keys()
+                and all(isinstance(items, list) and len(items) <= 4 * MAX_POINTS for items in lists.values()))
+    except (ValueError, RecursionError):
+        good = False
+    if not good:
+        lists, dropped["extraction not in the form asked for"] = {}, 1
+    think = parsed.think[:MAX_THINK]
+    said = f" {normalise(think)} "
+    numbers = ({float(n) for n in re.findall(r"\d{1,6}(?:\.\d{1,6})?", think, re.A)} | {_SMALL[w] for w in said.split() if w in _SMALL}
+               | {60 * int(m) + int(s) for m, s in re.findall(r"(\d{1,3}):(\d\d)\b", think, re.A)})
+    for name, item in ((name, item) for name, items in lists.items() for item in items):
+        form = _ITEMS[name]
+        if not (isinstance(item, dict) and item.keys() == form.keys() and all(type(v) in form[k] for k, v in item.items())):
+            dropped["extracted claim of the wrong form"] += 1
+            continue
+        values = [v for v in item.values() if type(v) in (int, float)]
+        text = _label(item["label"]) if name == "points" else _claim(clean(item["claim"][:400]))
+        if not all(0 <= v < 1e6 for v in values):  # NaN is not
+            dropped["extracted number out of range"] += 1
+        elif not re.search(r"\w", text) or f" {normalise(text)} " not in said or not numbers.issuperset(values):
+            dropped["extracted claim that the response does not make"] += 1
+        elif name == "points":
+            points.add_point(item["x"], item["y"], text, item["frame"], item["seconds"])
+        elif name == "frame_claims":
+            frames.add(FrameClaim(item["frame"], item["seconds"], text), item["frame"], item["seconds"], text.lower())
+        else:
+            segments.add(SegmentClaim(item["start"], item["end"], text), item["start"], item["end"], text.lower())
+    parsed.dropped_reasons = dict(+dropped)
+
+
 # ---- 2. The outcome: is the answer right? ----------------------------------------------------------------------------
 KINDS = {"choice": "option letter or option text, exact", "number": "within 5 % (eqs 7, 8)", "count": "exact number",
          "phrase": "exact after normalisation (eq. 6)", "free": "equivalent, says a language model",
@@ -467,6 +524,14 @@ def outcome_score(prediction, truth, kind, options=None, judge=None, question=""
     kind: one of KINDS. options: the texts of a multiple choice, in order. judge: asked only for kind "free", only when the
     texts differ; None: exact match decides. The judge reads at most MAX_JUDGED characters, which it must treat as data.
     """
+    score = _outcome_by_rule(prediction, truth, kind, options)
+    if score is None:
+        return float(bool(judge and judge.equivalent(question, str(truth), judged(prediction))))
+    return score
+
+
+def _outcome_by_rule(prediction, truth, kind, options):
+    """outcome_score, or None where only a judge can tell."""
     truth = check_truth(truth, kind, options)
     if isinstance(prediction, (int, float)) and abs(prediction) < 1e15:
         prediction = str(prediction)
@@ -481,10 +546,7 @@ def outcome_score(prediction, truth, kind, options=None, judge=None, question=""
         return float(_chosen(prediction, options) == right if right else normalise(prediction) == normalise(truth))
     if normalise(prediction) == normalise(truth):
         return 1.0
-    said = judged(prediction)
-    if kind == "phrase" or judge is None or option_list(prediction) or not said:
-        return 0.0
-    return float(bool(judge.equivalent(question, truth, said)))
+    return 0.0 if kind == "phrase" or option_list(prediction) or not judged(prediction) else None
 
 
 def judged(text, limit=MAX_JUDGED):
@@ -719,8 +781,8 @@ class ClaimVerdict:
 
 @dataclass
 class Verdict:
-    reward: float | None    # R of eq. 9; None: the truth is not known
-    outcome: float | None   # None, here and below: not selected
+    reward: float | None    # R of eq. 9; None: the truth is not known, or the outcome was not scored
+    outcome: float | None   # None, here and below: not selected, or not scored
     grounding: float | None
     reasoning: float | None
     selected: dict          # scoring function -> "yes: why" or "no: why"
@@ -729,12 +791,15 @@ class Verdict:
     frame_scores: list      # of ClaimVerdict
     segment_scores: list    # of ClaimVerdict
     arithmetic: str
+    not_scored: dict = field(default_factory=dict)  # term -> why: a teacher failed, or time ran out; it dropped out of R
     masks: dict = field(default_factory=dict, repr=False)  # (frame index, label) -> bool (H, W), for the card
 
     def to_dict(self):
         """Plain JSON types."""
-        row = {k: getattr(self, k) for k in ("reward", "outcome", "grounding", "reasoning", "selected", "arithmetic")}
-        row |= {"answer": self.parsed.answer, "no_answer": self.parsed.no_answer, "dropped": self.parsed.dropped_reasons}
+        row = {k: getattr(self, k) for k in ("reward", "outcome", "grounding", "reasoning", "selected", "arithmetic",
+                                                 "not_scored")}
+        row |= {"answer": self.parsed.answer, "no_answer": self.parsed.no_answer, "dropped": self.parsed.dropped_reasons,
+                "extracted": self.parsed.extracted}
         row["points"] = [asdict(v.point) | {"score": v.score, "why": v.why, "boxes": [
             [float(c) for c in (b.x1, b.y1, b.x2, b.y2, b.score)] for b in v.boxes]} for v in self.points]
         for name, verdicts in (("frame_claims", self.frame_scores), ("segment_claims", self.segment_scores)):
@@ -754,163 +819,379 @@ class Verdict:
                     lines.append(f"   {'in ' if v.score else 'OUT'} {i:2} {p.label} ({p.x:g}, {p.y:g}){moment}: {v.why}")
                 for v in self.frame_scores + self.segment_scores:
                     lines.append(f"   {'yes' if v.score else 'NO '}    {v.claim.text[:120]!r}: {v.why}")
+        if self.parsed.extracted:
+            found = len(self.parsed.points), len(self.parsed.frame_claims), len(self.parsed.segment_claims)
+            lines.append("extracted  by the judge, from free prose: {} points, {} frame claims, {} segment claims".format(*found))
         if self.parsed.dropped:
             lines.append("dropped    " + ", ".join(f"{n} x {why}" for why, n in self.parsed.dropped_reasons.items()))
         return "\n".join(lines + [self.arithmetic])
+
+
+class NotScored(Exception):
+    """Why a term is not scored."""
+
+
+class OutOfTime(NotScored):
+    pass
+
+
+class Failure(str):
+    """Why a teacher failed at one item, while it works otherwise: that item scores 0."""
+
+
+@dataclass
+class _Group:
+    """The work on one sample. Lists have one entry a response."""
+    sample: Sample
+    media: Media
+    parsed: list
+    selected: list                                  # of {function: why}
+    outcomes: list = field(default_factory=list)    # of numbers or None
+    pieces: list = field(default_factory=list)      # of (R_vg or None, PointVerdicts, frame and segment ClaimVerdicts)
+    quality: list = field(default_factory=list)     # of numbers or None
+    masks: dict = field(default_factory=dict)       # (frame, label) -> (boxes, union of their masks, why none)
+    not_scored: dict = field(default_factory=dict)  # term -> NotScored, for all responses
+
+    @property
+    def grounding(self):
+        return "temporal" if self.sample.media == "video" else "spatial"
 
 
 class Argos:
     """The verifier. Teachers follow the protocols in teachers.py; pointer and judge may be None: what needs them drops out.
 
     use: the terms switched on (the paper's ablations leave out "grounding" or "reasoning"). min_pixels, max_pixels,
-    max_frames: the policy's own budget. selector: see select. Behind a closed gate the reasoning is never judged, since it
-    could not count; lazy skips grounding there, too, at the cost of the metric.
+    max_frames, video_pixels: the policy's own budget (see load_media). selector: see select. Behind a closed gate the reasoning
+    is never judged, since it could not count; lazy skips grounding there, too, at the cost of the metric. extract: let the
+    judge list the claims of a clip's reasoning where rules find none. budget: seconds a verdict may take, looked at between
+    calls of teachers; None: any. failures: counts what went wrong, by teacher and kind of error, since this was made.
     """
 
     def __init__(self, detector, segmenter, pointer, judge, weights=Weights(), tau=.5,
                  use=("outcome", "grounding", "reasoning"), min_pixels=7056, max_pixels=28224, max_frames=32,
-                 length_normalized=False, selector=None, lazy=False):
+                 length_normalized=False, selector=None, lazy=False, video_pixels=None, extract=False, budget=None):
         if "outcome" not in use or set(use) - {"outcome", "grounding", "reasoning"}:
             raise BadInput(f"use={tuple(use)}: list outcome, and if you like grounding and reasoning")
         self.detector, self.segmenter, self.pointer, self.judge = detector, segmenter, pointer, judge
         self.weights, self.tau, self.use, self.selector, self.lazy = weights, tau, tuple(use), selector, lazy
-        self.budget = dict(min_pixels=min_pixels, max_pixels=max_pixels, max_frames=max_frames)
-        self.length_normalized = length_normalized
+        self.sizes = dict(min_pixels=min_pixels, max_pixels=max_pixels, max_frames=max_frames, video_pixels=video_pixels)
+        self.length_normalized, self.extract, self.budget = length_normalized, extract, budget
         roles = {"detector": detector and segmenter, "pointer": pointer, "judge": judge}
         self.teachers = {name for name, teacher in roles.items() if teacher is not None}
+        self.failures, self._deadline = Counter(), math.inf
+        if extract and not hasattr(judge, "extract_claims"):
+            raise BadInput("extract=True needs a judge that has extract_claims (see teachers.Judge)")
 
     def load(self, sample):
-        media = load_media(sample.path, **self.budget)
+        media = load_media(sample.path, **self.sizes)
         if sample.media == "image" and len(media.frames) > 1:
             raise BadInput(f'{sample.path}: a clip of {len(media.frames)} frames in a row that says "image"; write "video"')
         return media
+
+    def usable(self, samples):
+        """Load many files -> (the samples whose file can be read, their Media). The others are named on stderr and counted."""
+        kept = []
+        for sample in samples:
+            try:
+                kept.append((sample, self.load(sample)))
+            except BadMedia as error:
+                self.failures["damaged media"] += 1
+                print(f"left out: {error}", file=sys.stderr)
+        if not kept:
+            raise BadInput(f"none of {len(samples)} files can be read; the first is {samples[0].path}")
+        return [s for s, _ in kept], [m for _, m in kept]
 
     def verify(self, sample, response, media=None):
         """Score one response -> Verdict. media: the loaded file, where the caller has it."""
         return self.verify_group(sample, [response], media)[0]
 
-    def verify_groups(self, samples, groups, media=None):
-        """One group of responses per sample -> one list of Verdicts per sample."""
-        return [self.verify_group(s, g, m) for s, g, m in zip(samples, groups, media or [None] * len(samples))]
-
     def verify_group(self, sample, responses, media=None):
-        """Score all responses to one sample. The file is loaded once, each (frame, label) detected and segmented once, each
-        different answer and claim judged once, and the reasoning of the whole group judged in one call."""
-        media = media or self.load(sample)
-        allowed = [*(sample.options or ()), sample.answer or ""]
-        parsed = [parse(r, sample.media, allowed) for r in responses]
-        selected = [select(sample, p, self.teachers, self.use, self.selector) for p in parsed]
-        grounding = "temporal" if sample.media == "video" else "spatial"
-        outcomes = self._outcomes(sample, parsed)
-        opened = [o is None or o >= self.tau for o in outcomes]
-        ground = [s[grounding].startswith("yes") and (o or not self.lazy) for s, o in zip(selected, opened)]
-        masks, known = self._masks(sample, media, [p for p, g in zip(parsed, ground) if g]), {}
-        grounded = [self._ground(media, p, masks, known) if g else (None, [], [], []) for p, g in zip(parsed, ground)]
-        quality = self._reasoning(sample, media, parsed,
-                                  [o and s["reasoning"].startswith("yes") for s, o in zip(selected, opened)])
-        verdicts = []
-        for p, chosen, outcome, (seen, *pieces), rq in zip(parsed, selected, outcomes, grounded, quality):
-            terms = []
-            for name, score in ((grounding, seen), ("reasoning", rq)):
-                skipped = chosen[name].startswith("yes") and score is None
-                chosen[name] += "; not computed: the gate is closed" * skipped
-                terms.append(0.0 if skipped else score)  # it keeps its weight: R does not depend on what was computed
-            reward, arithmetic = None, "no truth was given: there is no reward"
-            if outcome is not None:
-                reward, sums = _gate(outcome, *terms, self.weights, self.tau)
-                state, sign = ("open", ">=") if outcome >= self.tau else ("closed", "<")
-                arithmetic = f"gate {state}: outcome {outcome:.2f} {sign} tau {self.tau:.2f}\n{sums}"
-            own = {key: masks[key][1] for v in pieces[0] if (key := (v.frame, v.point.label.lower())) in masks}
-            verdicts.append(Verdict(reward, outcome, seen, rq, chosen, p, *pieces, arithmetic, own))
-        return verdicts
+        """Score all responses to one sample -> Verdicts."""
+        return self.verify_groups([sample], [responses], media and [media])[0]
 
-    def _outcomes(self, sample, parsed):
-        if sample.answer is None:
-            return [None] * len(parsed)
-        known = {None: 0.0}
-        for answer in dict.fromkeys(p.answer for p in parsed if p.answer is not None):
-            known[answer] = outcome_score(answer, sample.answer, sample.kind, sample.options, self.judge, sample.question)
-        return [known[p.answer] for p in parsed]
+    def verify_groups(self, samples, groups, media=None):
+        """One group of responses per sample -> one list of Verdicts per sample.
 
-    def _masks(self, sample, media, parsed):
-        """Eq. 1 for all points of a group: {(frame, label): (boxes, union of their masks, bool (H, W))}."""
-        wanted, found = {}, {}
-        for point in (q for p in parsed for q in p.points):
-            frame, _ = which_frame(media, point.frame, point.seconds)
-            if frame is not None:
-                wanted.setdefault(frame, {})[point.label.lower()] = None
-        for frame, labels in wanted.items():
-            image, labels = media.frames[frame], list(labels)
-            if sample.drawn and self.pointer:  # paper: detectors fail on charts and maps, pointing models do not
-                prompts = [[PointPrompt(x, y, x, y, 1.0, label) for x, y in self.pointer.point(image, label)]
-                           for label in labels]
+        What a group shares is done once: the file is loaded, each label of a frame detected and segmented, each different
+        answer and claim judged. One call of a teacher covers all labels of a frame, all yes-or-no questions of one kind in all
+        groups, the reasoning of all responses of a group.
+        """
+        media, work = media or [self.load(s) for s in samples], []
+        for sample, frames, responses in zip(samples, media, groups, strict=True):
+            parsed = [parse(r, sample.media, [*(sample.options or ()), sample.answer or ""]) for r in responses]
+            selected = [select(sample, p, self.teachers, self.use, self.selector) for p in parsed]
+            work.append(_Group(sample, frames, parsed, selected))
+        self._deadline = time.monotonic() + (math.inf if self.budget is None else self.budget * sum(map(len, groups)))
+        self._score_outcomes(work)
+        self._extract_claims(work)
+        self._score_grounding(work)
+        self._score_reasoning(work)
+        return [[self._verdict(g, i) for i in range(len(g.parsed))] for g in work]
+
+    # -- asking teachers that may fail
+
+    def _failed(self, role, error):
+        """Count an error of a teacher -> the reason, one line. A BadInput is a mistake in a setting and goes on to the person."""
+        if isinstance(error, BadInput):
+            raise error
+        kind = f"{role}: {type(error).__name__}"
+        self.failures[kind] += 1
+        reason = f"the {role} failed ({type(error).__name__}: {' '.join(clean(str(error)[:500]).split())[:120]})"
+        if self.failures[kind] == 1:
+            print(f"not scored: {reason}; such failures are counted from here on", file=sys.stderr)
+        return reason
+
+    def _in_time(self):
+        if time.monotonic() > self._deadline:
+            self.failures["out of time"] += 1
+            raise OutOfTime(f"out of time: {self.budget:g} seconds a verdict")
+
+    def _ask(self, role, call, items, harmless):
+        """call(items), one result an item. When that fails: who is to blame? A teacher that fails at the `harmless` item, too,
+        does not work: NotScored. Otherwise each item is asked alone, and the result of one that fails is a Failure."""
+        self._in_time()
+        try:
+            return call(items)
+        except Exception as error:  # whatever a library raises
+            reason = self._failed(role, error)
+        try:
+            call([harmless])
+        except Exception:
+            raise NotScored(reason) from None
+        results = []
+        for item in items:
+            self._in_time()
+            try:
+                results += call([item])
+            except Exception as error:
+                results.append(Failure(self._failed(role, error)))
+        return results
+
+    def _judge(self, questions):
+        """{key: (method of the judge, *its arguments)} -> {key: bool, Failure or NotScored}."""
+        def call(batch):
+            if hasattr(self.judge, "yes_or_no"):
+                answers = self.judge.yes_or_no(batch)
             else:
-                prompts = self.detector.detect(image, labels)
-            flat = [box for boxes in prompts for box in boxes]
-            shape = (len(flat), image.height, image.width)
-            masks = np.asarray(self.segmenter.segment(image, flat), dtype=bool) if flat else np.zeros(shape, bool)
-            if masks.shape != shape or len(prompts) != len(labels):
-                raise ValueError(f"the segmenter gave {masks.shape}, not {shape}, or the detector not one list a label")
-            for label, boxes in zip(labels, prompts):
-                found[frame, label] = list(boxes), masks[:len(boxes)].any(axis=0)
-                masks = masks[len(boxes):]
-        return found
+                answers = [getattr(self.judge, name)(*arguments) for name, *arguments in batch]
+            if len(answers) != len(batch) or not all(isinstance(a, (bool, np.bool_)) for a in answers):
+                raise TypeError(f"{len(batch)} times yes or no was asked for, {str(answers)[:60]} came back")
+            return list(answers)
 
-    def _ground(self, media, parsed, masks, known):
+        answers = {}
+        for kind in ("equivalent", "frame_claim", "segment_claim"):  # alike ones together, so that a failure tells about its kind
+            keys = [key for key, question in questions.items() if question[0] == kind]
+            for part in (keys[i:i + 64] for i in range(0, len(keys), 64)):
+                batch = [questions[key] for key in part]
+                try:
+                    answers |= zip(part, self._ask("judge", call, batch, (*batch[0][:-1], "something")))
+                except NotScored as error:
+                    answers |= dict.fromkeys(part, error)
+        return answers
+
+    # -- the terms
+
+    def _score_outcomes(self, work):
+        scores, questions = {}, {}
+        for n, g in enumerate(work):
+            for answer in dict.fromkeys(p.answer for p in g.parsed if g.sample.answer is not None):
+                score = 0.0 if answer is None else _outcome_by_rule(answer, g.sample.answer, g.sample.kind, g.sample.options)
+                scores[n, answer] = score or 0.0
+                if score is None and self.judge:
+                    questions[n, answer] = ("equivalent", g.sample.question, g.sample.answer, judged(answer))
+        answers = self._judge(questions)
+        for n, g in enumerate(work):
+            for p, chosen in zip(g.parsed, g.selected):
+                said = answers.get((n, p.answer))
+                if isinstance(said, NotScored):
+                    g.not_scored["outcome"] = said
+                elif isinstance(said, Failure):
+                    chosen["outcome"] += f"; on this answer {said}"
+                elif said is not None:
+                    scores[n, p.answer] = float(said)
+            known = g.sample.answer is not None and "outcome" not in g.not_scored
+            g.outcomes = [scores[n, p.answer] if known else None for p in g.parsed]
+
+    def _opened(self, g):
+        return [o is None or o >= self.tau for o in g.outcomes]
+
+    def _to_ground(self, g):
+        """{i: Parsed} of the responses whose grounding is to be computed."""
+        return {i: p for i, (p, chosen, o) in enumerate(zip(g.parsed, g.selected, self._opened(g)))
+                if chosen[g.grounding].startswith("yes") and (o or not self.lazy)}
+
+    def _extract_claims(self, work):
+        """The judge lists the claims of reasoning about clips in which rules found none (paper, appendix D: all of them)."""
+        def call(thinks):
+            replies = self.judge.extract_claims(thinks)
+            if len(replies) != len(thinks) or not all(isinstance(r, str) for r in replies):
+                raise TypeError("not one text a reasoning came back")
+            return list(replies)
+
+        for g in work if self.extract else ():
+            prose = [(p, judged(p.think, MAX_THINK)) for p in self._to_ground(g).values() if g.sample.media == "video"
+                     and not (p.points or p.frame_claims or p.segment_claims)]
+            texts = list(dict.fromkeys(text for _, text in prose if text))
+            try:
+                replies = dict(zip(texts, self._ask("judge", call, texts, "I look at the video."))) if texts else {}
+            except NotScored as error:
+                g.not_scored["grounding"] = error
+                continue
+            for p, text in prose:
+                if text:
+                    read_claims("" if isinstance(replies[text], Failure) else replies[text], p)
+
+    def _score_grounding(self, work):
+        """R_vg of every response. Eqs 1-4, appendix D."""
+        questions = {}
+        for n, g in enumerate(work):
+            g.pieces = [(None, [], [], [])] * len(g.parsed)
+            if "grounding" in g.not_scored:
+                continue
+            try:
+                self._find_masks(g)
+            except NotScored as error:
+                g.not_scored["grounding"] = error
+                continue
+            for p in self._to_ground(g).values() if self.judge else ():
+                for claim in p.frame_claims + p.segment_claims:
+                    shown, _ = _shown(g.media, claim)
+                    frames, text = [g.media.frames[i] for i in shown], judged(claim.text)
+                    if shown and isinstance(claim, FrameClaim):
+                        questions[n, *_claim_key(claim, shown)] = ("frame_claim", frames[0], text)
+                    elif shown:
+                        questions[n, *_claim_key(claim, shown)] = ("segment_claim", frames, [g.media.seconds[i] for i in shown], text)
+        answers = self._judge(questions)
+        for n, g in enumerate(work):
+            own = {key[1:]: answer for key, answer in answers.items() if key[0] == n}
+            failure = next((answer for answer in own.values() if isinstance(answer, NotScored)), None)
+            if failure:
+                g.not_scored["grounding"] = failure
+            elif "grounding" not in g.not_scored:
+                for i, p in self._to_ground(g).items():
+                    g.pieces[i] = self._ground(g, p, own)
+
+    def _find_masks(self, g):
+        """Eq. 1 for all points of a group: fills g.masks. One call of the detector and one of the segmenter a frame."""
+        sample, wanted = g.sample, {}
+        for frame, label in dict.fromkeys(at for p in self._to_ground(g).values() for at in _look_ups(g.media, p)):
+            wanted.setdefault(frame, []).append(label)
+        pointed = sample.drawn and self.pointer  # paper: detectors fail on charts and maps, pointing models do not
+        for frame, labels in wanted.items():
+            image = g.media.frames[frame]
+
+            def detect(labels):
+                if pointed:
+                    found = [[PointPrompt(x, y, x, y, 1.0, label) for x, y in self.pointer.point(image, label)] for label in labels]
+                else:
+                    found = [list(boxes) for boxes in self.detector.detect(image, labels)]
+                if len(found) != len(labels):
+                    raise ValueError(f"{len(found)} lists of boxes for {len(labels)} labels")
+                if not all(math.isfinite(c) for boxes in found for b in boxes for c in (b.x1, b.y1, b.x2, b.y2, b.score)):
+                    raise ValueError("a box that is not finite")
+                return found
+
+            def segment(boxes):
+                masks = np.asarray(self.segmenter.segment(image, boxes))
+                if masks.shape != (len(boxes), image.height, image.width) or masks.dtype != bool:
+                    raise ValueError(f"masks {masks.shape} of {masks.dtype} for {len(boxes)} boxes in {image.size}")
+                return list(masks)
+
+            for label, boxes in zip(labels, self._ask("pointer" if pointed else "detector", detect, labels, "object")):
+                failed, none = isinstance(boxes, Failure), np.zeros((image.height, image.width), bool)
+                g.masks[frame, label] = ([], none, boxes) if failed else (boxes, none, "")
+            flat = [(label, box) for label in labels for box in g.masks[frame, label][0]]
+            for part in (flat[i:i + 256] for i in range(0, len(flat), 256)):  # bounds memory: a mask is as large as the picture
+                whole = PointPrompt(0, 0, image.width, image.height, 1.0, "object")
+                for (label, _), mask in zip(part, self._ask("segmenter", segment, [box for _, box in part], whole)):
+                    if not isinstance(mask, Failure):
+                        g.masks[frame, label][1][mask] = True  # several instances: the union (SPEC section 2)
+
+    def _ground(self, g, parsed, answers):
         """-> (R_vg, PointVerdicts, frame ClaimVerdicts, segment ClaimVerdicts). Eqs 2-4, appendix D.
 
         A picture has one set of pieces, a clip three: averaged within, then the means of those that are not empty averaged.
-        Nothing to check: 0 (our choice). known: claims already judged, shared by the group.
+        Nothing to check: 0 (our choice). answers: {_claim_key: bool or Failure}.
         """
-        points = []
+        points, (w, h) = [], g.media.frames[0].size
         for p in parsed.points:
-            frame, why = which_frame(media, p.frame, p.seconds)
-            boxes, mask = masks[frame, p.label.lower()] if frame is not None else ([], None)
-            score, (w, h) = 0.0, media.frames[0].size
+            (frame, why), key = which_frame(g.media, p.frame, p.seconds), p.label.lower()
+            boxes, mask, failure = g.masks.get((frame, key), ([], None, f"one of more than {MAX_LABELS} different labels"))
+            score = 0.0
             if frame is not None:
                 x, y = math.floor(p.x), math.floor(p.y)
                 inside = 0 <= x < w and 0 <= y < h
                 score = float(bool(boxes) and inside and mask[y, x])
-                why = (f"outside the {w} x {h} picture" if not inside else f"no {p.label} was found" if not boxes
-                       else "on the mask" if score else "beside the mask")
+                why = (failure or (f"outside the {w} x {h} picture" if not inside else f"no {p.label} was found" if not boxes
+                                   else "on the mask" if score else "beside the mask"))
             points.append(PointVerdict(p, score, why, boxes, frame))
-        frames = [self._judge_claim(media, c, known) for c in parsed.frame_claims if self.judge]
-        segments = [self._judge_claim(media, c, known) for c in parsed.segment_claims if self.judge]
+
+        def judge(claim):
+            shown, why = _shown(g.media, claim)
+            said = answers[_claim_key(claim, shown)] if shown else False
+            if shown:
+                where = f"frame {shown[0]}" if isinstance(claim, FrameClaim) else f"frames {shown[0]} to {shown[-1]}"
+                why = f"the judge {'agrees' if said else 'disagrees'}, shown {where}"
+            return ClaimVerdict(claim, 0.0, said, shown) if isinstance(said, Failure) else ClaimVerdict(claim, float(said), why, shown)
+
+        frames = [judge(c) for c in parsed.frame_claims if self.judge]
+        segments = [judge(c) for c in parsed.segment_claims if self.judge]
         means = [sum(v.score for v in verdicts) / len(verdicts) for verdicts in (points, frames, segments) if verdicts]
         return (sum(means) / len(means) if means else 0.0), points, frames, segments
 
-    def _judge_claim(self, media, claim, known):
-        """Eq. 4 -> ClaimVerdict. The judge sees the frame of a frame claim, the frames from start to end of a segment claim."""
-        if isinstance(claim, FrameClaim):
-            index, why = which_frame(media, claim.frame, claim.seconds)
-            shown = [] if index is None else [index]
-        else:
-            shown = [i for i, t in enumerate(media.seconds) if claim.start - _TENTH <= t <= claim.end + _TENTH]
-            why = "ends before it starts" if claim.start > claim.end else "no frame lies between its times"
-            shown = shown if claim.start <= claim.end else []
-        if not shown:
-            return ClaimVerdict(claim, 0.0, why, [])
-        text, key = judged(claim.text), (isinstance(claim, FrameClaim), *shown, claim.text.lower())
-        if key not in known:
-            frames = [media.frames[i] for i in shown]
-            known[key] = bool(self.judge.frame_claim(frames[0], text) if key[0] else
-                              self.judge.segment_claim(frames, [media.seconds[i] for i in shown], text))
-        where = f"frame {shown[0]}" if key[0] else f"frames {shown[0]} to {shown[-1]}"
-        why = f"the judge {'agrees' if known[key] else 'disagrees'}, shown {where}"
-        return ClaimVerdict(claim, float(known[key]), why, shown)
+    def _score_reasoning(self, work):
+        """Eq. 5 for each group in one call. No reasoning at all: 0, as there is nothing that could support the answer; nor is an
+        answer that does not count supported (our choices)."""
+        for g in work:
+            def call(pairs):
+                values = self.judge.answer_probability(g.media, g.sample.question, *map(list, zip(*pairs)), self.length_normalized)
+                if len(values) != len(pairs) or not all(math.isfinite(v) for v in values):
+                    raise ValueError(f"{len(pairs)} probabilities were asked for, {str(values)[:60]} came back")
+                return [min(1.0, max(0.0, float(v))) for v in values]
 
-    def _reasoning(self, sample, media, parsed, wanted):
-        """Eq. 5 for a group in one call -> [p or None]. No reasoning at all: 0, as there is nothing that could support the
-        answer; nor is an answer that does not count supported (our choices)."""
-        quality = [0.0 if w else None for w in wanted]
-        texts = {i: (judged(p.think, MAX_THINK), judged(p.answer or "")) for i, p in enumerate(parsed) if wanted[i]}
-        texts = {i: both for i, both in texts.items() if all(both)}
-        if texts:
-            thinks, answers = map(list, zip(*texts.values()))
-            values = self.judge.answer_probability(media, sample.question, thinks, answers, self.length_normalized)
-            for i, value in zip(texts, values, strict=True):
-                quality[i] = min(1.0, max(0.0, float(value))) if math.isfinite(value) else 0.0
-        return quality
+            wanted = [o and chosen["reasoning"].startswith("yes") for chosen, o in zip(g.selected, self._opened(g))]
+            g.quality = [0.0 if w else None for w in wanted]
+            texts = {i: (judged(p.think, MAX_THINK), judged(p.answer or "")) for i, p in enumerate(g.parsed) if wanted[i]}
+            texts = {i: both for i, both in texts.items() if all(both)}
+            try:
+                values = self._ask("judge", call, list(texts.values()), ("I look at it.", "yes")) if texts else []
+            except NotScored as error:
+                g.not_scored["reasoning"] = error
+                continue
+            for i, value in zip(texts, values):
+                if isinstance(value, Failure):
+                    g.selected[i]["reasoning"] += f"; on this response {value}"
+                else:
+                    g.quality[i] = value
+
+    def _verdict(self, g, i):
+        """Terms, gate and reasons of response i."""
+        parsed, chosen, outcome, (seen, *pieces), not_scored = g.parsed[i], g.selected[i], g.outcomes[i], g.pieces[i], {}
+        scores, terms = {"grounding": seen, "reasoning": g.quality[i]}, []
+        for term, function in (("grounding", g.grounding), ("reasoning", "reasoning")):
+            selected, error = chosen[function].startswith("yes"), g.not_scored.get(term)
+            if selected and isinstance(error, OutOfTime) and len(_look_ups(g.media, parsed)) > MAX_LOOK_UPS:
+                scores[term] = 0.0
+                chosen[function] += f"; {error}, and this response asks for more than {MAX_LOOK_UPS} look-ups: 0"
+            elif selected and error:
+                not_scored[term], scores[term] = str(error), None
+                chosen[function] += f"; not scored: {error}"
+            elif selected and scores[term] is None:
+                chosen[function] += "; not computed: the gate is closed"
+                terms.append(0.0)  # it keeps its weight: R does not depend on what was computed
+                continue
+            terms.append(scores[term])
+        reward, arithmetic = None, "no truth was given: there is no reward"
+        if "outcome" in g.not_scored:
+            not_scored["outcome"] = str(g.not_scored["outcome"])
+            chosen["outcome"] += f"; not scored: {not_scored['outcome']}"
+            arithmetic = "the outcome was not scored: there is no reward"
+        if outcome is not None:
+            reward, sums = _gate(outcome, *terms, self.weights, self.tau)
+            state, sign = ("open", ">=") if outcome >= self.tau else ("closed", "<")
+            arithmetic = f"gate {state}: outcome {outcome:.2f} {sign} tau {self.tau:.2f}\n{sums}"
+        own = {key: g.masks[key][1] for v in pieces[0] if (key := (v.frame, v.point.label.lower())) in g.masks}
+        return Verdict(reward, outcome, scores["grounding"], scores["reasoning"], chosen, parsed, *pieces, arithmetic, not_scored, own)
 
     def card(self, sample, response, verdict, path):
         draw_card(self.load(sample), sample, response, verdict, verdict.masks, path)
@@ -918,20 +1199,45 @@ class Argos:
     def self_check(self):
         """Refuse to go on where points miss: a red square in the corner of a large drawing must be hit in the policy's
         pixels, and missed in the file's pixels and with x and y swapped. Raises BadInput."""
-        budget = self.budget | {"max_pixels": min(self.budget["max_pixels"], 1 << 18)}
-        side = 4 * round(math.sqrt(budget["max_pixels"]))
+        sizes = self.sizes | {"max_pixels": min(self.sizes["max_pixels"], 1 << 18)}
+        side = 4 * round(math.sqrt(sizes["max_pixels"]))
         drawing = Image.new("RGB", (side, side), (215, 215, 210))
         ImageDraw.Draw(drawing).rectangle([side * .65, side * .1, side * .85, side * .3], fill=(225, 30, 30))
         with tempfile.TemporaryDirectory() as folder:
             drawing.save(Path(folder) / "check.png")
             sample = Sample("check", "Where is the red square?", None, "free", str(Path(folder) / "check.png"))
-            media, there = load_media(sample.path, **budget), (side * .75, side * .2)
+            media, there = load_media(sample.path, **sizes), (side * .75, side * .2)
         seen = convert(*there, "original", "seen", (side, side), media.frames[0].size)
-        points = [Parsed("", None, [Point(*xy, "red square")]) for xy in (seen, there, seen[::-1])]
-        scores = [self._ground(media, p, self._masks(sample, media, [p]), {})[0] for p in points]
+        points = [f'<point x1="{x:.2f}" y1="{y:.2f}" alt="red square">it</point>' for x, y in (seen, there, seen[::-1])]
+        verdicts = Argos(self.detector, self.segmenter, None, None).verify_group(sample, points, media)
+        scores = [v.grounding for v in verdicts]
         if scores != [1, 0, 0]:
             raise BadInput(f"self-check: a drawn red square scored {scores}, not [1, 0, 0], in the policy's pixels, in the "
-                           "file's, and with x and y swapped; use teachers that work in the policy's pixels")
+                           "file's, and with x and y swapped; use teachers that work in the policy's pixels"
+                           + "".join(f" ({why})" for why in verdicts[0].not_scored.values()))
+
+
+def _look_ups(media, parsed):
+    """What the points of a response make the detector look for: [(frame, label)], at most MAX_LABELS different labels."""
+    labels = list(dict.fromkeys(p.label.lower() for p in parsed.points))[:MAX_LABELS]
+    frames = [(which_frame(media, p.frame, p.seconds)[0], p.label.lower()) for p in parsed.points]
+    return list(dict.fromkeys((f, label) for f, label in frames if f is not None and label in labels))
+
+
+def _shown(media, claim):
+    """The frames that a judge sees with a claim, a frame claim's one or a segment's from start to end -> (indices, why none)."""
+    if isinstance(claim, FrameClaim):
+        index, why = which_frame(media, claim.frame, claim.seconds)
+        return ([] if index is None else [index]), why
+    if claim.start > claim.end:
+        return [], "ends before it starts"
+    return ([i for i, t in enumerate(media.seconds) if claim.start - _TENTH <= t <= claim.end + _TENTH],
+            "no frame lies between its times")
+
+
+def _claim_key(claim, shown):
+    """Claims with one key are one question."""
+    return isinstance(claim, FrameClaim), *shown, claim.text.lower()
 
 
 _TENTH = .05 + 1e-9  # times are written in tenths of a second
@@ -1015,7 +1321,7 @@ def main():
     pixel = teachers.PixelDetector(), teachers.PixelSegmenter(), teachers.PixelPointer()
     verifier = Argos(*pixel, judge, max_pixels=args.max_pixels)
 
-    media = load_media(args.media, **verifier.budget)
+    media = load_media(args.media, **verifier.sizes)
     kind = args.kind or ("choice" if args.options else "number" if args.answer and number(args.answer) else "phrase")
     if args.answer is not None:
         check_truth(args.answer, kind, args.options)

@@ -271,7 +271,7 @@ def draw_card(media, sample, response, verdict, masks, path):
         lines.extend((font, colour, line) for line in _wrap(clean(text), font, width - 40, indent))
 
     if verdict.reward is None:
-        write("no reward: the truth is not known", title)
+        write("no reward: the truth is not known" if sample.answer is None else "no reward: not scored", title)
     else:
         write(f"reward {verdict.reward:.2f}", title, IN if verdict.reward >= .5 else OUT)
     write(f"Q  {sample.question[:400]}", indent="    ")
@@ -304,6 +304,8 @@ def draw_card(media, sample, response, verdict, masks, path):
             if bars[text]:
                 pen.rectangle([x, y + 3, x + 400 * bars[text], y + 17], (60, 110, 190))
             value, colour = ("not counted", FAINT) if bars[text] is None else (f"{bars[text]:.2f}", INK)
+            if text in verdict.not_scored:
+                value, colour = "not scored", OUT
             pen.text((x + 410, y), value, colour, small)
         y += _height(font)
     data = io.BytesIO()
