@@ -50,7 +50,8 @@ from media import (BadInput, BadMedia, Media, clean, convert, draw_card, load_me
 
 MAX_POINTS = 64           # points, frame claims and segment claims counted per response, of each kind (our choice)
 MAX_LABELS = 16           # different labels looked up per response; a point with one more scores 0 (our choice)
-MAX_LOOK_UPS = 32         # labels in frames and claims that a response may ask for and blame others when time runs out (our choice)
+FAIR_LOOK_UPS = 8         # a response that has more labels looked up, in all its frames, and runs out of time scores 0 (our choice)
+MAX_BOXES = 64            # boxes per label, the surest first: a segmenter's time is linear in them (our choice)
 MAX_ANSWER = 10_000       # characters; a longer answer is no answer
 MAX_JUDGED = 2_000        # characters of an answer that a judge gets to read
 MAX_THINK = 20_000        # characters of reasoning that a judge gets to read (the paper's 6144 tokens fit)
@@ -1089,7 +1090,7 @@ class Argos:
                     raise ValueError(f"{len(found)} lists of boxes for {len(labels)} labels")
                 if not all(math.isfinite(c) for boxes in found for b in boxes for c in (b.x1, b.y1, b.x2, b.y2, b.score)):
                     raise ValueError("a box that is not finite")
-                return found
+                return [sorted(boxes, key=lambda b: -b.score)[:MAX_BOXES] for boxes in found]
 
             def segment(boxes):
                 masks = np.asarray(self.segmenter.segment(image, boxes))
@@ -1170,9 +1171,9 @@ class Argos:
         scores, terms = {"grounding": seen, "reasoning": g.quality[i]}, []
         for term, function in (("grounding", g.grounding), ("reasoning", "reasoning")):
             selected, error = chosen[function].startswith("yes"), g.not_scored.get(term)
-            if selected and isinstance(error, OutOfTime) and len(_look_ups(g.media, parsed)) > MAX_LOOK_UPS:
+            if selected and isinstance(error, OutOfTime) and len(_look_ups(g.media, parsed)) > FAIR_LOOK_UPS:
                 scores[term] = 0.0
-                chosen[function] += f"; {error}, and this response asks for more than {MAX_LOOK_UPS} look-ups: 0"
+                chosen[function] += f"; {error}, and this response has more than {FAIR_LOOK_UPS} labels looked up: 0"
             elif selected and error:
                 not_scored[term], scores[term] = str(error), None
                 chosen[function] += f"; not scored: {error}"
