@@ -142,12 +142,16 @@ def test_pictures_of_printers_phones_and_bombers(tmp_path, monkeypatch):
     first, second = Image.new("1", (1, 1)), Image.new("1", (1, 1), 1)
     first.save(tmp_path / "many.gif", save_all=True, append_images=[second, first] * 30, duration=10)
     monkeypatch.setattr(module, "MAX_FRAMES_FILE", 50)
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")  # Pillow would hand an EPS, which is a program, to Ghostscript
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "run.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\n(ran) print\n")
     for name in ("cut.jpg", "bomb.png", "text.png", "many.gif", "run.eps"):
         start = time.process_time()
         with pytest.raises(BadMedia, match=name) as error:
             load_media(tmp_path / name)
         assert "\n" not in str(error.value) and time.process_time() - start < 10, name
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -293,7 +297,8 @@ def VideoReader(*args, **kwargs):
 
 @pytest.mark.parametrize("body, kind, message", [
     ("import os\ndef VideoReader(*args, **kwargs): os.abort()", BadMedia, "decoder crashed"),
-    ("def VideoReader(*args, **kwargs): return bytearray(1 << 37)", BadMedia, "MemoryError"),
+    ("import resource\ndef VideoReader(*args, **kwargs): raise [RuntimeError, MemoryError][0 < resource.getrlimit(resource.RLIMIT_AS)[0] <= 8 << 30]",
+     BadMedia, "MemoryError"),
     ("def VideoReader(*args, **kwargs): raise RuntimeError('a\\nb')", BadMedia, "RuntimeError"),
     ("raise OSError('libdecord.so: wrong ELF class')", BadInput, "pip install decord")])
 def test_decoders_that_crash_or_are_missing(tmp_path, monkeypatch, body, kind, message):
