@@ -1301,7 +1301,7 @@ def run_main(main):
 
 def main():
     parser = argparse.ArgumentParser(description="Verify one response about a picture or clip, and say why.")
-    parser.add_argument("media", metavar="IMAGE_OR_VIDEO", help="a picture, or an animated PNG, GIF or WebP")
+    parser.add_argument("media", metavar="IMAGE_OR_VIDEO", help="a picture, an animated PNG, GIF or WebP, or a video")
     parser.add_argument("question")
     parser.add_argument("response", help="<think>...</think><answer>...</answer>, pixels of the picture as the policy saw it")
     parser.add_argument("--answer", help="the truth; without it there is grounding, but no reward")
