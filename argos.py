@@ -32,7 +32,6 @@ Next: media.py (how a file becomes frames; cards), teachers.py (who detects, seg
 import argparse
 import json
 import math
-import os
 import re
 import sys
 import tempfile
@@ -45,12 +44,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from media import (BadInput, BadMedia, Media, clean, convert, draw_card, load_media, save_figure, smart_resize,  # noqa: F401
-                   write_atomically)
+from media import (BadInput, BadMedia, Media, append_jsonl, claim_run, clean, convert, draw_card, file_name,  # noqa: F401
+                   load_media, read_jsonl, save_figure, smart_resize, write_atomically)  # the scripts find them here, too
 
 MAX_POINTS = 64           # points, frame claims and segment claims counted per response, of each kind (our choice)
 MAX_LABELS = 16           # different labels looked up per response; a point with one more scores 0 (our choice)
-FAIR_LOOK_UPS = 8         # a response that has more labels looked up, in all its frames, and runs out of time scores 0 (our choice)
+FAIR_SHARE = 8            # a response that asks for more labels in frames and claims than this, and runs out of time, scores 0 (our choice)
 MAX_BOXES = 64            # boxes per label, the surest first: a segmenter's time is linear in them (our choice)
 MAX_ANSWER = 10_000       # characters; a longer answer is no answer
 MAX_JUDGED = 2_000        # characters of an answer that a judge gets to read
@@ -703,27 +702,6 @@ class Sample:
         return cls(str(row.get("id", where)), row["question"], answer, row["kind"], str(path), media, options, **rest)
 
 
-def read_jsonl(path, torn=False):
-    """Yield (row number, object) of a JSONL file; blank lines are skipped. BadInput names file, row and cure.
-
-    torn: an append-only log may hold lines cut by a kill; skip them instead.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read as a UTF-8 JSONL file ({error.__class__.__name__}); check the path") from None
-    for i, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if torn:
-                continue
-            raise BadInput(f"{path} row {i}: is not JSON ({str(error)[:80]}); write one object per line") from None
-        yield i, row
-
-
 def read_samples(jsonl):
     """A JSONL file of rows -> list of Samples. BadInput names file, row and cure."""
     samples, seen = [], {}
@@ -736,19 +714,6 @@ def read_samples(jsonl):
     if not samples:
         raise BadInput(f"{jsonl}: holds no rows")
     return samples
-
-
-def append_jsonl(path, row):
-    """Append one row. A line left half-written by a crash is ended first, so that it spoils no other."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            torn = file.read(1) != b"\n"
-        else:
-            torn = False
-        file.write(b"\n" * torn + json.dumps(row).encode() + b"\n")
 
 
 # ---- 5. Grounding, reasoning and the verdict -------------------------------------------------------------------------
@@ -1168,12 +1133,13 @@ class Argos:
     def _verdict(self, g, i):
         """Terms, gate and reasons of response i."""
         parsed, chosen, outcome, (seen, *pieces), not_scored = g.parsed[i], g.selected[i], g.outcomes[i], g.pieces[i], {}
+        asked = len(_look_ups(g.media, parsed)) + len(parsed.frame_claims) + len(parsed.segment_claims)
         scores, terms = {"grounding": seen, "reasoning": g.quality[i]}, []
         for term, function in (("grounding", g.grounding), ("reasoning", "reasoning")):
             selected, error = chosen[function].startswith("yes"), g.not_scored.get(term)
-            if selected and isinstance(error, OutOfTime) and len(_look_ups(g.media, parsed)) > FAIR_LOOK_UPS:
+            if selected and isinstance(error, OutOfTime) and asked > FAIR_SHARE:
                 scores[term] = 0.0
-                chosen[function] += f"; {error}, and this response has more than {FAIR_LOOK_UPS} labels looked up: 0"
+                chosen[function] += f"; {error}, and this response asks for {asked} labels and claims: 0"
             elif selected and error:
                 not_scored[term], scores[term] = str(error), None
                 chosen[function] += f"; not scored: {error}"
@@ -1262,19 +1228,6 @@ def which_frame(media, frame, seconds):
 
 
 # ---- 6. The command line ---------------------------------------------------------------------------------------------
-def claim_run(log, config):
-    """Begin or continue a training log. Without --resume an old run must not be mixed into a new one; with it, settings must agree."""
-    rows = [row for _, row in read_jsonl(log, torn=True)] if Path(log).exists() else []
-    if not rows:
-        append_jsonl(log, dict(kind="config", **config))
-        return
-    if not config["resume"]:
-        raise BadInput(f"{log}: holds a run already; continue it with --resume, or name another --out")
-    for name, value in config.items():
-        if name != "resume" and rows[0].get(name, value) != value:
-            raise BadInput(f"{log}: was made with --{name} {rows[0][name]}, not {value}; resume with the same settings")
-
-
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """--help keeps the layout of the script's head comment and shows every default."""
 
@@ -1283,11 +1236,6 @@ def parse_config(kind, doc, arguments=None):
     """Command line -> one dataclass of settings; an unusable value ends with argparse's one line and exit code 2."""
     from transformers import HfArgumentParser
     return HfArgumentParser(kind, description=doc, formatter_class=Help).parse_args_into_dataclasses(arguments)[0]
-
-
-def file_name(text):
-    """A sample's id as a safe file name: it comes from a dataset and may hold anything."""
-    return re.sub(r"[^\w.-]", "_", text)[:120].lstrip(".") or "_"
 
 
 def run_main(main):

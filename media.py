@@ -1,5 +1,6 @@
-"""Media: everything that touches pixels, so that argos.py is the verifier alone.
+"""Media: everything that touches pixels or the disk, so that argos.py is the verifier alone.
 
+    read_jsonl, append_jsonl, write_atomically   files that survive a kill at any point
     load_media   a file -> the frames that the policy sees, the exact time of each
     convert      a point from one coordinate space to another: pixels of the file, pixels as seen, percent
     draw_card    what the policy saw and what the verifier made of it, in one picture
@@ -32,7 +33,7 @@ DECODE_SECONDS = 60        # a video that takes longer to decode counts as damag
 DECODE_MEMORY = 8 << 30    # bytes that its decoder may use
 
 
-# ---- 1. What argos.py needs as well -----------------------------------------------------------------------------------
+# ---- 1. Files ---------------------------------------------------------------------------------------------------------
 class BadInput(ValueError):
     """A mistake in a file, a row or an option. The message is one line that names it and its cure."""
 
@@ -61,6 +62,58 @@ def write_atomically(path, data):
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def read_jsonl(path, torn=False):
+    """Yield (row number, object) of a JSONL file; blank lines are skipped. BadInput names file, row and cure.
+
+    torn: an append-only log may hold lines cut by a kill; skip them instead.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read as a UTF-8 JSONL file ({error.__class__.__name__}); check the path") from None
+    for i, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if torn:
+                continue
+            raise BadInput(f"{path} row {i}: is not JSON ({str(error)[:80]}); write one object per line") from None
+        yield i, row
+
+
+def append_jsonl(path, row):
+    """Append one row. A line left half-written by a crash is ended first, so that it spoils no other."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"
+        else:
+            torn = False
+        file.write(b"\n" * torn + json.dumps(row).encode() + b"\n")
+
+
+def claim_run(log, config):
+    """Begin or continue a training log. Without --resume an old run must not be mixed into a new one; with it, settings must agree."""
+    rows = [row for _, row in read_jsonl(log, torn=True)] if Path(log).exists() else []
+    if not rows:
+        append_jsonl(log, dict(kind="config", **config))
+        return
+    if not config["resume"]:
+        raise BadInput(f"{log}: holds a run already; continue it with --resume, or name another --out")
+    for name, value in config.items():
+        if name != "resume" and rows[0].get(name, value) != value:
+            raise BadInput(f"{log}: was made with --{name} {rows[0][name]}, not {value}; resume with the same settings")
+
+
+def file_name(text):
+    """A sample's id as a safe file name: it comes from a dataset and may hold anything."""
+    return re.sub(r"[^\w.-]", "_", text)[:120].lstrip(".") or "_"
 
 
 def save_figure(figure, path):

@@ -230,7 +230,8 @@ def test_using_up_the_time_does_not_pay(picture, clip, monkeypatch):
     import argos as module
     for path, media, filler in (
             (picture, "image", "".join(MISS.replace("red square", f"thing {i}") for i in range(12))),
-            (clip, "video", "".join(f"{MISS} in frame {i} {MISS.replace('red square', 'thing')} in frame {i} " for i in range(8)))):
+            (clip, "video", "".join(f"{MISS} in frame {i} {MISS.replace('red square', 'thing')} in frame {i} " for i in range(8))),
+            (clip, "video", "".join(f"{MISS} in frame {i}. " for i in range(8)) + "".join(f"At {i / 2} seconds it is. " for i in range(8)))):
         clock = [0.0]
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
         sample = Sample("s", "Where?", "2", "count", str(path), media)
@@ -240,7 +241,7 @@ def test_using_up_the_time_does_not_pay(picture, clip, monkeypatch):
         assert verifier.verify_group(sample, [write(point), write(MISS)])[0].grounding == 1
         clock[0] = 0.0
         honest, thief = verifier.verify_group(sample, [write(point), write(filler)])
-        assert honest.not_scored and honest.reward == 1 and "labels looked up: 0" in thief.explain()
+        assert honest.not_scored and honest.reward == 1 and "labels and claims: 0" in thief.explain()
         assert thief.reward == .5 and not thief.not_scored and (thief.grounding, thief.reasoning) == (0, 0)
 
 
