@@ -845,7 +845,7 @@ class Argos:
         roles = {"detector": detector and segmenter, "pointer": pointer, "judge": judge}
         self.teachers = {name for name, teacher in roles.items() if teacher is not None}
         self.failures, self._deadline = Counter(), math.inf
-        if extract and not hasattr(judge, "extract_claims"):
+        if extract and getattr(judge, "extract_claims", None) is None:
             raise BadInput("extract=True needs a judge that has extract_claims (see teachers.Judge)")
 
     def load(self, sample):
