@@ -102,7 +102,7 @@ def run(cfg):
                 if all(s.id in seen for s in part):
                     continue
                 actor = actor or P.load_policy(folder)
-                media = [verifier.load(s) for s in part]
+                part, media = verifier.usable(part)  # damaged files are named and left out
                 for sample, m, text in zip(part, media, ask(actor, part, media, mode, cfg, pointer)):
                     verdict = verifier.verify(sample, text, m)
                     row = dict(model=name, folder=folder, set=Path(path).stem, id=sample.id, task=sample.task, source=sample.source,

@@ -107,7 +107,9 @@ def advantages(rewards, scale=True):
 
 
 def zero_variance_cause(verdicts, tau=0.5):
-    """Why a whole group earned the same: the gate's three reasons, and the rest."""
+    """Why a whole group earned the same: the gate's three reasons, a teacher that failed, and the rest."""
+    if any(v.outcome is None for v in verdicts):
+        return "not scored"
     if all(v.parsed.answer is None for v in verdicts):
         return "all malformed"
     if all(v.outcome >= tau for v in verdicts):
@@ -167,12 +169,13 @@ def evaluate(actor, verifier, samples, cfg, step):
     outcomes, grounding, drawn = [], [], []
     for i in range(0, len(samples), 128):
         part = samples[i:i + 128]
-        media = [verifier.load(s) for s in part]
+        part, media = verifier.usable(part)
         rollouts = P.sample(actor, prompts_for(actor, part, media, cfg.preset), 1, cfg.temperature,
                             max_new_tokens=cfg.max_new_tokens, generator=generator)
         for sample, text, m in zip(part, rollouts.texts, media):
             verdict = verifier.verify(sample, text, m)
-            outcomes.append(verdict.outcome)
+            if verdict.outcome is not None:  # None: a teacher failed
+                outcomes.append(verdict.outcome)
             if sample.grounding and verdict.grounding is not None:
                 grounding.append(verdict.grounding)
             drawn.append((sample, text, m, verdict))
@@ -180,7 +183,7 @@ def evaluate(actor, verifier, samples, cfg, step):
     folder.mkdir(parents=True, exist_ok=True)
     for sample, text, m, verdict in drawn[::max(1, len(drawn) // max(1, cfg.cards))][:cfg.cards]:
         argos.draw_card(m, sample, text, verdict, verdict.masks, folder / f"step-{step:05d}-{argos.file_name(sample.id)}.png")
-    return dict(answers=sum(outcomes) / len(outcomes), grounding=sum(grounding) / max(len(grounding), 1))
+    return dict(answers=sum(outcomes) / max(len(outcomes), 1), grounding=sum(grounding) / max(len(grounding), 1))
 
 
 # ---- 4. Training ------------------------------------------------------------------------------------------------------------
@@ -215,7 +218,7 @@ def main():
         # 4a. Rollouts: G per prompt.
         samples = [train[order[(step * cfg.prompts + i) % len(train)]] for i in range(cfg.prompts)]
         generator = torch.Generator(actor.device).manual_seed(cfg.seed * 1_000_003 + step)
-        media = [verifier.load(s) for s in samples]
+        samples, media = verifier.usable(samples)
         prompts = prompts_for(actor, samples, media, cfg.preset)
         rollouts = P.sample(actor, prompts, cfg.group_size, cfg.temperature, max_new_tokens=cfg.max_new_tokens,
                             generator=generator)  # ids (B*G, T)
@@ -224,7 +227,7 @@ def main():
         # 4b. Verdicts and advantages.
         texts = [rollouts.texts[i:i + cfg.group_size] for i in range(0, len(rollouts.texts), cfg.group_size)]
         verdicts = verifier.verify_groups(samples, texts, media)
-        rewards = torch.tensor([[v.reward for v in group] for group in verdicts])  # (B, G)
+        rewards = torch.tensor([[v.reward or 0. for v in group] for group in verdicts])  # (B, G); a group not scored teaches nothing
         advantage = advantages(rewards, cfg.scale_advantage)  # (B, G)
         alive = rewards.std(dim=1) > 1e-6  # (B,)
         causes = [zero_variance_cause(group, cfg.tau) for group, ok in zip(verdicts, alive) if not ok]
@@ -279,13 +282,15 @@ def main():
         # 4d. What happened.
         flat = [v for group in verdicts for v in group]
         mean = lambda values: sum(values) / max(len(values), 1)
-        terms = dict(reward=rewards.mean().item(), outcome=mean([v.outcome for v in flat]),
+        outcomes = [v.outcome for v in flat if v.outcome is not None]  # None: a teacher failed
+        terms = dict(reward=rewards.mean().item(), outcome=mean(outcomes),
                      **{k: mean(known) if (known := [getattr(v, k) for v in flat if getattr(v, k) is not None]) else None
                         for k in ("grounding", "reasoning")})  # None: not part of this reward, so not computed
-        log(dict(kind="train", step=step, lr=lr, **terms, gate_open=mean([v.outcome >= cfg.tau for v in flat]),
+        log(dict(kind="train", step=step, lr=lr, **terms, gate_open=mean([o >= cfg.tau for o in outcomes]),
                  points=mean([len(v.parsed.points) for v in flat]), length=rollouts.mask.sum(1).float().mean().item(),
                  unfinished=1 - rollouts.finished.float().mean().item(), skipped=len(causes),
-                 **{cause: causes.count(cause) for cause in ("all right", "all wrong", "all malformed", "all equal")}, **stats,
+                 **{cause: causes.count(cause) for cause in ("all right", "all wrong", "all malformed", "all equal", "not scored")}, **stats,
+                 failures=dict(verifier.failures),  # of teachers and files, since the start
                  seconds=dict(zip(("sample", "verify", "update"), [round(b - a, 3) for a, b in zip(clock, clock[1:])]))))
         bar.set_postfix({short: f"{terms[k]:.2f}" for short, k in (("R", "reward"), ("R_o", "outcome"), ("R_vg", "grounding"),
                                                                   ("R_rq", "reasoning")) if terms[k] is not None} | {"skip": len(causes)})
