@@ -186,9 +186,8 @@ class PlainJudge(VLMJudge):
     def __init__(self, name, preset="7b", device=None, dtype="auto"):
         from transformers import AutoModelForImageTextToText, AutoProcessor
         self.preset, self.device = preset, _device(device)
-        load = lambda auto, **options: _load("judge", name, lambda **o: auto.from_pretrained(name, **options, **o))
-        self.processor = load(AutoProcessor)
-        self.model = load(AutoModelForImageTextToText, dtype=dtype).to(self.device).eval()
+        self.processor, = _load("judge", name, AutoProcessor)
+        self.model = _load("judge", name, AutoModelForImageTextToText, dtype=dtype)[0].to(self.device).eval()
 
     @property
     def tokenizer(self):
@@ -257,10 +256,9 @@ class MolmoPointer:
                 raise BadInput("molmo: it runs Python code that comes with the checkpoint; download it (hf download "
                                "allenai/Molmo-7B-D-0924 --local-dir FOLDER), read its .py files, and pass molmo:FOLDER")
             from transformers import AutoModelForCausalLM, AutoProcessor
-            load = lambda auto: _load("molmo", name, lambda **o: auto.from_pretrained(name, trust_remote_code=True, dtype="auto", **o))
-            pair = load(AutoProcessor), load(AutoModelForCausalLM).to(device).eval()
-        self.processor, self.model = pair
-        self.device = device
+            pair = _load("molmo", name, AutoProcessor, AutoModelForCausalLM, trust_remote_code=True, dtype="auto")
+            pair[1].to(device).eval()
+        (self.processor, self.model), self.device = pair, device
 
     def point(self, image, label):
         from argos import convert
@@ -306,11 +304,16 @@ def _device(device):
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _load(what, name, load):
-    """load(local_files_only=True): a folder, or a hub id that was downloaded before. Nothing is downloaded here: BadInput says what to."""
+def _load(what, name, *kinds, **options):
+    """Each of kinds from a folder, or from a hub id that was downloaded before -> list. Nothing is downloaded: BadInput says what to.
+
+    The hub's name is turned into its folder first, since from_pretrained asks the network for files even if told not to.
+    """
     from argos import BadInput
+    from huggingface_hub import snapshot_download
     try:
-        return load(local_files_only=True)
+        folder = name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
+        return [kind.from_pretrained(folder, **options) for kind in kinds] or folder
     except Exception as error:  # many kinds, from a missing file to weights of another size; the first line names the cause
         cause = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
         hub = name if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) else "OWNER/NAME"
@@ -370,20 +373,22 @@ class YoloWorld(_Detector):
 
     def __init__(self, name="yolov8x-worldv2.pt", device=None, threshold=.25, side=640, batch=8, text=None):
         from argos import BadInput
-        # Before the import: install nothing, look nothing up, send no statistics; read checkpoints as data, not as pickles.
-        os.environ |= dict(YOLO_AUTOINSTALL="0", YOLO_OFFLINE="1", ULTRALYTICS_SAFE_LOAD="1")
+        os.environ |= dict(YOLO_AUTOINSTALL="0", YOLO_OFFLINE="1")  # before the import: install nothing, look nothing up
         if not Path(name).is_file():
             raise BadInput(f"yolo-world: {name} is missing; download https://github.com/ultralytics/assets/releases/download/v8.3.0/"
                            f"{Path(name).name}, and pass yolo-world:FILE")
         ultralytics = _needs("yolo-world", "ultralytics", "pip install ultralytics==8.4.190  # AGPL-3.0")
-        ultralytics.settings.update({"sync": False})
+        ultralytics.settings.update({"sync": False})  # and send no statistics
+        from ultralytics.nn.tasks import WorldModel, torch_safe_load
         from transformers import AutoTokenizer, CLIPTextModelWithProjection
         beside = Path(name).parent / "clip-vit-base-patch32"
         text = text or (str(beside) if beside.is_dir() else "openai/clip-vit-base-patch32")
-        load = lambda kind: _load("yolo-world's text encoder", text, lambda **o: kind.from_pretrained(text, **o))
-        self.tokenizer, self.text = load(AutoTokenizer), load(CLIPTextModelWithProjection)
+        self.tokenizer, self.text = _load("yolo-world's text encoder", text, AutoTokenizer, CLIPTextModelWithProjection)
         try:
-            self.model = ultralytics.YOLOWorld(name).model.float().eval()
+            checkpoint, _ = torch_safe_load(name, safe_only=True)  # a pickle, read as data: it may call nothing
+            self.model = (checkpoint.get("ema") or checkpoint["model"]).float().eval()
+            if not isinstance(self.model, WorldModel):
+                raise ValueError(f"it holds a {type(self.model).__name__}")
             self.model.model[-1].nc = 1  # one label a row
         except Exception as error:
             raise BadInput(f"yolo-world: {name} is no YOLO-World checkpoint ({str(error).strip().splitlines()[0][:200]}); download "
@@ -415,9 +420,9 @@ class ZeroShotDetector(_Detector):
 
     def __init__(self, name, device=None, threshold=.3, batch=4):
         from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
-        load = lambda kind: _load("detector", name, lambda **o: kind.from_pretrained(name, **o))
-        self.processor, self.device = load(AutoProcessor), _device(device)
-        self.model = load(AutoModelForZeroShotObjectDetection).to(self.device).eval()
+        self.processor, self.model = _load("detector", name, AutoProcessor, AutoModelForZeroShotObjectDetection)
+        self.device = _device(device)
+        self.model.to(self.device).eval()
         self.owl = self.model.config.model_type in ("owlv2", "owlvit")
         self.identity, self.threshold, self.batch = f"{self.model.config.model_type} {name} {threshold}", threshold, batch
 
@@ -496,11 +501,8 @@ class Sam2(_Segmenter):
         from hydra.core.global_hydra import GlobalHydra
         configs = {file: config for config, file in build.HF_MODEL_ID_TO_FILENAMES.values()}
         file, self.device = Path(name), _device(device)
-        if name in build.HF_MODEL_ID_TO_FILENAMES and not file.exists():
-            from huggingface_hub import hf_hub_download
-            published = build.HF_MODEL_ID_TO_FILENAMES[name][1]
-            file = Path(_load("sam2", name, lambda **o: hf_hub_download(name, published, **o)))
-        elif file.is_dir():
+        if not file.is_file():
+            file = Path(_load("sam2", name))
             file = next((file / f for f in configs if (file / f).is_file()), file)
         if not file.is_file() or file.name not in configs:
             raise BadInput(f"sam2: {name} is no checkpoint; download one with `hf download facebook/sam2.1-hiera-large "
@@ -516,7 +518,7 @@ class Sam2(_Segmenter):
     def embed(self, image):
         from sam2.sam2_image_predictor import SAM2ImagePredictor
         predictor = SAM2ImagePredictor(self.model)  # holds one picture's features; the weights are shared
-        predictor.set_image(np.asarray(image))
+        predictor.set_image(np.array(image))
         return predictor
 
     def masks(self, predictor, prompts, points):
@@ -530,9 +532,9 @@ class Sam2HF(_Segmenter):
 
     def __init__(self, name="facebook/sam2.1-hiera-large", device=None):
         from transformers import Sam2Model, Sam2Processor
-        load = lambda kind: _load("sam2-hf", name, lambda **o: kind.from_pretrained(name, **o))
-        self.processor, self.device = load(Sam2Processor), _device(device)
-        self.model = load(Sam2Model).to(self.device).eval()
+        self.processor, self.model = _load("sam2-hf", name, Sam2Processor, Sam2Model)
+        self.device = _device(device)
+        self.model.to(self.device).eval()
         self.identity = f"sam2-hf {name}"
 
     def embed(self, image):
@@ -667,10 +669,11 @@ def load_teachers(detector="pixels", segmenter="pixels", pointer="pixels", devic
 def load_judge(name, preset=None, device=None):
     """Any vision-language model as a judge: a folder or hub id. Qwen2.5-VL takes the fast path of policy.py, others the library's."""
     import policy
+    from argos import BadInput
     from transformers import AutoConfig
     try:
-        kind = AutoConfig.from_pretrained(name, local_files_only=True).model_type
-    except (OSError, ValueError):
+        kind = _load("judge", name, AutoConfig)[0].model_type
+    except BadInput:
         kind = "qwen2_5_vl"  # load_policy says what is wrong, or fetches it
     if kind == "qwen2_5_vl":
         return VLMJudge(policy.load_policy(name, device=device), preset)
