@@ -96,7 +96,11 @@ def defuse(text, tokenizer=None, limit=2_000):
     whatever they look like ("<s>", "[MASK]").
     """
     text = text[:limit].encode("utf-8", "replace").decode()  # a lone surrogate would raise in the tokenizer
-    text = _SECTION.sub("< ", text).replace("<|", "< |")
+    return _unspecial(_SECTION.sub("< ", text), tokenizer)
+
+
+def _unspecial(text, tokenizer=None):
+    text = text.replace("<|", "< |")
     for token in [t.content for t in tokenizer.added_tokens_decoder.values() if t.special] if tokenizer else ():
         text = text.replace(token, token[0] + " " + token[1:])
     return text
@@ -194,42 +198,41 @@ class PlainJudge(VLMJudge):
         return self.processor.tokenizer
 
     def _logits(self, media, key, replies, **texts):
-        """-> [(len(reply) + 1, V) float32] for each reply (a list of tokens): row t predicts token t."""
+        """replies: (given, scored) pairs of token lists. Yields (len(scored) + 1, V) float32 for each: row t predicts scored[t]."""
         import policy as P
         import torch
         content, frames = [], media.frames if media else []
         for frame, seconds in zip(frames, media.seconds if media else []):
             content += [{"type": "text", "text": f"{seconds:.1f} seconds:"}] * (len(frames) > 1) + [{"type": "image"}]
-        text = P.prompt(self.preset, key, **texts).replace("<|", "< |")
-        chat = self.processor.apply_chat_template([{"role": "user", "content": [*content, {"type": "text", "text": text}]}],
-                                                  tokenize=False, add_generation_prompt=True)
+        content.append({"type": "text", "text": _unspecial(P.prompt(self.preset, key, **texts), self.tokenizer)})
+        chat = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         inputs = self.processor(text=[chat], images=frames or None, add_special_tokens=False, return_tensors="pt").to(self.device)
-        rows = []
-        for reply in replies:
-            more = torch.tensor([reply], dtype=torch.long, device=self.device)  # (1, T)
+        for given, scored in replies:
+            more = torch.tensor([given + scored], dtype=torch.long, device=self.device)  # (1, T)
             row = dict(inputs, input_ids=torch.cat([inputs["input_ids"], more], 1))
             for name in {"attention_mask", "mm_token_type_ids", "token_type_ids"} & inputs.keys():  # without the last two, pictures
                 fill = torch.full_like(more, name == "attention_mask")                              # silently lose their places
                 row[name] = torch.cat([inputs[name], fill], 1)
             with torch.no_grad():
-                rows.append(self.model(**row, use_cache=False, logits_to_keep=len(reply) + 1).logits[0].float())
-        return rows
+                logits = self.model(**row, use_cache=False, logits_to_keep=len(scored) + 1).logits[0].float()
+            yield logits
 
     def _tokens(self, text):
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def _choose(self, media, key, **texts):
         opened = "<think></think><answer>" if "<think>" in self.tokenizer.get_vocab() else ""
-        logits = self._logits(media, key, [self._tokens(opened)], **texts)[0][-1]  # (V,)
-        return [float(logits[[self._tokens(form)[0] for form in (word, word.capitalize())]].logsumexp(0)) for word in ("yes", "no")]
+        logits, = self._logits(media, key, [(self._tokens(opened), [])], **texts)  # (1, V)
+        return [float(logits[0, [self._tokens(form)[0] for form in (word, word.capitalize())]].logsumexp(0)) for word in ("yes", "no")]
 
     def _logprobs(self, media, question, thinks, answers):
         import torch
-        thinks, answers = [self._tokens(t) for t in thinks], [self._tokens(a) for a in answers]
-        logits = self._logits(media, "reason", [t + a for t, a in zip(thinks, answers)], question=question)
-        logp = [l[len(t):-1].log_softmax(-1).gather(1, torch.tensor(a, device=l.device, dtype=torch.long)[:, None]).sum()
-                if a else torch.tensor(-torch.inf) for l, t, a in zip(logits, thinks, answers)]
-        return torch.stack([p.cpu() for p in logp]), torch.tensor([len(a) for a in answers])
+        replies = [(self._tokens(t), self._tokens(a)) for t, a in zip(thinks, answers)]
+        logp, counts = [], torch.tensor([len(a) for _, a in replies])
+        for logits, (_, answer) in zip(self._logits(media, "reason", replies, question=question), replies):
+            wanted = torch.tensor(answer, dtype=torch.long, device=logits.device)[:, None]  # (n, 1)
+            logp.append(float(logits[:-1].log_softmax(-1).gather(1, wanted).sum()) if answer else -math.inf)
+        return torch.tensor(logp), counts  # (G,), (G,)
 
 
 class VLMPointer(_VLM):
@@ -240,6 +243,7 @@ class VLMPointer(_VLM):
         reply = self._ask(lambda P, prompt: P.sample(self.policy, prompt, 1, max_new_tokens=max_new_tokens, greedy=True).texts[0],
                           _media([image], [0.0]), "point", label=_quoted(label, self.policy.tokenizer, 100))
         return [(p.x, p.y) for p in parse(reply).points if 0 <= p.x < image.width and 0 <= p.y < image.height]
+
 
 class MolmoPointer:
     """See Pointer. Molmo answers in percent of the picture; what falls outside is dropped.
@@ -305,9 +309,10 @@ def _device(device):
 
 
 def _load(what, name, *kinds, **options):
-    """Each of kinds from a folder, or from a hub id that was downloaded before -> list. Nothing is downloaded: BadInput says what to.
+    """Each of kinds from a folder, or from a hub id that was downloaded before -> list; without kinds, the folder itself.
 
-    The hub's name is turned into its folder first, since from_pretrained asks the network for files even if told not to.
+    Nothing is downloaded: BadInput says what to. The hub's name is turned into its folder first, since from_pretrained asks the
+    network for files even if told not to.
     """
     from argos import BadInput
     from huggingface_hub import snapshot_download
