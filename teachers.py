@@ -300,6 +300,7 @@ def read_molmo(text):
 
 
 # ---- 3. Detectors ---------------------------------------------------------------------------------------------------------
+# The thresholds below are our choice, near what the models' authors show: lower ones invent boxes, which a policy learns to seek.
 MAX_BOXES = 64  # boxes or points per label, best first, as many as argos counts points
 
 
@@ -320,10 +321,13 @@ def _load(what, name, *kinds, **options):
         folder = name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
         return [kind.from_pretrained(folder, **options) for kind in kinds] or folder
     except Exception as error:  # many kinds, from a missing file to weights of another size; the first line names the cause
-        cause = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
         hub = name if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) else "OWNER/NAME"
         raise BadInput(f"{what}: {name} cannot be loaded; download it with `hf download {hub}`, or pass a folder that holds it "
-                       f"({cause})") from error
+                       f"({_cause(error)})") from error
+
+
+def _cause(error):
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
 
 
 def _needs(what, module, install):
@@ -396,8 +400,8 @@ class YoloWorld(_Detector):
                 raise ValueError(f"it holds a {type(self.model).__name__}")
             self.model.model[-1].nc = 1  # one label a row
         except Exception as error:
-            raise BadInput(f"yolo-world: {name} is no YOLO-World checkpoint ({str(error).strip().splitlines()[0][:200]}); download "
-                           "yolov8x-worldv2.pt again") from error
+            raise BadInput(f"yolo-world: {name} is no YOLO-World checkpoint ({_cause(error)}); download yolov8x-worldv2.pt "
+                           "again") from error
         self.device = _device(device)
         self.model.to(self.device), self.text.to(self.device).eval()
         self.identity, self.threshold, self.side, self.batch = f"yolo-world {name} {text} {threshold} {side}", threshold, side, batch
@@ -415,7 +419,7 @@ class YoloWorld(_Detector):
         predicted, _ = self.model(pixels.expand(len(phrases), -1, -1, -1), txt_feats=features)  # (B, 5, anchors)
         found = []
         for row in predicted:  # one at a time: given many, non_max_suppression gives up on the last ones when it is late
-            kept = nms.non_max_suppression(row[None], self.threshold, .7, max_det=MAX_BOXES)[0]  # (N, 6)
+            kept = nms.non_max_suppression(row[None], self.threshold, iou_thres=.7, max_det=MAX_BOXES)[0]  # (N, 6)
             found.append((ops.scale_boxes(pixels.shape[2:], kept[:, :4], (image.height, image.width)), kept[:, 4]))
         return found
 
@@ -517,7 +521,7 @@ class Sam2(_Segmenter):
             with initialize_config_module("sam2", version_base="1.2"):
                 self.model = build.build_sam2(configs[file.name], str(file), self.device, hydra_overrides_extra=list(overrides))
         except Exception as error:  # a truncated file, or weights of another size than the name says
-            raise BadInput(f"sam2: {file} cannot be loaded ({type(error).__name__}: {str(error)[:200]}); download it again") from error
+            raise BadInput(f"sam2: {file} cannot be loaded ({_cause(error)}); download it again") from error
         self.identity = f"sam2 {file}"
 
     def embed(self, image):
