@@ -1258,17 +1258,19 @@ def main():
     parser.add_argument("--card", metavar="FILE.png", help="write the verification card here")
     parser.add_argument("--judge", metavar="FOLDER", help="a vision-language model, for reasoning, claims and free text; "
                         "none: do without; default: tiny/teacher where it exists")
+    parser.add_argument("--detector", default="pixels", help="who finds what a label names, NAME or NAME:FOLDER (teachers.py)")
+    parser.add_argument("--segmenter", default="pixels", help="who turns boxes into masks")
+    parser.add_argument("--pointer", default="pixels", help="who points in charts and maps")
+    parser.add_argument("--teacher_cache", metavar="FOLDER", help="keep the teachers' answers here")
     parser.add_argument("--max_pixels", type=int, default=28224, help="the policy's pixel budget")
     args = parser.parse_args()
 
     import teachers
-    shipped, judge = Path(__file__).parent / "tiny" / "teacher", None
+    shipped = Path(__file__).parent / "tiny" / "teacher"
     folder = args.judge or (str(shipped) if (shipped / "config.json").is_file() else "none")
-    if folder != "none":
-        import policy
-        judge = teachers.VLMJudge(policy.load_policy(folder))
-    pixel = teachers.PixelDetector(), teachers.PixelSegmenter(), teachers.PixelPointer()
-    verifier = Argos(*pixel, judge, max_pixels=args.max_pixels)
+    judge = None if folder == "none" else teachers.load_judge(folder)
+    verifier = Argos(*teachers.load_teachers(args.detector, args.segmenter, args.pointer, cache=args.teacher_cache), judge,
+                     max_pixels=args.max_pixels)
 
     media = load_media(args.media, **verifier.sizes)
     kind = args.kind or ("choice" if args.options else "number" if args.answer and number(args.answer) else "phrase")

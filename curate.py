@@ -43,6 +43,10 @@ class Config:
     out: str = field(default="out/curated", metadata={"help": "folder to write"})
     teacher: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "the reasoning VLM (paper: GLM-4.1V-9B), folder or hub id"})
     preset: str = field(default="tiny", metadata={"help": "prompts to use: tiny or 7b"})
+    detector: str = field(default="pixels", metadata={"help": "who finds what a label names: pixels, yolo-world, grounding-dino, mm-grounding-dino or owlv2, or NAME:FOLDER"})
+    segmenter: str = field(default="pixels", metadata={"help": "who turns boxes into masks: pixels, sam2 or sam2-hf"})
+    pointer: str = field(default="pixels", metadata={"help": "who points at what the extraction names: pixels, molmo or qwen"})
+    teacher_cache: str = field(default="", metadata={"help": "folder that keeps these teachers' answers, for several runs at once (default: none)"})
     rollouts: int = field(default=8, metadata={"help": "rollouts a sample (paper: 8)"})
     temperature: float = field(default=0.6, metadata={"help": "the teacher's temperature (paper: 0.6)"})
     max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here (paper: 6144)"})
@@ -232,13 +236,13 @@ def main():
     (out / "overlays").mkdir(parents=True, exist_ok=True)
     samples = argos.read_samples(cfg.data)
     teacher = P.load_policy(cfg.teacher)
-    detector, segmenter, pointer = teachers.pixel_teachers()
+    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache)
     verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(teacher, preset=cfg.preset))
     verifier.self_check()
     memory = out / "rollouts.jsonl"
     if memory.exists() and not cfg.resume:
         raise argos.BadInput(f"{memory} exists: continue it with --resume, or name another --out")
-    claimed = {k: v for k, v in asdict(cfg).items() if k not in ("keep", "made_up", "pictures")}  # those may change: no rollout depends on them
+    claimed = {k: v for k, v in asdict(cfg).items() if k not in ("keep", "made_up", "pictures", "teacher_cache")}  # those may change: no rollout depends on them
     argos.claim_run(out / "settings.jsonl", claimed)
     done, pictures = finished_rows(memory), 0
 

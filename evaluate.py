@@ -43,6 +43,10 @@ class Config:
     out: str = field(default="out/eval", metadata={"help": "folder to write"})
     preset: str = field(default="tiny", metadata={"help": "prompts to use: tiny or 7b"})
     judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "VLM that judges claims and free-text answers"})
+    detector: str = field(default="pixels", metadata={"help": "who finds what a label names: pixels, yolo-world, grounding-dino, mm-grounding-dino or owlv2, or NAME:FOLDER"})
+    segmenter: str = field(default="pixels", metadata={"help": "who turns boxes into masks: pixels, sam2 or sam2-hf"})
+    pointer: str = field(default="pixels", metadata={"help": "who points in charts and maps: pixels, molmo or qwen"})
+    teacher_cache: str = field(default="", metadata={"help": "folder that keeps these teachers' answers, for several runs at once (default: none)"})
     temperature: float = field(default=1.0, metadata={"help": "sampling temperature"})
     max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here"})
     limit: int = field(default=0, metadata={"help": "use the first so many samples of each set (0: all)"})
@@ -82,8 +86,8 @@ def run(cfg):
     log = Path(cfg.out) / "answers.jsonl"
     logged = [row for _, row in argos.read_jsonl(log, torn=True)] if log.exists() else []
     have = defaultdict(dict)
-    detector, segmenter, pointer = teachers.pixel_teachers()
-    verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(P.load_policy(cfg.judge), preset=cfg.preset),
+    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache)
+    verifier = argos.Argos(detector, segmenter, pointer, teachers.load_judge(cfg.judge, cfg.preset),
                            use=("outcome", "grounding"))
     verifier.self_check()
     for spec in cfg.models:

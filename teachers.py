@@ -5,30 +5,40 @@
     Pointer     picture, label          -> points                    paper: Molmo-7B
     Judge       texts, frames, thinks   -> yes / no, p(answer)       paper: GLM-4.1V / 4.5V
 
-Argos (argos.py) knows only these four roles, so that a teacher is replaced by passing another object. Here are the ones of
-the embedded world: the Pixel teachers find drawn shapes by colour, connected components and outline, and the VLM teachers
-ask any vision-language model that policy.py can load. Noisy* wrap any of them and make the teachers wrong on purpose.
+Argos (argos.py) knows only these four roles, so that a teacher is replaced by naming another (`load_teachers`, `load_judge`):
 
-Simplified against the paper: the Pixel teachers know eight colours and five outlines instead of all words, and see the
-picture only, never what the world knows about it (`python -m tiny.measure` says how often they are right); the judge is
-the policy's own base model, its LoRA adapter switched off, instead of a larger model (SPEC section 2).
+    --detector   yolo-world, grounding-dino, mm-grounding-dino, owlv2          --segmenter  sam2, sam2-hf
+    --pointer    molmo, qwen                                                   --judge      any vision-language model
+    pixels       for the first three: rules for the embedded world's drawings, no model at all (tiny/pixels.py)
+
+Each is written NAME or NAME:FOLDER_OR_HUB_ID. What a teacher says about a picture and a label depends on nothing else: not on the
+other labels of a batch, nor on what came before. A reward that moved with its neighbours would be noise, and could not be cached.
+
+Simplified against the paper: it names none of its detector, so YOLO-World is only our default; the judge is the policy's own base
+model, its LoRA adapter switched off, instead of a larger model, unless one is named (SPEC section 2).
 
 Coordinates everywhere: pixels of the picture passed in, which is the picture as the policy saw it; x to the right, y down,
 pixel (0, 0) is the top left one.
 
-Run:   python -m tiny.measure           # precision and recall of the Pixel teachers against the world's truth
+Run:   python argos.py photo.jpg QUESTION RESPONSE --detector owlv2 --segmenter sam2-hf     # says what to download
 Next:  argos.py (what the verdicts are used for), policy.py (the prompts that the VLM teachers send)
 """
 import hashlib
+import io
 import math
+import os
 import re
+import sys
+import zlib
+from collections import OrderedDict
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Protocol
 
 import numpy as np
-from scipy import ndimage
 
 
 # ---- 1. The four roles ----------------------------------------------------------------------------------------------
@@ -80,238 +90,8 @@ class Judge(Protocol):
         """The claims in each reasoning about a clip, as JSON (see argos.read_claims, which checks it)."""
 
 
-# ---- 2. What a label asks for ---------------------------------------------------------------------------------------
-PALETTE = {"red": (230, 28, 28), "green": (10, 225, 20), "blue": (15, 25, 240), "yellow": (248, 240, 10),
-           "teal": (0, 128, 128), "brown": (165, 42, 42), "gray": (128, 128, 128), "black": (0, 0, 0)}
-HUES = 6  # so many of them, the first, have a hue; gray and black have none
-OUTLINES = ("rectangle", "circle", "triangle", "cross")  # what the pixels can show; a square is a rectangle with equal sides
-_NOUNS = {"square", "shape", *OUTLINES}
-_NOUNS = {n: n for n in _NOUNS} | {n + ("es" if n == "cross" else "s"): n for n in _NOUNS}
-_IGNORED = {"a", "an", "the", "this", "that", "these", "those", "all", "every", "each"}
-
-
-def parse_label(label):
-    """"The red squares" -> ("red", "square"). None stands for any: "shape" -> (None, None), "red shape" -> ("red", None).
-
-    Returns None where any other word appears: an open-vocabulary detector that does not know a word finds nothing.
-    """
-    words = [w for w in re.findall(r"\w+", label[:100].lower()) if w not in _IGNORED]
-    color = {"grey": "gray"}.get(words[0], words[0]) if words else ""
-    color, nouns = (color, words[1:]) if color in PALETTE else (None, words)
-    if len(nouns) != 1 or nouns[0] not in _NOUNS:
-        return None
-    shape = _NOUNS[nouns[0]]
-    return color, None if shape == "shape" else shape
-
-
-# ---- 3. Finding drawn shapes, from pixels alone -----------------------------------------------------------------------
-MAX_SIDE, MAX_SHAPES, MIN_AREA = 256, 64, 5  # the bounds that keep any picture at all cheap; specks have at most 4 pixels
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A connected patch of one colour. box: (x1, y1, x2, y2); outline: one of OUTLINES; fit: 0..1, how well it fits."""
-    color: str
-    outline: str
-    fit: float
-    box: tuple
-
-    def matches(self, color, shape):
-        if color not in (None, self.color):
-            return False
-        x1, y1, x2, y2 = self.box
-        if shape == "square":
-            return self.outline == "rectangle" and min(x2 - x1, y2 - y1) >= .8 * max(x2 - x1, y2 - y1)
-        return shape in (None, self.outline)
-
-
-def _ink(pixels):
-    """Which colour of PALETTE is drawn where. pixels: (H, W, 3) -> its index, -1 for ground (H, W); chroma and shade (H, W).
-
-    Mixing a colour with the pale ground (a soft edge, a resized picture) moves it along the line to white, so what tells
-    colours apart is the direction seen from white. Gray and black share that direction: depth tells them apart.
-    """
-    pixels = pixels.astype(np.float32)
-    names, brightness = list(PALETTE), pixels.max(-1)
-    chroma = brightness - pixels.min(-1)
-    directions = 255.0 - np.array([PALETTE[n] for n in names[:HUES]], np.float32)
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    colored = chroma > 60  # the ground's own tint stays below 56
-    ink = np.where(colored, ((255 - pixels) @ directions.T).argmax(-1), -1)
-    shade = _ground(brightness, ~colored & (brightness > np.median(brightness) - 60)) - brightness
-    colorless = ~ndimage.binary_dilation(colored) & (shade > 50)  # pixels beside a coloured one are its soft edge
-    deep = ~colored & (brightness < 64)
-    ink[colorless] = names.index("gray")
-    ink[deep | colorless & ndimage.binary_dilation(deep, iterations=2)] = names.index("black")  # with its gray edge
-    return ink, chroma, shade
-
-
-def _ground(brightness, pale):
-    """The ground's brightness as a plane a + b x + c y, fitted to pale pixels; thrice, each time without what lies deep below."""
-    y, x = np.indices(brightness.shape, dtype=np.float32)
-    basis = np.stack([np.ones_like(x), x, y], -1)
-    for _ in range(3):
-        if pale.sum() < 3:
-            return np.full_like(brightness, 255)
-        plane = basis @ np.linalg.lstsq(basis[pale], brightness[pale], rcond=None)[0]
-        pale = pale & (brightness > plane - 30)
-    return plane
-
-
-def _outline(mask):
-    """The outline that fits best when drawn into the same box: (name, intersection over union). mask: bool (h, w)."""
-    h, w = mask.shape
-    u, v = np.abs((np.arange(w) + .5) / w * 2 - 1)[None], ((np.arange(h) + .5) / h * 2 - 1)[:, None]  # -1..1
-    drawn = (np.ones_like(mask), u * u + v * v <= 1, u <= (v + 1) / 2, (u <= 1 / 3) | (np.abs(v) <= 1 / 3))
-    fits = [(mask & d).sum() / (mask | d).sum() for d in drawn]
-    best = int(np.argmax(fits))
-    return OUTLINES[best], float(fits[best])
-
-
-def _trim(mask):
-    """The slices of the smallest box around the mask."""
-    return (ndimage.find_objects(mask.astype(np.uint8)) or [(slice(1), slice(1))])[0]
-
-
-def _sharpen(mask, strength):
-    """A small patch is mostly soft edge: redraw it four times larger, its edge where half the ink is.
-
-    mask: (h, w) with one pixel of margin; strength: the same pixels' chroma or shade.
-    """
-    near = ndimage.binary_dilation(mask, np.ones((3, 3)))
-    full, ground = np.percentile(strength[mask], 80), strength[~mask].min()
-    large = ndimage.zoom(np.where(near, strength - ground, 0), 4, order=1, grid_mode=True, mode="grid-constant")
-    patches, n = ndimage.label(large > (full - ground) / 2)
-    if not n:
-        return mask
-    large = patches == np.bincount(patches[patches > 0]).argmax()
-    return large[_trim(large)]
-
-
-def _cut(mask):
-    """Two shapes of one colour that touch: the straight cut that leaves two clear outlines, as (axis, position), or None."""
-    step = max(1, max(mask.shape) // 64)  # bounded time on large patches
-    small, best = mask[::step, ::step], (.85, None)
-    least = max(6, max(small.shape) / 4)  # a smaller half is a slice of one odd shape
-    for axis in (0, 1):
-        for at in range(2, small.shape[axis] - 1):
-            halves = [h[_trim(h)] for h in np.split(small, [at], axis)]
-            if min(min(h.shape) for h in halves) >= least:
-                best = max(best, (min(_outline(h)[1] for h in halves), (axis, at * step)), key=lambda b: b[0])
-    return best[1]
-
-
-@lru_cache(maxsize=32)
-def _find(data, height, width):
-    """All shapes of a picture: ([Shape], ids (H, W) with k + 1 on the pixels of shape k). Cached: a group asks often."""
-    pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
-    ink, chroma, shade = _ink(pixels)
-    patches = []  # (area, colour, x, y, mask)
-    for color in range(len(PALETTE)):
-        labels, _ = ndimage.label(ink == color)  # 4-connected: shapes that meet at a corner stay two
-        areas = np.bincount(labels.ravel())
-        for k, box in enumerate(ndimage.find_objects(labels), 1):
-            if areas[k] >= MIN_AREA and ink[box].shape != ink.shape:  # what reaches all four borders is the ground
-                patches.append((areas[k], color, box[1].start, box[0].start, labels[box] == k))
-    patches = [patch[1:] for patch in sorted(patches, key=lambda p: -p[0])[:MAX_SHAPES]]
-    shapes, ids = [], np.zeros((height, width), np.uint8)
-    while patches:
-        color, x, y, mask = patches.pop(0)
-        (h, w), clear = mask.shape, mask
-        if min(h, w) < 24:
-            strength = np.pad(chroma if color < HUES else shade, 1, mode="edge")[y:y + h + 2, x:x + w + 2]
-            clear = _sharpen(np.pad(mask, 1), strength)
-        outline, fit = _outline(clear)
-        cut = _cut(mask) if fit < .75 and len(shapes) + len(patches) < MAX_SHAPES - 1 else None
-        if cut is None:
-            shapes.append(Shape(list(PALETTE)[color], outline, fit, (x, y, x + w, y + h)))
-            ids[y:y + h, x:x + w][mask] = len(shapes)
-        else:
-            first = np.zeros_like(mask)
-            np.split(first, [cut[1]], cut[0])[0][:] = True
-            for half in (mask & first, mask & ~first):
-                rows, columns = _trim(half)
-                patches.append((color, x + columns.start, y + rows.start, half[rows, columns]))
-    return shapes, ids
-
-
-def find_shapes(image):
-    """image: PIL RGB of any size -> ([Shape], ids, step): everything in steps of `step` pixels (1 up to 256 x 256)."""
-    pixels = np.asarray(image.convert("RGB"))
-    step = math.ceil(max(pixels.shape[:2]) / MAX_SIDE)
-    pixels = np.ascontiguousarray(pixels[::step, ::step])
-    return *_find(pixels.tobytes(), *pixels.shape[:2]), step
-
-
-# ---- 4. The pixel teachers --------------------------------------------------------------------------------------------
-def _named(image, label):
-    """The shapes that a label names, with their number in ids."""
-    wanted = parse_label(label)
-    shapes, ids, step = find_shapes(image)
-    return [(k, s) for k, s in enumerate(shapes, 1) if wanted and s.matches(*wanted)], ids, step
-
-
-class PixelDetector:
-    """See Detector. A box's score is how well the outline fits (intersection over union)."""
-
-    def detect(self, image, labels):
-        return [self._detect(image, label) for label in labels]
-
-    def _detect(self, image, label):
-        named, _, step = _named(image, label)
-        w, h = image.size
-        return [Box(x1 * step, y1 * step, min(x2 * step, w), min(y2 * step, h), s.fit, label)
-                for _, s in named for x1, y1, x2, y2 in [s.box]]
-
-
-class PixelSegmenter:
-    """See Segmenter. The mask of a box is the largest shape inside it, cut off at the box; of a point, the shape under it.
-
-    Where nothing is drawn in the box the mask is the whole box: like SAM, this segmenter always answers, so that a
-    detector's false alarm costs what it would cost with real teachers.
-    """
-
-    def segment(self, image, boxes):
-        (w, h), (_, ids, step) = image.size, find_shapes(image)
-        ids = np.repeat(np.repeat(ids, step, 0), step, 1)[:h, :w]  # (H, W)
-        masks = np.zeros((len(boxes), h, w), bool)
-        for mask, box in zip(masks, boxes):
-            x1, x2 = np.clip([math.floor(box.x1), math.ceil(box.x2)], 0, w)
-            y1, y2 = np.clip([math.floor(box.y1), math.ceil(box.y2)], 0, h)
-            if box.x1 == box.x2 and box.y1 == box.y2:  # a point prompt
-                if 0 <= box.x1 < w and 0 <= box.y1 < h and ids[y1, x1]:
-                    mask[:] = ids == ids[y1, x1]
-                continue
-            inside = ids[y1:y2, x1:x2]
-            areas = np.bincount(inside.ravel(), minlength=2)
-            mask[y1:y2, x1:x2] = inside == 1 + areas[1:].argmax() if areas[1:].any() else True
-        return masks
-
-
-class PixelPointer:
-    """See Pointer. Points lie inside their shape, at its centre where that is possible; read in rows of 28 px (one token)."""
-
-    def point(self, image, label):
-        named, ids, step = _named(image, label)
-        w, h = image.size
-        points = []
-        for k, s in named:
-            x1, y1, x2, y2 = s.box
-            mask = ids[y1:y2, x1:x2] == k
-            y, x = (int(c + .5) for c in ndimage.center_of_mass(mask))
-            if not mask[y, x]:  # a ring, a hook: the pixel deepest inside instead
-                y, x = np.unravel_index(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1].argmax(), mask.shape)
-            points.append((float(min((x1 + x) * step + step // 2, w - 1)), float(min((y1 + y) * step + step // 2, h - 1))))
-        return sorted(points, key=lambda p: (p[1] // 28, p[0]))
-
-
-def pixel_teachers():
-    """(detector, segmenter, pointer) for drawn pictures."""
-    return PixelDetector(), PixelSegmenter(), PixelPointer()
-
-
-# ---- 5. Asking a vision-language model ----------------------------------------------------------------------------------
-# policy.py is imported where a model is really asked: it brings torch, which the pixel teachers do without.
+# ---- 2. Asking a vision-language model: judges and pointers -------------------------------------------------------------
+# policy.py and torch are imported where a model is really asked: the roles and the noise do without.
 _SECTION = re.compile(r"<(?=/?(?:think|answer)\b)", re.I)
 
 
@@ -323,7 +103,11 @@ def defuse(text, tokenizer=None, limit=2_000):
     whatever they look like ("<s>", "[MASK]").
     """
     text = text[:limit].encode("utf-8", "replace").decode()  # a lone surrogate would raise in the tokenizer
-    text = _SECTION.sub("< ", text).replace("<|", "< |")
+    return _unspecial(_SECTION.sub("< ", text), tokenizer)
+
+
+def _unspecial(text, tokenizer=None):
+    text = text.replace("<|", "< |")
     for token in [t.content for t in tokenizer.added_tokens_decoder.values() if t.special] if tokenizer else ():
         text = text.replace(token, token[0] + " " + token[1:])
     return text
@@ -359,6 +143,24 @@ class _VLM:
 class VLMJudge(_VLM):
     """See Judge. Yes or no is whichever is the likelier first token of the reply. Claims and answers: 500 characters at most."""
 
+    @property
+    def tokenizer(self):
+        return self.policy.tokenizer
+
+    def _choose(self, asked):
+        """-> how likely each reply starts with (yes, no)."""
+        return self._ask(lambda P, prompts: P.choose(self.policy, prompts, ("yes", "no")).tolist(), asked)
+
+    def _logprobs(self, media, question, thinks, answers):
+        """-> log p of each answer after its opened sections, and its tokens: (G,), (G,)."""
+        chunk = None if self.preset == "tiny" else 1  # logits of 8 long rollouts over 152,064 tokens would fill a GPU
+        return self._ask(lambda P, prompt: P.answer_logprobs(self.policy, prompt, answers, thinks, chunk),
+                         [(media, "reason", dict(question=question))])
+
+    def _replies(self, asked, max_new_tokens):
+        """-> what it writes, greedily, to each."""
+        return self._ask(lambda P, prompts: P.sample(self.policy, prompts, 1, max_new_tokens=max_new_tokens, greedy=True).texts, asked)
+
     def equivalent(self, question, truth, prediction):
         """The prompt compares the two answers without the question, which could only distract (our choice)."""
         return self.yes_or_no([("equivalent", question, truth, prediction)])[0]
@@ -375,20 +177,15 @@ class VLMJudge(_VLM):
                  "frame_claim": lambda image, claim: (_media([image], [0.0]), "frame", dict(claim=claim)),
                  "segment_claim": lambda frames, seconds, claim: (_media(frames, seconds), "segment", dict(claim=claim))}
         asked = [forms[name](*arguments) for name, *arguments in questions]
-        asked = [(m, key, {k: _quoted(text, self.policy.tokenizer, 500) for k, text in texts.items()}) for m, key, texts in asked]
+        asked = [(m, key, {k: _quoted(text, self.tokenizer, 500) for k, text in texts.items()}) for m, key, texts in asked]
         step = max(1, 32 // max((len(m.frames) for m, _, _ in asked if m), default=1))
         return [yes > no for i in range(0, len(asked), step) for yes, no in self._choose(asked[i:i + step])]
-
-    def _choose(self, asked):
-        """-> how likely each reply starts with (yes, no)."""
-        return self._ask(lambda P, prompts: P.choose(self.policy, prompts, ("yes", "no")).tolist(), asked)
 
     def extract_claims(self, thinks, max_new_tokens=1024):
         """The reasoning is read without the clip, which could only tempt the judge to add what it sees (our choice)."""
         limit = {"tiny": 2_000}.get(self.preset, 20_000)
-        asked = [(None, "claims", dict(claim=_quoted(t, self.policy.tokenizer, limit))) for t in thinks]
-        sample = lambda P, prompts: P.sample(self.policy, prompts, 1, max_new_tokens=max_new_tokens, greedy=True).texts
-        return [text for i in range(0, len(asked), 8) for text in self._ask(sample, asked[i:i + 8])]
+        asked = [(None, "claims", dict(claim=_quoted(t, self.tokenizer, limit))) for t in thinks]
+        return [text for i in range(0, len(asked), 8) for text in self._replies(asked[i:i + 8], max_new_tokens)]
 
     def answer_probability(self, media, question, thinks, answers, length_normalized=False):
         """Paper eq. 5: p(answer | question prompt, "<think>" think "</think><answer>"), teacher-forced, for a group in one batch.
@@ -398,13 +195,81 @@ class VLMJudge(_VLM):
         """
         if not thinks:
             return []
-        limit, tokenizer = {"tiny": 2_000}.get(self.preset, 20_000), self.policy.tokenizer
-        thinks = [f"<think>{defuse(t or '', tokenizer, limit)}</think><answer>" for t in thinks]
-        answers = [defuse(a or "", tokenizer, limit=500) for a in answers]
-        chunk = None if self.preset == "tiny" else 1  # logits of 8 long rollouts over 152,064 tokens would fill a GPU
-        logp, counts = self._ask(lambda P, prompt: P.answer_logprobs(self.policy, prompt, answers, thinks, chunk),
-                                 [(media, "reason", dict(question=question))])  # (G,), (G,)
+        limit = {"tiny": 2_000}.get(self.preset, 20_000)
+        thinks = [f"<think>{defuse(t or '', self.tokenizer, limit)}</think><answer>" for t in thinks]
+        answers = [defuse(a or "", self.tokenizer, limit=500) for a in answers]
+        logp, counts = self._logprobs(media, question, thinks, answers)  # (G,), (G,)
         return (logp / counts.clamp(min=1) if length_normalized else logp).exp().tolist()
+
+
+class PlainJudge(VLMJudge):
+    """VLMJudge for every other model of the Auto classes (GLM-4.1V, GLM-4.5V): the library's plain forward, one row at a time.
+
+    policy.py's fast path writes out Qwen2.5-VL's positions; here the library finds its own, so each response of a group reads
+    the picture anew. A clip is shown as pictures, each behind its time: exact in any chat template (GLM's own cuts 2.5 seconds
+    to 2). Models that think first are asked for yes or no with their thinking left empty (our choice).
+    """
+
+    def __init__(self, name, preset="7b", device=None, dtype="auto"):
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+        self.preset, self.device = preset, _device(device)
+        self.processor, = _load("judge", name, AutoProcessor)
+        self.model = _load("judge", name, AutoModelForImageTextToText, dtype=dtype)[0].to(self.device).eval()
+
+    @property
+    def tokenizer(self):
+        return self.processor.tokenizer
+
+    def _inputs(self, media, key, **texts):
+        import policy as P
+        content, frames = [], media.frames if media else []
+        for frame, seconds in zip(frames, media.seconds if media else []):
+            content += [{"type": "text", "text": f"{seconds:.1f} seconds:"}] * (len(frames) > 1) + [{"type": "image"}]
+        content.append({"type": "text", "text": _unspecial(P.prompt(self.preset, key, **texts), self.tokenizer)})
+        chat = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+        return self.processor(text=[chat], images=frames or None, add_special_tokens=False, return_tensors="pt").to(self.device)
+
+    def _logits(self, media, key, replies, **texts):
+        """replies: (given, scored) pairs of token lists. Yields (len(scored) + 1, V) float32 for each: row t predicts scored[t]."""
+        import torch
+        inputs = self._inputs(media, key, **texts)
+        for given, scored in replies:
+            more = torch.tensor([given + scored], dtype=torch.long, device=self.device)  # (1, T)
+            row = dict(inputs, input_ids=torch.cat([inputs["input_ids"], more], 1))
+            for name in {"attention_mask", "mm_token_type_ids", "token_type_ids"} & inputs.keys():  # without the last two, pictures
+                fill = torch.full_like(more, name == "attention_mask")                              # silently lose their places
+                row[name] = torch.cat([inputs[name], fill], 1)
+            with torch.no_grad():
+                logits = self.model(**row, use_cache=False, logits_to_keep=len(scored) + 1).logits[0].float()
+            yield logits
+
+    def _tokens(self, text):
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def _choose(self, asked):
+        opened = "<think></think><answer>" if "<think>" in self.tokenizer.get_vocab() else ""
+        starts = [[self._tokens(form)[0] for form in (word, word.capitalize())] for word in ("yes", "no")]
+        rows = [next(self._logits(media, key, [(self._tokens(opened), [])], **texts)) for media, key, texts in asked]  # (1, V) each
+        return [[float(logits[0, start].logsumexp(0)) for start in starts] for logits in rows]
+
+    def _replies(self, asked, max_new_tokens):
+        import torch
+        texts = []
+        for media, key, fields in asked:
+            inputs = self._inputs(media, key, **fields)
+            with torch.no_grad():
+                ids = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+            texts.append(self.tokenizer.decode(ids[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+        return texts
+
+    def _logprobs(self, media, question, thinks, answers):
+        import torch
+        replies = [(self._tokens(t), self._tokens(a)) for t, a in zip(thinks, answers)]
+        logp, counts = [], torch.tensor([len(a) for _, a in replies])
+        for logits, (_, answer) in zip(self._logits(media, "reason", replies, question=question), replies):
+            wanted = torch.tensor(answer, dtype=torch.long, device=logits.device)[:, None]  # (n, 1)
+            logp.append(float(logits[:-1].log_softmax(-1).gather(1, wanted).sum()) if answer else -math.inf)
+        return torch.tensor(logp), counts  # (G,), (G,)
 
 
 class VLMPointer(_VLM):
@@ -417,98 +282,445 @@ class VLMPointer(_VLM):
         return [(p.x, p.y) for p in parse(reply).points if 0 <= p.x < image.width and 0 <= p.y < image.height]
 
 
-# ---- 6. Teachers that are wrong on purpose --------------------------------------------------------------------------------
-# What a network gets wrong it gets wrong again: an error is drawn once for each (seed, picture, question) and shared by all who
-# ask, unless fresh=True, which draws anew at every call. Where each dial stands in the theory:
-#   jitter, fresh       independent noise eta(a) of every action, the sigma of lemma 1: a larger group only helps
-#   jitter, shared      duplicates of an action share one draw: best of N can get worse as N grows
-#   miss, false_alarm   rare, large errors: true points earn 0, invented things earn 1, and a policy can learn to seek the second
-#   bias                one shift for every action: cancels in a group's advantage, except where it crosses the edge of a mask
-#   flip                the outcome R_o lands on the wrong side of the gate, whatever the gap gamma of corollary 1
-class _Noisy:
-    calls = 0
+class MolmoPointer:
+    """See Pointer. Molmo answers in percent of the picture; what falls outside is dropped.
 
-    def _rng(self, *about):
-        """The draw that belongs to a question. about: PIL pictures and strings."""
-        self.calls += 1
-        digest = hashlib.blake2b(repr((self.seed, self.calls * self.fresh)).encode(), digest_size=8)
-        for thing in about:
-            part = thing.encode("utf-8", "replace") if isinstance(thing, str) else repr(thing.size).encode() + thing.tobytes()
-            digest.update(len(part).to_bytes(8, "little") + part)  # lengths keep ("ab", "c") and ("a", "bc") apart
-        return np.random.default_rng(int.from_bytes(digest.digest(), "little"))
+    Its checkpoint brings its own Python code, which runs when it is loaded: so only from a folder, which a person can read first.
+    pair: (processor, model) already loaded.
+    """
 
-
-@dataclass
-class _NoisyPlaces(_Noisy):
-    teacher: object             # the Detector or Pointer that is right
-    miss: float = 0.0           # probability that a box or point is dropped
-    false_alarm: float = 0.0    # probability that a question gets one invented box or point
-    jitter: float = 0.0         # pixels: standard deviation of the shift of each box or point
-    bias: tuple = (0.0, 0.0)    # pixels: (dx, dy) added to all
-    seed: int = 0
-    fresh: bool = False
-
-    def _draw(self, image, label, found):
-        """-> ([(found, dx, dy)] of what is kept, the invented place (fx, fy, side) in 0..1 or None).
-
-        Every dial spends its draws even at 0, so that turning one leaves the errors of the others where they are."""
-        rng = self._rng(image, label)
-        alarm, place = rng.random(), (*rng.random(2), rng.uniform(.15, .3))
-        kept = []
-        for thing in found:
-            missed, (dx, dy) = rng.random() < self.miss, rng.normal(size=2) * self.jitter + self.bias
-            kept += [] if missed else [(thing, float(dx), float(dy))]
-        return kept, place if alarm < self.false_alarm else None
-
-
-class NoisyDetector(_NoisyPlaces):
-    """See Detector. Boxes are cut off at the border; what is left outside is dropped."""
-
-    def detect(self, image, labels):
-        return [self._spoil(image, label, boxes) for label, boxes in zip(labels, self.teacher.detect(image, labels))]
-
-    def _spoil(self, image, label, boxes):
-        (w, h), (kept, place) = image.size, self._draw(image, label, boxes)
-        boxes = [replace(b, x1=b.x1 + dx, x2=b.x2 + dx, y1=b.y1 + dy, y2=b.y2 + dy) for b, dx, dy in kept]
-        if place:
-            x, y, side = place[0] * w, place[1] * h, place[2] * min(w, h)
-            boxes.append(Box(x, y, x + side, y + side, .5, label))
-        boxes = [replace(b, x1=max(b.x1, 0), y1=max(b.y1, 0), x2=min(b.x2, w), y2=min(b.y2, h)) for b in boxes]
-        return [b for b in boxes if b.x1 < b.x2 and b.y1 < b.y2]
-
-
-class NoisyPointer(_NoisyPlaces):
-    """See Pointer. Points pushed out of the picture are dropped."""
+    def __init__(self, name=None, device=None, max_new_tokens=512, pair=None):
+        from argos import BadInput
+        self.identity, self.max_new_tokens, device = f"molmo {name} {max_new_tokens}", max_new_tokens, _device(device)
+        if pair is None:
+            if not name or not Path(name, "config.json").is_file():
+                raise BadInput("molmo: it runs Python code that comes with the checkpoint; download it (hf download "
+                               "allenai/Molmo-7B-D-0924 --local-dir FOLDER), read its .py files, and pass molmo:FOLDER")
+            from transformers import AutoModelForCausalLM, AutoProcessor
+            pair = _load("molmo", name, AutoProcessor, AutoModelForCausalLM, trust_remote_code=True, dtype="auto")
+            pair[1].to(device).eval()
+        (self.processor, self.model), self.device = pair, device
 
     def point(self, image, label):
-        (w, h), (kept, place) = image.size, self._draw(image, label, self.teacher.point(image, label))
-        points = [(x + dx, y + dy) for (x, y), dx, dy in kept] + ([(place[0] * w, place[1] * h)] if place else [])
-        return [(x, y) for x, y in points if 0 <= x < w and 0 <= y < h]
+        from argos import convert
+        points = [convert(x, y, "percent", "seen", image.size, image.size) for x, y in read_molmo(self._reply(image, label))]
+        return [(x, y) for x, y in points if 0 <= x < image.width and 0 <= y < image.height]
+
+    def _reply(self, image, label):
+        import torch
+        from transformers import GenerationConfig
+        tokenizer = self.processor.tokenizer
+        inputs = self.processor.process(images=[image], text=f"Point to {_quoted(label, None, 100)}.")
+        inputs = {name: value.to(self.device)[None] for name, value in inputs.items()}
+        config = GenerationConfig(max_new_tokens=self.max_new_tokens, stop_strings="<|endoftext|>")
+        with torch.no_grad():
+            ids = self.model.generate_from_batch(inputs, config, tokenizer=tokenizer)
+        return tokenizer.decode(ids[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
 
 
-@dataclass
-class NoisyJudge(_Noisy):
-    """See Judge."""
-    teacher: object
-    flip: float = 0.0    # probability that a yes or no is turned round
-    jitter: float = 0.0  # standard deviation of the error in answer_probability, which stays in 0..1
-    bias: float = 0.0    # added to every answer_probability
-    seed: int = 0
-    fresh: bool = False
+_MOLMO_TAG = re.compile(r"<points?\s([^<>]*)>", re.I | re.A)
+_MOLMO_XY = re.compile(r"\b([xy])(\d{0,4})\s{0,3}=\s{0,3}[\"']?\s{0,3}(\d{1,3}(?:\.\d{1,6})?)(?![\d.])", re.I | re.A)
 
-    def _spoil(self, verdict, *about):
-        return bool(verdict) != (self._rng(*about).random() < self.flip)
 
-    def equivalent(self, question, truth, prediction):
-        return self._spoil(self.teacher.equivalent(question, truth, prediction), question, truth, prediction)
+def read_molmo(text):
+    """`<point x="61.5" y="40.4" alt="..">` and `<points x1="10" y1="20" x2=..>` -> [(x, y)], percent; bounded and linear.
 
-    def frame_claim(self, image, claim):
-        return self._spoil(self.teacher.frame_claim(image, claim), image, claim)
+    The first 20,000 characters and 64 points count. A coordinate without its partner is dropped.
+    """
+    points = []
+    for tag in _MOLMO_TAG.finditer(text[:20_000]):
+        pairs = {}
+        for axis, number, value in _MOLMO_XY.findall(re.split(r"\balt\s*=", tag[1])[0]):  # an alt text may say x="5", too
+            pairs.setdefault(number, {}).setdefault(axis.lower(), float(value))
+        points += [(p["x"], p["y"]) for p in pairs.values() if len(p) == 2]
+    return points[:MAX_BOXES]
 
-    def segment_claim(self, frames, seconds, claim):
-        return self._spoil(self.teacher.segment_claim(frames, seconds, claim), *frames, claim)
 
-    def answer_probability(self, media, question, thinks, answers, length_normalized=False):
-        ps = self.teacher.answer_probability(media, question, thinks, answers, length_normalized)
-        noise = [self._rng(*media.frames, question, t or "", a or "").normal() for t, a in zip(thinks, answers)]
-        return [float(min(1, max(0, p + self.bias + self.jitter * z))) for p, z in zip(ps, noise)]
+# ---- 3. Detectors ---------------------------------------------------------------------------------------------------------
+# The thresholds below are our choice, near what the models' authors show: lower ones invent boxes, which a policy learns to seek.
+MAX_BOXES = 64  # boxes or points per label, best first, as many as argos counts points
+
+
+def _device(device):
+    import torch
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _load(what, name, *kinds, **options):
+    """Each of kinds from a folder, or from a hub id that was downloaded before -> list; without kinds, the folder itself.
+
+    Nothing is downloaded: BadInput says what to. The hub's name is turned into its folder first, since from_pretrained asks the
+    network for files even if told not to.
+    """
+    from argos import BadInput
+    from huggingface_hub import snapshot_download
+    try:
+        folder = name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
+        return [kind.from_pretrained(folder, **options) for kind in kinds] or folder
+    except Exception as error:  # many kinds, from a missing file to weights of another size; the first line names the cause
+        hub = name if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) else "OWNER/NAME"
+        raise BadInput(f"{what}: {name} cannot be loaded; download it with `hf download {hub}`, or pass a folder that holds it "
+                       f"({_cause(error)})") from error
+
+
+def _cause(error):
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
+
+
+def _needs(what, module, install):
+    """Import a package that only this teacher needs."""
+    import importlib
+    from argos import BadInput
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise BadInput(f"{what}: the package {module.split('.')[0]} is missing ({error}); run `{install}`") from error
+
+
+def _phrase(label):
+    """A label as a detector may read it: 100 characters, without the signs that one of the models takes for a separator or
+    for a special token (GroundingDINO reads "a. b" as two labels)."""
+    return " ".join(re.sub(r"[^\w\s'&/,+%#-]", " ", label[:100]).split())
+
+
+class _Detector:
+    """See Detector. Every phrase is asked by itself, `batch` rows at a time: asked together, labels compete for the boxes (the
+    library keeps one label a box) and colour each other's features, and the reward would depend on the rest of the group.
+
+    Subclasses give find(image, phrases) -> [(boxes (N, 4) in pixels, scores (N,)) per phrase], tensors.
+    """
+
+    def detect(self, image, labels):
+        import torch
+        phrases = [_phrase(label) for label in labels]
+        asked, found = list(dict.fromkeys(filter(None, phrases))), {}
+        for i in range(0, len(asked), self.batch):
+            with torch.inference_mode():
+                found |= zip(asked[i:i + self.batch], self.find(image, asked[i:i + self.batch]), strict=True)
+        return [self._boxes(*found[phrase], image, label) if phrase else [] for phrase, label in zip(phrases, labels)]
+
+    @staticmethod
+    def _boxes(corners, scores, image, label):
+        """The best MAX_BOXES, cut off at the border; a box without area, or of numbers that are none, is dropped."""
+        (w, h), boxes = image.size, []
+        for (x1, y1, x2, y2), score in zip(corners.tolist(), scores.tolist()):
+            box = Box(max(x1, 0.0), max(y1, 0.0), min(x2, float(w)), min(y2, float(h)), score, label)
+            if box.x1 < box.x2 and box.y1 < box.y2 and math.isfinite(score):  # a comparison with nan is False
+                boxes.append(box)
+        return sorted(boxes, key=lambda b: -b.score)[:MAX_BOXES]
+
+
+class YoloWorld(_Detector):
+    """YOLO-World (arXiv:2401.17270) by ultralytics, which is under AGPL-3.0: imported here only.
+
+    name: a .pt file. Its labels are read by CLIP's text encoder, here as transformers has it (the same ViT-B/32, without the clip package
+    from git): the folder clip-vit-base-patch32 beside the file, else the hub's. threshold: least score. side: pixels of its input.
+    """
+
+    def __init__(self, name="yolov8x-worldv2.pt", device=None, threshold=.25, side=640, batch=8, text=None):
+        from argos import BadInput
+        os.environ |= dict(YOLO_AUTOINSTALL="0", YOLO_OFFLINE="1")  # before the import: install nothing, look nothing up
+        if not Path(name).is_file():
+            raise BadInput(f"yolo-world: {name} is missing; download https://github.com/ultralytics/assets/releases/download/v8.3.0/"
+                           f"{Path(name).name}, and pass yolo-world:FILE")
+        ultralytics = _needs("yolo-world", "ultralytics", "pip install ultralytics==8.4.190  # AGPL-3.0")
+        ultralytics.settings.update({"sync": False})  # and send no statistics
+        from ultralytics.nn.tasks import WorldModel, torch_safe_load
+        from transformers import AutoTokenizer, CLIPTextModelWithProjection
+        beside = Path(name).parent / "clip-vit-base-patch32"
+        text = text or (str(beside) if beside.is_dir() else "openai/clip-vit-base-patch32")
+        self.tokenizer, self.text = _load("yolo-world's text encoder", text, AutoTokenizer, CLIPTextModelWithProjection)
+        try:
+            checkpoint, _ = torch_safe_load(name, safe_only=True)  # a pickle, read as data: it may call nothing
+            self.model = (checkpoint.get("ema") or checkpoint["model"]).float().eval()
+            if not isinstance(self.model, WorldModel):
+                raise ValueError(f"it holds a {type(self.model).__name__}")
+            self.model.model[-1].nc = 1  # one label a row
+        except Exception as error:
+            raise BadInput(f"yolo-world: {name} is no YOLO-World checkpoint ({_cause(error)}); download yolov8x-worldv2.pt "
+                           "again") from error
+        self.device = _device(device)
+        self.model.to(self.device), self.text.to(self.device).eval()
+        self.identity, self.threshold, self.side, self.batch = f"yolo-world {name} {text} {threshold} {side}", threshold, side, batch
+
+    def find(self, image, phrases):
+        import torch
+        from ultralytics.data.augment import LetterBox
+        from ultralytics.utils import nms, ops
+        tokens = self.tokenizer(phrases, padding=True, truncation=True, max_length=77, return_tensors="pt").to(self.device)
+        features = torch.nn.functional.normalize(self.text(**tokens).text_embeds, dim=-1)[:, None]  # (B, 1, 512)
+        # Padded as ultralytics' own predictor does, but RGB all the way: that one takes an array for BGR.
+        pixels = LetterBox(self.side, auto=True, stride=32)(image=np.asarray(image.convert("RGB")))  # (h, w, 3)
+        pixels = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)[None] / 255
+        # The model carries the text features of its last call: given each time, nothing is left over.
+        predicted, _ = self.model(pixels.expand(len(phrases), -1, -1, -1), txt_feats=features)  # (B, 5, anchors)
+        found = []
+        for row in predicted:  # one at a time: given many, non_max_suppression gives up on the last ones when it is late
+            kept = nms.non_max_suppression(row[None], self.threshold, iou_thres=.7, max_det=MAX_BOXES)[0]  # (N, 6)
+            found.append((ops.scale_boxes(pixels.shape[2:], kept[:, :4], (image.height, image.width)), kept[:, 4]))
+        return found
+
+
+class ZeroShotDetector(_Detector):
+    """GroundingDINO (arXiv:2303.05499), MM-GroundingDINO (2401.02361) or OWLv2 (2306.09683), as transformers has them."""
+
+    def __init__(self, name, device=None, threshold=.3, batch=4):
+        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+        self.processor, self.model = _load("detector", name, AutoProcessor, AutoModelForZeroShotObjectDetection)
+        self.device = _device(device)
+        self.model.to(self.device).eval()
+        self.owl = self.model.config.model_type in ("owlv2", "owlvit")
+        self.identity, self.threshold, self.batch = f"{self.model.config.model_type} {name} {threshold}", threshold, batch
+
+    def find(self, image, phrases):
+        return (self._owl if self.owl else self._dino)(image.convert("RGB"), phrases)
+
+    def _dino(self, image, phrases):
+        """One row a phrase, so a row's boxes are its phrase's, exactly: no guess from the tokens that a box has touched.
+
+        The full stop does two things: it ends a phrase, and without it the processor would merge the list into one text."""
+        inputs = self.processor(images=[image] * len(phrases), text=[f"{p.lower()}." for p in phrases], padding=True,
+                                return_tensors="pt").to(self.device)
+        results = self.processor.post_process_grounded_object_detection(
+            self.model(**inputs), inputs["input_ids"], threshold=self.threshold, target_sizes=[(image.height, image.width)] * len(phrases))
+        return [(r["boxes"], r["scores"]) for r in results]
+
+    def _owl(self, image, phrases):
+        """All phrases on one picture: its queries do not see each other. The library would give a box to its best phrase only, so
+        each phrase gets its own slice. Boxes are fractions of the picture padded to a square, which the processor knows."""
+        longest = self.model.config.text_config.max_position_embeddings
+        inputs = self.processor(images=image, text=[phrases], return_tensors="pt",
+                                text_kwargs=dict(truncation=True, max_length=longest)).to(self.device)
+        out = self.model(**inputs)  # logits (1, patches, phrases), pred_boxes (1, patches, 4)
+        found = []
+        for k in range(len(phrases)):
+            one = SimpleNamespace(logits=out.logits[..., k:k + 1], pred_boxes=out.pred_boxes)
+            result, = self.processor.post_process_grounded_object_detection(one, self.threshold, [(image.height, image.width)])
+            found.append((result["boxes"], result["scores"]))
+        return found
+
+
+# ---- 4. Segmenters --------------------------------------------------------------------------------------------------------
+class _Segmenter:
+    """See Segmenter. A picture is embedded once and serves all labels and all rollouts: the last `remember` pictures are kept by
+    content. A box that several labels share is asked once.
+
+    A box asks for one mask; a point is ambiguous (the bar, or the chart?), so three are asked for and the one that the model thinks
+    best is taken, as SAM's authors advise. Subclasses give embed(image) and masks(embedded, prompts (N, 4), points) ->
+    bool (N, K, H, W) and the model's own scores (N, K).
+    """
+    remember, batch = 4, 32
+
+    def segment(self, image, boxes):
+        import torch
+        places = [(float(b.x1), float(b.y1), float(b.x2), float(b.y2)) for b in boxes]
+        masks = {}
+        for points in (False, True):
+            asked = [p for p in dict.fromkeys(places) if (p[:2] == p[2:]) == points]
+            for i in range(0, len(asked), self.batch):
+                prompts = np.array(asked[i:i + self.batch], np.float32)  # (N, 4), also for N = 1
+                with torch.inference_mode():
+                    found, scores = (np.asarray(a) for a in self.masks(self._embedded(image), prompts, points))
+                masks |= zip(asked[i:i + self.batch], found[np.arange(len(prompts)), scores.argmax(1)], strict=True)
+        return np.stack([masks[p] for p in places]) if places else np.zeros((0, image.height, image.width), bool)
+
+    def _embedded(self, image):
+        known, key = self.__dict__.setdefault("known", OrderedDict()), image_digest(image)
+        if key not in known:
+            known[key] = self.embed(image.convert("RGB"))
+        known.move_to_end(key)
+        while len(known) > self.remember:
+            known.popitem(last=False)
+        return known[key]
+
+
+class Sam2(_Segmenter):
+    """SAM 2.1 by the sam2 package. name: a .pt file that keeps its published name, a folder that holds one, or a hub id.
+
+    overrides: hydra overrides of the published configuration, for a model of another size.
+    """
+
+    def __init__(self, name="facebook/sam2.1-hiera-large", device=None, overrides=()):
+        from argos import BadInput
+        build = _needs("sam2", "sam2.build_sam", "SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2==1.1.0")
+        from hydra import initialize_config_module
+        from hydra.core.global_hydra import GlobalHydra
+        configs = {file: config for config, file in build.HF_MODEL_ID_TO_FILENAMES.values()}
+        file, self.device = Path(name), _device(device)
+        if not file.is_file():
+            file = Path(_load("sam2", name))
+            file = next((file / f for f in configs if (file / f).is_file()), file)
+        if not file.is_file() or file.name not in configs:
+            raise BadInput(f"sam2: {name} is no checkpoint; download one with `hf download facebook/sam2.1-hiera-large "
+                           "sam2.1_hiera_large.pt --local-dir FOLDER` and pass sam2:FOLDER")
+        try:
+            GlobalHydra.instance().clear()  # whoever used hydra before: sam2's configurations must be found
+            with initialize_config_module("sam2", version_base="1.2"):
+                self.model = build.build_sam2(configs[file.name], str(file), self.device, hydra_overrides_extra=list(overrides))
+        except Exception as error:  # a truncated file, or weights of another size than the name says
+            raise BadInput(f"sam2: {file} cannot be loaded ({_cause(error)}); download it again") from error
+        self.identity = f"sam2 {file}"
+
+    def embed(self, image):
+        from sam2.sam2_image_predictor import SAM2ImagePredictor
+        predictor = SAM2ImagePredictor(self.model)  # holds one picture's features; the weights are shared
+        predictor.set_image(np.array(image))
+        return predictor
+
+    def masks(self, predictor, prompts, points):
+        asked = dict(point_coords=prompts[:, None, :2], point_labels=np.ones((len(prompts), 1))) if points else dict(box=prompts)
+        masks, scores, _ = predictor.predict(**asked, multimask_output=points)  # the first axis is missing where N = 1
+        return masks.reshape(len(prompts), -1, *masks.shape[-2:]) > 0, scores.reshape(len(prompts), -1)
+
+
+class Sam2HF(_Segmenter):
+    """SAM 2.1 as transformers has it: no further package, no hydra. name: a folder or a hub id."""
+
+    def __init__(self, name="facebook/sam2.1-hiera-large", device=None):
+        from transformers import Sam2Model, Sam2Processor
+        self.processor, self.model = _load("sam2-hf", name, Sam2Processor, Sam2Model)
+        self.device = _device(device)
+        self.model.to(self.device).eval()
+        self.identity = f"sam2-hf {name}"
+
+    def embed(self, image):
+        inputs = self.processor(images=image, return_tensors="pt").to(self.device)
+        return self.model.get_image_embeddings(inputs["pixel_values"]), [(image.height, image.width)]
+
+    def masks(self, embedded, prompts, points):
+        embeddings, size = embedded
+        asked = (dict(input_points=[[[xy] for xy in prompts[:, :2].tolist()]], input_labels=[[[1]] * len(prompts)]) if points
+                 else dict(input_boxes=[prompts.tolist()]))
+        asked = self.processor(original_sizes=size, return_tensors="pt", **asked).to(self.device)
+        del asked["original_sizes"]
+        out = self.model(image_embeddings=list(embeddings), multimask_output=points, **asked)
+        return self.processor.post_process_masks(out.pred_masks, size)[0].cpu(), out.iou_scores[0].float().cpu()
+
+
+# ---- 5. Teachers by name, and what they said remembered on disk -------------------------------------------------------------
+def image_digest(image):
+    """The content of a PIL picture as a key: mode, size, pixels."""
+    return hashlib.blake2b(f"{image.mode} {image.size} ".encode() + image.tobytes(), digest_size=16).hexdigest()
+
+
+class Cached:
+    """A detector, segmenter or pointer whose answers are kept in a folder, which several processes may share.
+
+    An answer is one file, named by picture, question and teacher.identity (class, checkpoint, thresholds); a checkpoint that is
+    changed in place keeps its name, so name a new folder for it. A file begins with the digest of the rest: one that was
+    damaged does not count and is written again.
+    """
+
+    def __init__(self, teacher, folder):
+        from argos import BadInput
+        self.teacher, self.folder = teacher, Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"--teacher_cache {folder}: cannot be used ({error}); name a folder that can be written") from error
+        self.identity = getattr(teacher, "identity", type(teacher).__name__)
+
+    def detect(self, image, labels):
+        def ask(missing):
+            return [np.array([(b.x1, b.y1, b.x2, b.y2, b.score) for b in boxes], float).reshape(-1, 5)
+                    for boxes in self.teacher.detect(image, missing)]
+        return [[Box(*row, label) for row in rows.tolist()] for label, rows in zip(labels, self._answers("detect", image, labels, ask))]
+
+    def segment(self, image, boxes):
+        def ask(missing):
+            return [np.packbits(mask) for mask in self.teacher.segment(image, missing)]
+        shape = (image.height, image.width)
+        packed = self._answers("segment", image, [replace(b, score=1.0, label="") for b in boxes], ask)
+        return np.array([np.unpackbits(p, count=shape[0] * shape[1]).reshape(shape) for p in packed], bool).reshape(-1, *shape)
+
+    def point(self, image, label):
+        rows, = self._answers("point", image, [label], lambda _: [np.array(self.teacher.point(image, label), float).reshape(-1, 2)])
+        return [tuple(row) for row in rows.tolist()]
+
+    def _answers(self, role, image, questions, ask):
+        """One array for each question: from the folder, or from ask(those that are missing), each of them once."""
+        about, known = f"{self.identity}\0{role}\0{image_digest(image)}\0", {}
+        for question in questions:
+            key = hashlib.blake2b((about + str(question)).encode("utf-8", "replace"), digest_size=16).hexdigest()
+            known[question] = self.folder / key[:2] / key, None
+        for question, (path, _) in known.items():
+            known[question] = path, self._read(path)
+        missing = [question for question, (_, answer) in known.items() if answer is None]
+        for question, answer in zip(missing, ask(missing) if missing else [], strict=True):
+            known[question] = known[question][0], answer
+            self._write(known[question][0], answer)
+        return [known[question][1] for question in questions]
+
+    @staticmethod
+    def _read(path):
+        try:
+            data = path.read_bytes()
+            good = hashlib.blake2b(data[16:], digest_size=16).digest() == data[:16]
+            return np.load(io.BytesIO(zlib.decompress(data[16:])), allow_pickle=False) if good else None
+        except OSError:
+            return None
+
+    def _write(self, path, answer):
+        from argos import write_atomically
+        file = io.BytesIO()
+        np.save(file, answer, allow_pickle=False)
+        data = zlib.compress(file.getvalue(), 1)
+        try:
+            write_atomically(path, hashlib.blake2b(data, digest_size=16).digest() + data)
+        except OSError as error:  # a full disk costs time, never the run
+            print(f"--teacher_cache {self.folder}: an answer was not kept ({error}); make room", file=sys.stderr)
+
+
+def _pixels(kind):
+    def make(device=None):
+        from tiny import pixels
+        return getattr(pixels, kind)()
+    return make
+
+
+def _qwen(name="Qwen/Qwen2.5-VL-7B-Instruct", device=None):
+    import policy
+    dtype = "bfloat16" if _device(device).type == "cuda" else "float32"
+    pointer = VLMPointer(policy.load_policy(name, dtype=dtype, device=device))
+    pointer.identity = f"qwen {name} {dtype}"
+    return pointer
+
+
+# name -> how to make it: make(device=...), make(name=..., device=...)
+DETECTORS = {"pixels": _pixels("PixelDetector"), "yolo-world": YoloWorld,
+             "grounding-dino": partial(ZeroShotDetector, name="IDEA-Research/grounding-dino-base"),
+             "mm-grounding-dino": partial(ZeroShotDetector, name="openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_grit_v3det"),
+             "owlv2": partial(ZeroShotDetector, name="google/owlv2-base-patch16-ensemble", threshold=.2)}
+SEGMENTERS = {"pixels": _pixels("PixelSegmenter"), "sam2": Sam2, "sam2-hf": Sam2HF}
+POINTERS = {"pixels": _pixels("PixelPointer"), "molmo": MolmoPointer, "qwen": _qwen}
+
+
+def load_teachers(detector="pixels", segmenter="pixels", pointer="pixels", device=None, cache=None):
+    """-> (detector, segmenter, pointer). Each is asked for by NAME or NAME:FOLDER_OR_HUB_ID; without a checkpoint, a published one.
+
+    device: "cuda" where there is one, unless given. cache: a folder that keeps their answers (see Cached). Nothing is downloaded:
+    argos.BadInput says what to, for a name or checkpoint that is not there.
+    """
+    from argos import BadInput
+    made = []
+    for role, asked, makers in (("detector", detector, DETECTORS), ("segmenter", segmenter, SEGMENTERS), ("pointer", pointer, POINTERS)):
+        name, _, checkpoint = asked.partition(":")
+        if name not in makers or name == "pixels" and checkpoint:
+            raise BadInput(f"--{role} {asked}: choose {', '.join(makers)}; all but pixels take a checkpoint, as NAME:FOLDER_OR_HUB_ID")
+        teacher = makers[name](device=device, **({"name": checkpoint} if checkpoint else {}))
+        made.append(Cached(teacher, cache) if cache else teacher)
+    return tuple(made)
+
+
+def load_judge(name, preset=None, device=None):
+    """Any vision-language model as a judge: a folder or hub id. Qwen2.5-VL takes the fast path of policy.py, others the library's."""
+    import policy
+    from argos import BadInput
+    from transformers import AutoConfig
+    try:
+        kind = _load("judge", name, AutoConfig)[0].model_type
+    except BadInput:
+        kind = "qwen2_5_vl"  # load_policy says what is wrong, or fetches it
+    if kind == "qwen2_5_vl":
+        return VLMJudge(policy.load_policy(name, device=device), preset)
+    return PlainJudge(name, preset or "7b", device)

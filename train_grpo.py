@@ -38,6 +38,10 @@ class Config:
     out: str = field(default="out/grpo", metadata={"help": "folder to write"})
     preset: str = field(default="tiny", metadata={"help": "prompts to use: tiny or 7b"})
     judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "VLM that judges claims and R_rq; 'base' = the policy with its adapter off"})
+    detector: str = field(default="pixels", metadata={"help": "who finds what a label names: pixels, yolo-world, grounding-dino, mm-grounding-dino or owlv2, or NAME:FOLDER"})
+    segmenter: str = field(default="pixels", metadata={"help": "who turns boxes into masks: pixels, sam2 or sam2-hf"})
+    pointer: str = field(default="pixels", metadata={"help": "who points in charts and maps: pixels, molmo or qwen"})
+    teacher_cache: str = field(default="", metadata={"help": "folder that keeps these teachers' answers, for several runs at once (default: none)"})
     # the reward
     reward: str = field(default="argos", metadata={"help": "argos, outcome (the answer alone), no-vg or no-rq (the paper's ablations)"})
     weights: str = field(default="0.5,0.25,0.25", metadata={"help": "w_o,w_vg,w_rq of eq. 9 (our choice)"})
@@ -149,11 +153,11 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
 # ---- 3. Rewards and evaluation -------------------------------------------------------------------------------------------
 def build_verifier(cfg, actor, weights):
     """-> (the verifier that rewards, the verifier that measures): the same teachers, so both arms are measured alike."""
-    detector, segmenter, pointer = teachers.pixel_teachers()
+    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache)
     if cfg.judge == "base":
         judge = teachers.VLMJudge(actor, preset=cfg.preset, adapter_off=True)
     else:
-        judge = teachers.VLMJudge(P.load_policy(cfg.judge), preset=cfg.preset)
+        judge = teachers.load_judge(cfg.judge, cfg.preset)
     make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use)
     return make(REWARDS[cfg.reward]), make(("outcome", "grounding"))
 

@@ -16,6 +16,7 @@ import argos  # noqa: E402
 import policy as P  # noqa: E402
 import teachers  # noqa: E402
 from tiny import world  # noqa: E402
+from tiny.pixels import _find  # noqa: E402
 
 
 def main():
@@ -26,7 +27,7 @@ def main():
     parser.add_argument("--teacher", default="tiny/teacher")
     cfg = parser.parse_args()
     teacher = P.load_policy(cfg.teacher)
-    detector, segmenter, pointer = teachers.pixel_teachers()
+    detector, segmenter, pointer = teachers.load_teachers()
     verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(teacher))
     with tempfile.TemporaryDirectory() as folder:
         world.write_split("val", cfg.samples, folder)
@@ -37,7 +38,7 @@ def main():
         groups = [texts[i:i + cfg.group] for i in range(0, len(texts), cfg.group)]
 
         def forget():  # the pixel teachers remember recent pictures; a fair start for both
-            teachers._find.cache_clear()
+            _find.cache_clear()
 
         best = {"group": float("inf"), "single": float("inf")}
         for _ in range(cfg.rounds):

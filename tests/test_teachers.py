@@ -15,11 +15,13 @@ from PIL import Image, ImageDraw
 import policy as P
 import teachers
 from argos import Media
-from teachers import Box, NoisyDetector, NoisyJudge, NoisyPointer, VLMJudge, VLMPointer, defuse, parse_label
+from teachers import Box, VLMJudge, VLMPointer, defuse
+from theory.noise import NoisyDetector, NoisyJudge, NoisyPointer
 from tiny import measure, models
+from tiny.pixels import MAX_SHAPES, OUTLINES, PALETTE, _find, parse_label
 
 torch.set_num_threads(1)
-DETECTOR, SEGMENTER, POINTER = teachers.pixel_teachers()
+DETECTOR, SEGMENTER, POINTER = teachers.load_teachers()
 
 
 def picture(*drawn, size=(84, 84), ground=(235, 232, 225)):
@@ -67,17 +69,17 @@ def test_boxes_masks_and_points_of_three_squares():
     (("poly", (30, 20, 20, 40, 40, 40), TEAL), "triangle"),
     (("poly", (27, 20, 33, 20, 33, 27, 40, 27, 40, 33, 33, 33, 33, 40, 27, 40, 27, 33, 20, 33, 20, 27, 27, 27), TEAL), "cross")])
 def test_outlines_and_that_a_square_is_a_rectangle(drawn, outline):
-    labels = [f"teal {o}" for o in (*teachers.OUTLINES, "square")]
+    labels = [f"teal {o}" for o in (*OUTLINES, "square")]
     found = DETECTOR.detect(picture(drawn), labels)
-    assert [len(boxes) for boxes in found] == [int(o == outline) for o in teachers.OUTLINES] + [0]
+    assert [len(boxes) for boxes in found] == [int(o == outline) for o in OUTLINES] + [0]
     assert sum(found, [])[0].score > .93
     assert [len(b) for b in DETECTOR.detect(TWO_SQUARES, ["red rectangle", "red square"])] == [2, 2]
 
 
-@pytest.mark.parametrize("color", teachers.PALETTE)
+@pytest.mark.parametrize("color", PALETTE)
 def test_each_colour_keeps_its_name_when_soft_edges_mix_it_with_the_ground(color):
     """A black shape resized has gray edges, a teal and a brown one almost: none of them may become a second, gray shape."""
-    drawn = picture(("disc", (9, 9, 40, 40), teachers.PALETTE[color]), size=(64, 64), ground=(250, 240, 245))
+    drawn = picture(("disc", (9, 9, 40, 40), PALETTE[color]), size=(64, 64), ground=(250, 240, 245))
     for image in (drawn, drawn.resize((84, 84), Image.BICUBIC), drawn.resize((42, 42), Image.BICUBIC)):
         assert [len(b) for b in DETECTOR.detect(image, [f"{color} circle", "shape"])] == [1, 1]
 
@@ -91,7 +93,7 @@ def test_shapes_of_six_soft_pixels_keep_their_outline(color):
             y = 12 + x // 2
             for kind, at in (("disc", (x - r, y - r, x + r, y + r)), ("poly", (x, y - r, x - r, y + r, x + r, y + r)),
                              ("box", (x - r, y - r + 2, x + r, y + r))):
-                image = picture((kind, at, teachers.PALETTE[color]), size=(64, 64)).resize((42, 42), Image.BICUBIC)
+                image = picture((kind, at, PALETTE[color]), size=(64, 64)).resize((42, 42), Image.BICUBIC)
                 assert [len(b) for b in DETECTOR.detect(image, [f"{color} {label[kind]}", "shape"])] == [1, 1], (kind, r, x)
 
 
@@ -148,7 +150,7 @@ def test_any_picture(width, height, seed, block):
     image = Image.fromarray(np.repeat(np.repeat(colors, block, 0), block, 1)[:height, :width])
     for label, boxes in zip(("shape", "black rectangle"), DETECTOR.detect(image, ["shape", "black rectangle"])):
         masks, points = SEGMENTER.segment(image, boxes), POINTER.point(image, label)
-        assert masks.shape == (len(boxes), height, width) and len(points) == len(boxes) <= teachers.MAX_SHAPES
+        assert masks.shape == (len(boxes), height, width) and len(points) == len(boxes) <= MAX_SHAPES
         for box, mask in zip(boxes, masks):
             assert 0 <= box.x1 < box.x2 <= width and 0 <= box.y1 < box.y2 <= height and 0 <= box.score <= 1
             outside = mask.copy()
@@ -165,16 +167,16 @@ def test_any_picture(width, height, seed, block):
 def test_odd_pictures_are_answered_in_bounded_time(pixels):
     import time
     image, start = Image.fromarray(pixels.astype(np.uint8)), time.process_time()
-    assert len(DETECTOR.detect(image, ["shape"])[0]) <= teachers.MAX_SHAPES
+    assert len(DETECTOR.detect(image, ["shape"])[0]) <= MAX_SHAPES
     assert time.process_time() - start < 5
 
 
 def test_a_group_asks_one_picture_and_it_is_searched_once():
-    teachers._find.cache_clear()
+    _find.cache_clear()
     for label in ("red square", "blue square", "shape"):
         POINTER.point(TWO_SQUARES, label)
         SEGMENTER.segment(TWO_SQUARES, DETECTOR.detect(TWO_SQUARES.copy(), [label])[0])
-    assert teachers._find.cache_info().misses == 1
+    assert _find.cache_info().misses == 1
 
 
 # ---- 4. Against the world's truth -------------------------------------------------------------------------------------------

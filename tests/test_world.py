@@ -115,7 +115,7 @@ def test_every_shape_stays_inside_one_cell():
 
 def test_the_oracles_reasoning_is_grounded():
     """R_vg of oracle traces by the pixel teachers (spatial and spatio-temporal points; claims need a judge)."""
-    verifier = argos.Argos(*teachers.pixel_teachers(), None, use=("outcome", "grounding"))
+    verifier = argos.Argos(*teachers.load_teachers(), None, use=("outcome", "grounding"))
     scores = []
     for item in items(250, seed=4):
         media = argos.Media([Image.fromarray(p) for p in item.pixels], [i / 2 for i in range(len(item.pixels))], (84, 84))

@@ -88,6 +88,7 @@ def verify_again(cfg):
     """Verdicts of the same responses by teachers that err differently each time -> cfg.verdicts."""
     import policy as P
     import teachers
+    from theory.noise import NoisyDetector, NoisyJudge, NoisyPointer
     samples = {s.id: s for s in argos.read_samples(cfg.data)}
     groups = defaultdict(dict)
     for k, (prompt, text, place, _, _) in enumerate(rows_of(cfg.rollouts)):
@@ -95,13 +96,13 @@ def verify_again(cfg):
     missing = next((p for p in groups if p not in samples), None)
     if missing is not None:
         raise argos.BadInput(f"{cfg.rollouts}: sample {missing!r} is not in {cfg.data}; give its --data")
-    detector, segmenter, pointer = teachers.pixel_teachers()
+    detector, segmenter, pointer = teachers.load_teachers()
     judge = teachers.VLMJudge(P.load_policy(cfg.judge))
     lines, jobs = [], list(groups.items())[:cfg.limit or None]
     for repeat in tqdm(range(cfg.repeats), desc="verify", unit="repeat"):
         wrong = dict(jitter=cfg.jitter, miss=cfg.miss, seed=cfg.seed * 1000 + repeat, fresh=cfg.fresh)
-        verifier = argos.Argos(teachers.NoisyDetector(detector, **wrong), segmenter, teachers.NoisyPointer(pointer, **wrong),
-                               teachers.NoisyJudge(judge, jitter=cfg.judge_jitter, seed=wrong["seed"], fresh=cfg.fresh),
+        verifier = argos.Argos(NoisyDetector(detector, **wrong), segmenter, NoisyPointer(pointer, **wrong),
+                               NoisyJudge(judge, jitter=cfg.judge_jitter, seed=wrong["seed"], fresh=cfg.fresh),
                                weights=argos.Weights(*cfg.weights), tau=cfg.tau)
         rng = np.random.default_rng([cfg.seed, repeat])
         for prompt, group in jobs:

@@ -10,9 +10,9 @@ Every picture is asked every label of its vocabulary, present or absent ("red sq
 The reward is made of these answers: what is missing from 1 here is noise in the reward (the noise dials say of which kind).
 
 Run:   python -m tiny.measure --scenes 500 --seed 0
-       python -m tiny.measure --noise        # each noise dial of teachers.py by itself, on scenes
+       python -m tiny.measure --noise        # each noise dial of theory/noise.py by itself, on scenes
        python -m tiny.measure --points tiny/base        # the same truth, asked of a model: "Point to every red square."
-Next:  teachers.py (who is measured), tests/test_teachers.py (the thresholds)
+Next:  tiny/pixels.py (who is measured), tests/test_teachers.py (the thresholds)
 """
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ from PIL import Image
 from transformers import HfArgumentParser
 
 import teachers
+from theory import noise
 from tiny import world
 
 
@@ -143,14 +144,14 @@ def main():
     config = HfArgumentParser(Config).parse_args_into_dataclasses()[0]
     if config.points:
         return measure_points(config.points, config.scenes, config.seed)
-    detector, segmenter, pointer = teachers.pixel_teachers()
+    detector, segmenter, pointer = teachers.load_teachers()
     rows = [(name, source, detector, pointer) for name, source in SOURCES.items()]
     if config.noise:
         dials = (("miss", .1), ("false_alarm", .1), ("jitter", 3), ("jitter", 6), ("bias", (4, 0)), ("bias", (8, 0)))
         noisy = lambda kind, teacher, dial: kind(teacher, **dict([dial]), seed=config.seed)
         rows = [("no noise", scenes, detector, pointer)]
-        rows += [(f"boxes {d[0]} {d[1]}", scenes, noisy(teachers.NoisyDetector, detector, d), pointer) for d in dials]
-        rows += [(f"points {d[0]} {d[1]}", scenes, detector, noisy(teachers.NoisyPointer, pointer, d)) for d in dials]
+        rows += [(f"boxes {d[0]} {d[1]}", scenes, noisy(noise.NoisyDetector, detector, d), pointer) for d in dials]
+        rows += [(f"points {d[0]} {d[1]}", scenes, detector, noisy(noise.NoisyPointer, pointer, d)) for d in dials]
     print(f"{'':<24}{'things':>8}{'recall':>9}{'precision':>11}{'pointer':>9}{'exact':>8}")
     for name, source, *asked in rows:
         m = measure(source, asked[0], segmenter, asked[1], config.scenes, config.seed)
