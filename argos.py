@@ -758,11 +758,12 @@ def _rgb(image):
     return image.convert("RGB")
 
 
-def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32):
+def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32, video_pixels=None):
     """Read a picture, or an animated PNG, GIF or WebP as a clip, into what the policy sees. BadInput names a bad file.
 
     A clip longer than max_frames (paper: 32) is sampled uniformly. Each frame keeps its own time: the sum of the durations
     before it. Savers merge equal neighbours, so a frame held k times as long as the shortest counts as k frames.
+    max_pixels: of a picture or a frame; video_pixels: of all frames of a clip together.
     """
     try:
         with warnings.catch_warnings():
@@ -792,6 +793,9 @@ def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32):
                 if moving:
                     file.seek(i)
                 frames[i] = _rgb(file)
+        if video_pixels and len(shown) > 1:
+            max_pixels = max(784, min(max_pixels, video_pixels // len(shown)))
+            min_pixels = min(min_pixels, max_pixels)
         size = frames[0].size
         h, w = smart_resize(size[1], size[0], 28, min_pixels, max_pixels)
         frames = {i: f if f.size == (w, h) else f.resize((w, h), Image.BICUBIC) for i, f in frames.items()}
@@ -886,12 +890,12 @@ class Argos:
 
     def __init__(self, detector, segmenter, pointer, judge, weights=Weights(), tau=.5,
                  use=("outcome", "grounding", "reasoning"), min_pixels=7056, max_pixels=28224, max_frames=32,
-                 length_normalized=False, selector=None, lazy=False):
+                 length_normalized=False, selector=None, lazy=False, video_pixels=None):
         if "outcome" not in use or set(use) - {"outcome", "grounding", "reasoning"}:
             raise BadInput(f"use={tuple(use)}: list outcome, and if you like grounding and reasoning")
         self.detector, self.segmenter, self.pointer, self.judge = detector, segmenter, pointer, judge
         self.weights, self.tau, self.use, self.selector, self.lazy = weights, tau, tuple(use), selector, lazy
-        self.budget = dict(min_pixels=min_pixels, max_pixels=max_pixels, max_frames=max_frames)
+        self.budget = dict(min_pixels=min_pixels, max_pixels=max_pixels, max_frames=max_frames, video_pixels=video_pixels)
         self.length_normalized = length_normalized
         roles = {"detector": detector and segmenter, "pointer": pointer, "judge": judge}
         self.teachers = {name for name, teacher in roles.items() if teacher is not None}

@@ -303,6 +303,15 @@ def pixel_teachers():
     return PixelDetector(), PixelSegmenter(), PixelPointer()
 
 
+def load_teachers(detector="pixel", segmenter="pixel", pointer="pixel", policy=None):
+    """(detector, segmenter, pointer) by name; the real ones are loaded here."""
+    from argos import BadInput
+    for role, name in (("detector", detector), ("segmenter", segmenter), ("pointer", pointer)):
+        if name != "pixel":
+            raise BadInput(f"--{role} {name}: choose pixel")
+    return pixel_teachers()
+
+
 # ---- 5. Asking a vision-language model ----------------------------------------------------------------------------------
 # policy.py is imported where a model is really asked: it brings torch, which the pixel teachers do without.
 _SECTION = re.compile(r"<(?=/?(?:think|answer)\b)", re.I)
