@@ -114,10 +114,10 @@ _7B = {
     "all": dict(dtype="nf4", lora_rank=64, checkpointing=True,
                 min_pixels=4 * 784, image_pixels=512 * 784,  # 512 tokens a picture
                 video_pixels=32 * 128 * 784,  # 128 * 28 * 28 a frame, as Video-R1 trains: 2,048 tokens, since frames go in pairs
-                detector="yolo-world", segmenter="sam2", pointer="qwen"),  # qwen: the policy's own base points (charts, maps)
+                detector="yolo-world", segmenter="sam2", pointer="base"),  # base: the policy, its adapter off, points (charts, maps)
     "curate": dict(teacher=QWEN_7B, max_new_tokens=1024, batch=4, keep=1, made_up=0.0),  # real data makes up enough by itself
     "train_sft": dict(policy=QWEN_7B, batch=256, epochs=3., micro_batch=1, max_new_tokens=1024, lr=1e-4, warmup=30),  # paper: 256
-    "train_grpo": dict(judge="base", prompts=7, group_size=8, max_new_tokens=768, sample_batch=56, micro_batch=1,  # paper: 56 a batch
+    "train_grpo": dict(policy=QWEN_7B, judge="base", prompts=7, group_size=8, max_new_tokens=768, sample_batch=24, micro_batch=1,  # paper: 56 a batch
                        lr=1e-5, warmup=5, beta=.01, eval_samples=64, save_every=10),
     "evaluate": dict(judge=QWEN_7B, max_new_tokens=1024, temperature=.6, batch=8),  # paper: 0.6, up to 8192 tokens
 }
@@ -779,8 +779,8 @@ def finish(accelerator, cfg, policy, trained):
 # real tensors on a CPU by tests/test_ledger.py; a GPU's own measurement: tests/benchmark_memory.py.
 TEXT_TOKENS = 256  # of a prompt beside its picture: template and question (our allowance)
 CONTEXT_GB = 1.0   # the driver's context, workspaces, fragmentation (our allowance)
-TEACHER_GB = {"pixel": 0, "yolo-world": .3, "grounding-dino": 1.0, "mm-grounding-dino": 1.0, "owlv2": 1.0, "sam2": .5,
-              "molmo": 17., "qwen": 0}  # parameters and a picture's activations, rounded up (ours, from published sizes; qwen: the policy)
+TEACHER_GB = {"pixels": 0, "base": 0, "yolo-world": .3, "grounding-dino": 1.0, "mm-grounding-dino": 1.0, "owlv2": 1.0, "sam2": .5,
+              "sam2-hf": .5, "molmo": 17., "qwen": 18.}  # parameters and a picture's activations (ours, rounded up from published sizes)
 # Bytes a token and layer, in multiples of (hidden, MLP width), by the bytes of a weight. KEPT until the backward pass; MORE at the worst moment.
 # 2: the norms and LoRA work in float32, so 8 copies of the stream (2 norms, inputs of q k v o gate up: 32) beside q, attention, residuals (8);
 #    gate, silu(gate) and up in bfloat16 (6), the input of down in float32 (4); at worst LoRA's output twice in float32.
@@ -852,7 +852,7 @@ def ledger(cfg, processes=1):
     resting = {"weights": weights, "adapter": trained * bool(cfg.lora_rank), "optimizer": 2 * trained}
     if grpo:
         judge = 0 if cfg.judge == "base" else weight_bytes(str(cfg.judge), cfg.dtype, 0)[0]
-        resting["teachers"] = judge + int(1e9 * sum(TEACHER_GB.get(n, 0) for n in {cfg.detector, cfg.segmenter, cfg.pointer}))
+        resting["teachers"] = judge + int(1e9 * sum(TEACHER_GB.get(n.partition(":")[0], 0) for n in {cfg.detector, cfg.segmenter, cfg.pointer}))
     patches = 4 * (prompt - TEXT_TOKENS) * prompts  # 14 x 14 pixels; pixels in float32, then a layer of the tower
     tower = 4 * 3 * 2 * 14 ** 2 + width * (8 * vision.hidden_size + 3 * vision.intermediate_size)
     phases = {"encode": {"activations": patches * tower}}

@@ -303,12 +303,12 @@ def pixel_teachers():
     return PixelDetector(), PixelSegmenter(), PixelPointer()
 
 
-def load_teachers(detector="pixel", segmenter="pixel", pointer="pixel", policy=None):
+def load_teachers(detector="pixels", segmenter="pixels", pointer="pixels", device=None, cache=None):
     """(detector, segmenter, pointer) by name; the real ones are loaded here."""
     from argos import BadInput
     for role, name in (("detector", detector), ("segmenter", segmenter), ("pointer", pointer)):
-        if name != "pixel":
-            raise BadInput(f"--{role} {name}: choose pixel")
+        if name != "pixels":
+            raise BadInput(f"--{role} {name}: choose pixels")
     return pixel_teachers()
 
 

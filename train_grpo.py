@@ -24,7 +24,11 @@ state.pt (trained weights, optimizer, step: `--resume` continues bit-equal on a 
 The reward inside another trainer (TRL, EasyR1): section 5.
 Before: train_sft.py. Next: evaluate.py (both arms side by side).
 """
+import json
+import tempfile
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -43,9 +47,9 @@ class Config(P.Settings):
     val: str = field(default="out/data/val.jsonl", metadata={"help": "held-out samples for the learning curve"})
     out: str = field(default="out/grpo", metadata={"help": "folder to write"})
     judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "VLM that judges claims and R_rq; 'base' = the policy with its adapter off"})
-    detector: str = field(default="pixel", metadata={"help": "who finds things (teachers.load_teachers)"})
-    segmenter: str = field(default="pixel", metadata={"help": "who outlines them"})
-    pointer: str = field(default="pixel", metadata={"help": "who points at them, in charts and maps"})
+    detector: str = field(default="pixels", metadata={"help": "who finds things (teachers.load_teachers)"})
+    segmenter: str = field(default="pixels", metadata={"help": "who outlines them"})
+    pointer: str = field(default="pixels", metadata={"help": "who points at them, in charts and maps; 'base' = the policy with its adapter off"})
     # the reward
     reward: str = field(default="argos", metadata={"help": "argos, outcome (the answer alone), no-vg or no-rq (the paper's ablations)"})
     weights: str = field(default="0.5,0.25,0.25", metadata={"help": "w_o,w_vg,w_rq of eq. 9 (our choice)"})
@@ -104,7 +108,8 @@ def check(cfg):
         need(getattr(cfg, name) >= 1, f"--{name} {getattr(cfg, name)}: must be at least 1")
     need(cfg.lora_rank >= 0, f"--lora_rank {cfg.lora_rank}: 0 trains all weights but the vision tower, more is the rank of an adapter")
     need(cfg.dtype == "float32" or cfg.lora_rank, f"--dtype {cfg.dtype} --lora_rank 0: such weights are too coarse to train; use an adapter")
-    need(cfg.lora_rank or not cfg.beta and cfg.judge != "base", "--lora_rank 0 keeps no frozen copy: use --beta 0 and a judge of its own, or an adapter")
+    need(cfg.lora_rank or not cfg.beta and "base" not in (cfg.judge, cfg.pointer), "--lora_rank 0 keeps no frozen copy: use --beta 0, and a judge "
+         "and a pointer of their own, or an adapter")
     try:
         weights = [float(w) for w in cfg.weights.split(",")]
     except ValueError:
@@ -161,7 +166,9 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
 # ---- 3. Rewards and evaluation -------------------------------------------------------------------------------------------
 def build_verifier(cfg, actor, weights):
     """-> (the verifier that rewards, the verifier that measures): the same teachers, so both arms are measured alike."""
-    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, actor)
+    base = cfg.pointer == "base"
+    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, "pixels" if base else cfg.pointer)
+    pointer = teachers.VLMPointer(actor, preset=cfg.preset, adapter_off=True) if base else pointer
     if cfg.judge == "base":
         judge = teachers.VLMJudge(actor, preset=cfg.preset, adapter_off=True)
     else:
@@ -319,6 +326,54 @@ def main():
         if accelerator.is_main_process and (done % cfg.save_every == 0 or done == cfg.steps):
             P.save_state(out / "state.pt", actor, optimizer, done)
     P.finish(accelerator, cfg, actor, trained=start < cfg.steps)
+
+
+# ---- 5. The same reward inside other trainers --------------------------------------------------------------------------------
+# Both sum or log what a function returns, so outcome, gate and terms stay inside one function. Points are pixels of the picture as the
+# policy saw it: give the verifier the pixel budget of the trainer's own processor.
+def verify_rows(verifier, rows, texts):
+    """Rows as in rl.jsonl, except that "image" may be a PIL picture; one response each. -> Verdicts. Equal neighbours are one group."""
+    verdicts = []
+    with tempfile.TemporaryDirectory() as folder:
+        for k, (row, group) in enumerate(groupby(zip(rows, texts), key=lambda pair: pair[0])):
+            if not isinstance(row.get("image", ""), str):
+                row["image"].convert("RGB").save(f"{folder}/{k}.png")  # as the trainer's processor does
+                row = row | {"image": f"{folder}/{k}.png"}
+            verdicts += verifier.verify_group(argos.Sample.from_row(row, ".", f"row {k}"), [text for _, text in group])
+    return verdicts
+
+
+def trl_reward(verifier):
+    """The reward for TRL: GRPOTrainer(reward_funcs=trl_reward(verifier), ...). verifier: an argos.Argos.
+
+    The dataset needs the columns question, answer, kind, and image (a PIL picture or a path), images (the first counts) or video (a path);
+    options, drawn and grounding where they apply. The terms appear in TRL's table of completions.
+    """
+    def argos_reward(completions, log_extra=None, **columns):
+        if columns.get("images"):
+            columns["image"] = [several[0] for several in columns["images"]]
+        names = [n for n in ("question", "answer", "kind", "image", "video", "options", "drawn", "grounding") if columns.get(n)]
+        rows = [{n: v for n, v in zip(names, values) if v is not None} for values in zip(*(columns[n] for n in names))]
+        verdicts = verify_rows(verifier, rows, [c if isinstance(c, str) else c[0]["content"] for c in completions])
+        for name in ("outcome", "grounding", "reasoning") if log_extra else ():
+            log_extra(name, [getattr(v, name) for v in verdicts])
+        return [v.reward for v in verdicts]
+    return argos_reward
+
+
+REWARD_NAME, REWARD_TYPE = "argos", "batch"
+verifier_for = lru_cache(lambda **settings: build_verifier(cfg := Config(**settings), None, check(cfg))[0])
+
+
+def compute_score(reward_inputs, **settings):
+    """The reward for EasyR1: worker.reward.reward_function=train_grpo.py:compute_score. settings: fields of Config (judge, image_pixels...).
+
+    No picture and no prompt reach a reward there: write the whole row, {"image": path, "question": ..., "answer": ..., "kind": ...}, as JSON
+    into the column that EasyR1 calls the answer. Its reward workers have no GPU, so the teachers run on the CPU. What was not scored counts 0.
+    """
+    rows = [json.loads(r["ground_truth"]) for r in reward_inputs]
+    verdicts = verify_rows(verifier_for(**settings), rows, [r["response"] for r in reward_inputs])
+    return [{"overall": v.reward or 0.} | {k: getattr(v, k) or 0. for k in ("outcome", "grounding", "reasoning")} for v in verdicts]
 
 
 if __name__ == "__main__":
