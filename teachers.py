@@ -712,8 +712,9 @@ def load_teachers(detector="pixels", segmenter="pixels", pointer="pixels", devic
     return tuple(made)
 
 
-def load_judge(name, preset=None, device=None):
-    """Any vision-language model as a judge: a folder or hub id. Qwen2.5-VL takes the fast path of policy.py, others the library's."""
+def load_judge(name, preset=None, device=None, dtype="float32"):
+    """Any vision-language model as a judge: a folder or hub id. Qwen2.5-VL takes the fast path of policy.py, with weights of this
+    dtype (see policy.load_policy); others the library's, with weights as they were published."""
     import policy
     from argos import BadInput
     from transformers import AutoConfig
@@ -722,5 +723,5 @@ def load_judge(name, preset=None, device=None):
     except BadInput:
         kind = "qwen2_5_vl"  # load_policy says what is wrong, or fetches it
     if kind == "qwen2_5_vl":
-        return VLMJudge(policy.load_policy(name, device=device), preset)
+        return VLMJudge(policy.load_policy(name, dtype=dtype, device=device), preset)
     return PlainJudge(name, preset or "7b", device)

@@ -10,20 +10,31 @@ from one SFT checkpoint, RL on the answer alone loses visual grounding, RL with 
 One step: a batch of prompts -> G rollouts each (one prefill per prompt) -> verdicts -> advantages -> `updates` optimizer steps
 on the clipped surrogate. Everything that happens is in `main`, in this order.
 
-What is simplified against the paper: LoRA instead of full weights here in GRPO, one process instead of 16 GPUs and EasyR1, and no separate
-inference engine: the sampler is the trainer's own model, so their log-probabilities agree (the difference is logged).
+What is simplified against the paper: LoRA instead of full weights here in GRPO, one GPU (or a few, `accelerate launch`) instead of 16 and EasyR1,
+and no separate inference engine: the sampler is the trainer's own model, so their log-probabilities agree (the difference is logged). Base,
+reference (the KL) and judge (`--judge base`) are that same model with its adapter off.
 Groups whose rollouts all earn the same have zero advantage and teach nothing: they are skipped, and counted by cause.
+
+Qwen2.5-VL-7B:  python train_grpo.py --preset 7b --dry_run --memory_gb 24      # the memory ledger: what fits, and what to lower
+                python train_grpo.py --preset 7b --policy out/sft/merged --data rl.jsonl --val val.jsonl --out out/grpo
+                accelerate launch train_grpo.py --preset 7b-bf16 ...           # all GPUs of the machine
 
 Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/ (verdicts as pictures),
 state.pt (trained weights, optimizer, step: `--resume` continues bit-equal on a CPU), merged/ at the end, and adapter/ unless --lora_rank 0.
+The reward inside another trainer (TRL, EasyR1): section 5.
 Before: train_sft.py. Next: evaluate.py (both arms side by side).
 """
-import time
-from dataclasses import asdict, dataclass, field
+import json
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import torch
 from tqdm import trange
+
 import argos
 import policy as P
 import teachers
@@ -31,16 +42,15 @@ import teachers
 
 # ---- 1. Configuration ---------------------------------------------------------------------------------------------------
 @dataclass
-class Config:
+class Config(P.Settings):
     policy: str = field(default="out/sft/merged", metadata={"help": "checkpoint to start from: a local folder or a hub id"})
     data: str = field(default="out/data/rl.jsonl", metadata={"help": "training prompts, one JSON object a line"})
     val: str = field(default="out/data/val.jsonl", metadata={"help": "held-out samples for the learning curve"})
     out: str = field(default="out/grpo", metadata={"help": "folder to write"})
-    preset: str = field(default="tiny", metadata={"help": "prompts to use: tiny or 7b"})
     judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "VLM that judges claims and R_rq; 'base' = the policy with its adapter off"})
     detector: str = field(default="pixels", metadata={"help": "who finds what a label names: pixels, yolo-world, grounding-dino, mm-grounding-dino or owlv2, or NAME:FOLDER"})
     segmenter: str = field(default="pixels", metadata={"help": "who turns boxes into masks: pixels, sam2 or sam2-hf"})
-    pointer: str = field(default="pixels", metadata={"help": "who points in charts and maps: pixels, molmo or qwen"})
+    pointer: str = field(default="pixels", metadata={"help": "who points in charts and maps: pixels, molmo, qwen, or base: the policy with its adapter off"})
     teacher_cache: str = field(default="", metadata={"help": "folder that keeps these teachers' answers, for several runs at once (default: none)"})
     # the reward
     reward: str = field(default="argos", metadata={"help": "argos, outcome (the answer alone), no-vg or no-rq (the paper's ablations)"})
@@ -52,12 +62,14 @@ class Config:
     group_size: int = field(default=8, metadata={"help": "G, rollouts a prompt"})
     temperature: float = field(default=1.0, metadata={"help": "sampling temperature in training"})
     max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here"})
+    sample_batch: int = field(default=1024, metadata={"help": "rollouts sampled at once: their cache must fit into memory"})
     # optimisation
     lr: float = field(default=6e-4, metadata={"help": "AdamW learning rate at its peak"})
     warmup: int = field(default=10, metadata={"help": "steps of linear warm-up"})
     decay: bool = field(default=True, metadata={"help": "decay the learning rate linearly to 10 %% over the run"})
     updates: int = field(default=1, metadata={"help": "optimizer steps per batch of rollouts (1 is on-policy)"})
-    micro_batch: int = field(default=64, metadata={"help": "rollouts per forward pass in training"})
+    micro_batch: int = field(default=64, metadata={"help": "rollouts per forward pass in training: whole groups, or part of one"})
+    checkpointing: bool = field(default=False, metadata={"help": "recompute activations in the backward pass: less memory, more time"})
     max_grad_norm: float = field(default=1.0, metadata={"help": "gradient clipping"})
     lora_rank: int = field(default=64, metadata={"help": "rank of the LoRA adapter; 0 trains all weights but the vision tower"})
     # the loss
@@ -74,6 +86,10 @@ class Config:
     save_every: int = field(default=20, metadata={"help": "steps between checkpoints"})
     seed: int = field(default=0, metadata={"help": "seed of data order and sampling"})
     resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
+    merge: bool = field(default=True, metadata={"help": "write merged/ at the end (under nf4 the base is read once more, in bfloat16)"})
+    tracker: str = field(default="none", metadata={"help": "where metrics go beside metrics.jsonl: none, tensorboard or wandb"})
+    dry_run: bool = field(default=False, metadata={"help": "print the memory ledger and stop"})
+    memory_gb: float = field(default=0., metadata={"help": "refuse settings that need more GB; 0: what the GPU has free"})
 
 
 LOSSES = ("grpo", "dr_grpo", "dapo", "bnpo")
@@ -88,13 +104,14 @@ def check(cfg):
             raise argos.BadInput(problem)
     need(cfg.reward in REWARDS, f"--reward {cfg.reward}: choose {', '.join(REWARDS)}")
     need(cfg.loss in LOSSES, f"--loss {cfg.loss}: choose {', '.join(LOSSES)}")
-    need(cfg.preset in P.PROMPTS, f"--preset {cfg.preset}: choose {', '.join(P.PROMPTS)}")
     need(cfg.group_size >= 2, f"--group_size {cfg.group_size}: an advantage compares at least 2 rollouts")
     need(cfg.temperature > 0, f"--temperature {cfg.temperature}: must be above 0")
-    for name in ("steps", "prompts", "updates", "micro_batch", "max_new_tokens", "save_every"):
+    for name in ("steps", "prompts", "updates", "micro_batch", "sample_batch", "max_new_tokens", "save_every"):
         need(getattr(cfg, name) >= 1, f"--{name} {getattr(cfg, name)}: must be at least 1")
     need(cfg.lora_rank >= 0, f"--lora_rank {cfg.lora_rank}: 0 trains all weights but the vision tower, more is the rank of an adapter")
-    need(cfg.lora_rank or not cfg.beta and cfg.judge != "base", "--lora_rank 0 keeps no frozen copy: use --beta 0 and a judge of its own, or an adapter")
+    need(cfg.dtype == "float32" or cfg.lora_rank, f"--dtype {cfg.dtype} --lora_rank 0: such weights are too coarse to train; use an adapter")
+    need(cfg.lora_rank or not cfg.beta and "base" not in (cfg.judge, cfg.pointer), "--lora_rank 0 keeps no frozen copy: use --beta 0, and a judge "
+         "and a pointer of their own, or an adapter")
     try:
         weights = [float(w) for w in cfg.weights.split(",")]
     except ValueError:
@@ -153,12 +170,14 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
 # ---- 3. Rewards and evaluation -------------------------------------------------------------------------------------------
 def build_verifier(cfg, actor, weights):
     """-> (the verifier that rewards, the verifier that measures): the same teachers, so both arms are measured alike."""
-    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache)
+    base = cfg.pointer == "base"
+    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, "pixels" if base else cfg.pointer, cache=cfg.teacher_cache)
+    pointer = teachers.VLMPointer(actor, preset=cfg.preset, adapter_off=True) if base else pointer
     if cfg.judge == "base":
         judge = teachers.VLMJudge(actor, preset=cfg.preset, adapter_off=True)
     else:
-        judge = teachers.load_judge(cfg.judge, cfg.preset)
-    make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use)
+        judge = teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
+    make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use, **P.budget(cfg))
     return make(REWARDS[cfg.reward]), make(("outcome", "grounding"))
 
 
@@ -167,13 +186,13 @@ def prompts_for(actor, samples, media, preset):
 
 
 @torch.no_grad()
-def evaluate(actor, verifier, samples, cfg, step):
+def evaluate(actor, verifier, samples, cfg, step, accelerator):
     """Sampled answer accuracy and grounding on held-out samples; always the same seed, so that curves compare."""
     generator = torch.Generator(actor.device).manual_seed(cfg.seed)
-    outcomes, grounding, drawn = [], [], []
-    for i in range(0, len(samples), 128):
-        part = samples[i:i + 128]
-        part, media = verifier.usable(part)
+    samples = [samples[i] for i in P.share(accelerator, len(samples))]
+    outcomes, grounding, drawn, size = [], [], [], min(128, cfg.sample_batch)
+    for i in range(0, len(samples), size):
+        part, media = verifier.usable(samples[i:i + size])
         rollouts = P.sample(actor, prompts_for(actor, part, media, cfg.preset), 1, cfg.temperature,
                             max_new_tokens=cfg.max_new_tokens, generator=generator)
         for sample, text, m in zip(part, rollouts.texts, media):
@@ -183,7 +202,9 @@ def evaluate(actor, verifier, samples, cfg, step):
             if sample.grounding and verdict.grounding is not None:
                 grounding.append(verdict.grounding)
             drawn.append((sample, text, m, verdict))
-    folder = Path(cfg.out) / "cards"
+    outcomes, grounding, folder = P.gather(accelerator, outcomes), P.gather(accelerator, grounding), Path(cfg.out) / "cards"
+    if not accelerator.is_main_process:
+        drawn = []
     folder.mkdir(parents=True, exist_ok=True)
     for sample, text, m, verdict in drawn[::max(1, len(drawn) // max(1, cfg.cards))][:cfg.cards]:
         argos.draw_card(m, sample, text, verdict, verdict.masks, folder / f"step-{step:05d}-{argos.file_name(sample.id)}.png")
@@ -192,13 +213,16 @@ def evaluate(actor, verifier, samples, cfg, step):
 
 # ---- 4. Training ------------------------------------------------------------------------------------------------------------
 def main():
-    cfg = argos.parse_config(Config, __doc__)
+    cfg = argos.parse_config(Config, __doc__, P.preset_arguments("train_grpo", Config))
     weights, out = check(cfg), Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
-    argos.claim_run(out / "metrics.jsonl", asdict(cfg))
+    accelerator = P.start(cfg)  # one process, or those of `accelerate launch`: each takes every n-th prompt of a step
+    P.check_memory(cfg, accelerator)
+    if cfg.dry_run:
+        return
+    P.claim(accelerator, cfg)
     train, val = argos.read_samples(cfg.data), argos.read_samples(cfg.val)[:cfg.eval_samples]
     torch.manual_seed(cfg.seed)  # the adapter's first weights
-    actor = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank)
+    actor = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype, checkpointing=cfg.checkpointing)
     verifier, measure = build_verifier(cfg, actor, weights)
     verifier.self_check()  # refuses to train where points miss
     parameters = list(P.trainable(actor).values())
@@ -208,25 +232,26 @@ def main():
     # A step depends on (weights, optimizer, step number) alone: data order and sampling are seeded by the step, and nothing
     # else is random. So these three are the whole state, and a resumed run repeats the killed one bit for bit (CPU).
     start = P.load_state(out / "state.pt", actor, optimizer) if cfg.resume else 0
-    log = lambda row: argos.append_jsonl(out / "metrics.jsonl", row)
+    log = lambda row: P.log(accelerator, out, row)
     if cfg.eval_every and start == 0:
-        log(dict(kind="eval", step=0, **evaluate(actor, measure, val, cfg, 0)))
+        log(dict(kind="eval", step=0, **evaluate(actor, measure, val, cfg, 0, accelerator)))
 
-    bar = trange(start, cfg.steps, initial=start, total=cfg.steps, desc=f"GRPO ({cfg.reward})", unit="step")
+    bar = trange(start, cfg.steps, initial=start, total=cfg.steps, desc=f"GRPO ({cfg.reward})", unit="step",
+                 disable=not accelerator.is_main_process)
     for step in bar:
-        clock = [time.time()]
+        phases = P.Phases(actor.device)
         lr = cfg.lr * min((step + 1) / max(cfg.warmup, 1), 1 - .9 * step / cfg.steps if cfg.decay else 1)
         for group in optimizer.param_groups:
             group["lr"] = lr
 
-        # 4a. Rollouts: G per prompt.
-        samples = [train[order[(step * cfg.prompts + i) % len(train)]] for i in range(cfg.prompts)]
-        generator = torch.Generator(actor.device).manual_seed(cfg.seed * 1_000_003 + step)
+        # 4a. Rollouts: G per prompt, of this process's prompts.
+        samples = [train[order[(step * cfg.prompts + i) % len(train)]] for i in P.share(accelerator, cfg.prompts)]
+        generator = torch.Generator(actor.device).manual_seed(cfg.seed * 1_000_003 + step + accelerator.process_index * 10 ** 12)
         samples, media = verifier.usable(samples)
         prompts = prompts_for(actor, samples, media, cfg.preset)
         rollouts = P.sample(actor, prompts, cfg.group_size, cfg.temperature, max_new_tokens=cfg.max_new_tokens,
-                            generator=generator)  # ids (B*G, T)
-        clock.append(time.time())
+                            generator=generator, batch_size=cfg.sample_batch)  # ids (B*G, T)
+        phases.done("sample")
 
         # 4b. Verdicts and advantages.
         texts = [rollouts.texts[i:i + cfg.group_size] for i in range(0, len(rollouts.texts), cfg.group_size)]
@@ -235,79 +260,125 @@ def main():
         advantage = advantages(rewards, cfg.scale_advantage)  # (B, G)
         alive = rewards.std(dim=1) > 1e-6  # (B,)
         causes = [zero_variance_cause(group, cfg.tau) for group, ok in zip(verdicts, alive) if not ok]
-        clock.append(time.time())
+        phases.done("verify")
 
-        # 4c. The update, on the groups that teach something.
+        # 4c. The update, on the groups that teach something. Counts are those of all processes together: then losses and gradients
+        # of micro-batches and of processes simply add up, however unequal they are.
         keep = [b for b in range(len(samples)) if alive[b]]
-        rows = [b * cfg.group_size + g for b in keep for g in range(cfg.group_size)]
-        stats = dict.fromkeys(("loss", "entropy", "clip_fraction", "kl", "sampler_gap", "grad_norm"), 0. if keep else None)
-        if keep:
-            mask = rollouts.mask[rows].float()  # (N, T)
-            if cfg.mask_overlong:
-                mask = mask * rollouts.finished[rows].float()[:, None]
-            tokens = mask.sum().clamp(min=1)
-            per = max(1, cfg.micro_batch // cfg.group_size)  # groups a micro-batch: the prompt is shared within a group
-            keep.sort(key=prompts.lengths().tolist().__getitem__)  # like lengths together: less padding
-            parts = [keep[i:i + per] for i in range(0, len(keep), per)]
-            old = [None] * len(parts)
-            for update in range(cfg.updates):
-                for i, part in enumerate(parts):
-                    at = [b * cfg.group_size + g for b in part for g in range(cfg.group_size)]
-                    m = rollouts.mask[at].float()
-                    if cfg.mask_overlong:
-                        m = m * rollouts.finished[at].float()[:, None]
-                    chosen = prompts.select(part)
-                    score = lambda: P.token_logprobs(actor, chosen, cfg.group_size, rollouts.ids[at], rollouts.mask[at],
-                                                     cfg.temperature)
-                    logprobs, entropy = score()  # (n, T)
-                    if old[i] is None:
-                        old[i] = logprobs.detach()  # the policy that sampled, scored by the trainer's own pass
-                        stats["sampler_gap"] = max(stats["sampler_gap"],
-                                                   ((old[i] - rollouts.logprobs[at]) * m).abs().max().item())
-                    reference = None
-                    if cfg.beta:
-                        with torch.no_grad(), P.adapter_off(actor):
-                            reference, _ = score()
-                        gap = reference - logprobs.detach()
-                        stats["kl"] += (((gap.exp() - gap - 1) * m).sum() / tokens).item() / cfg.updates
-                    a = advantage[part].reshape(-1, 1).to(m.device)  # (n, 1)
-                    per_token, ratio = token_loss(logprobs, old[i], reference, a, cfg.eps_low, cfg.eps_high, cfg.beta)
-                    loss = average(per_token, m, cfg.loss, len(rows), tokens, cfg.max_new_tokens)
-                    loss.backward()
-                    clipped = ((ratio < 1 - cfg.eps_low) & (a < 0) | (ratio > 1 + cfg.eps_high) & (a > 0)).float()
-                    stats["loss"] += loss.item() / cfg.updates
-                    stats["entropy"] += ((entropy.detach() * m).sum() / tokens).item() / cfg.updates
-                    stats["clip_fraction"] += ((clipped * m).sum() / tokens).item() / cfg.updates
-                stats["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-        clock.append(time.time())
+        keep.sort(key=prompts.lengths().tolist().__getitem__)  # like lengths together: less padding
+        mask = rollouts.mask.float() * (rollouts.finished.float()[:, None] if cfg.mask_overlong else 1)  # (B*G, T)
+        kept = torch.stack([torch.tensor(float(len(keep)), device=mask.device), mask.view(len(samples), -1)[keep].sum()])
+        groups, tokens = accelerator.reduce(kept, "sum")
+        n_rollouts, tokens = int(groups) * cfg.group_size, tokens.clamp(min=1)
+        stats = dict.fromkeys(("loss", "entropy", "clip_fraction", "kl"), 0.)
+        sampler_gap = grad_norm = 0.
+        # A micro-batch is (prompts, which rollouts of each): whole groups, which share their prompt, or a part of one.
+        whole, some = max(1, cfg.micro_batch // cfg.group_size), min(cfg.micro_batch, cfg.group_size)
+        parts = [(keep[i:i + whole], range(g, min(g + some, cfg.group_size)))
+                 for i in range(0, len(keep), whole) for g in range(0, cfg.group_size, some)]
+        old = [None] * len(parts)
+        for update in range(cfg.updates if n_rollouts else 0):
+            for i, (part, members) in enumerate(parts):
+                at = [b * cfg.group_size + g for b in part for g in members]
+                m, chosen = mask[at], prompts.select(part)
+                score = lambda: P.token_logprobs(actor, chosen, len(members), rollouts.ids[at], rollouts.mask[at], cfg.temperature)
+                logprobs, entropy = score()  # (n, T)
+                if old[i] is None:
+                    old[i] = logprobs.detach()  # the policy that sampled, scored by the trainer's own pass
+                    sampler_gap = max(sampler_gap, ((old[i] - rollouts.logprobs[at]) * m).abs().max().item())
+                reference = None
+                if cfg.beta:
+                    with torch.no_grad(), P.adapter_off(actor):
+                        reference, _ = score()
+                    gap = reference - logprobs.detach()
+                    stats["kl"] += (((gap.exp() - gap - 1) * m).sum() / tokens).item() / cfg.updates
+                a = advantage.flatten()[at, None].to(m.device)  # (n, 1)
+                per_token, ratio = token_loss(logprobs, old[i], reference, a, cfg.eps_low, cfg.eps_high, cfg.beta)
+                loss = average(per_token, m, cfg.loss, n_rollouts, tokens, cfg.max_new_tokens)
+                loss.backward()
+                clipped = ((ratio < 1 - cfg.eps_low) & (a < 0) | (ratio > 1 + cfg.eps_high) & (a > 0)).float()
+                stats["loss"] += loss.item() / cfg.updates
+                stats["entropy"] += ((entropy.detach() * m).sum() / tokens).item() / cfg.updates
+                stats["clip_fraction"] += ((clipped * m).sum() / tokens).item() / cfg.updates
+            P.sum_gradients(accelerator, parameters)
+            grad_norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        phases.done("update")
 
-        # 4d. What happened.
-        flat = [v for group in verdicts for v in group]
+        # 4d. What happened, in all processes.
+        flat = P.gather(accelerator, [dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding, reasoning=v.reasoning,
+                                           points=len(v.parsed.points)) for group in verdicts for v in group])
+        causes, stats = P.gather(accelerator, causes), P.gather(accelerator, [stats])
+        sizes = P.gather(accelerator, zip(rollouts.mask.sum(1).tolist(), rollouts.finished.tolist()))
+        sampler_gap = max(P.gather(accelerator, [sampler_gap]))
         mean = lambda values: sum(values) / max(len(values), 1)
-        outcomes = [v.outcome for v in flat if v.outcome is not None]  # None: a teacher failed
-        terms = dict(reward=rewards.mean().item(), outcome=mean(outcomes),
-                     **{k: mean(known) if (known := [getattr(v, k) for v in flat if getattr(v, k) is not None]) else None
-                        for k in ("grounding", "reasoning")})  # None: not part of this reward, so not computed
-        log(dict(kind="train", step=step, lr=lr, **terms, gate_open=mean([o >= cfg.tau for o in outcomes]),
-                 points=mean([len(v.parsed.points) for v in flat]), length=rollouts.mask.sum(1).float().mean().item(),
-                 unfinished=1 - rollouts.finished.float().mean().item(), skipped=len(causes),
-                 **{cause: causes.count(cause) for cause in ("all right", "all wrong", "all malformed", "all equal", "not scored")}, **stats,
-                 failures=dict(verifier.failures),  # of teachers and files, since the start
-                 seconds=dict(zip(("sample", "verify", "update"), [round(b - a, 3) for a, b in zip(clock, clock[1:])]))))
+        known = lambda k: [v[k] for v in flat if v[k] is not None]  # None: not part of this reward, or a teacher failed
+        terms = dict(reward=torch.tensor(known("reward")).mean().item(), outcome=mean(known("outcome")),
+                     **{k: mean(known(k)) if known(k) else None for k in ("grounding", "reasoning")})
+        lengths, finished = torch.tensor(sizes, dtype=torch.float).unbind(1)
+        stats = {k: sum(s[k] for s in stats) for k in stats[0]} | dict(sampler_gap=sampler_gap, grad_norm=grad_norm)
+        failures = sum(P.gather(accelerator, [verifier.failures]), Counter())  # of teachers and files, since the start
+        log(dict(kind="train", step=step, lr=lr, **terms, gate_open=mean([o >= cfg.tau for o in known("outcome")]),
+                 points=mean(known("points")), length=lengths.mean().item(), unfinished=1 - finished.mean().item(), skipped=len(causes),
+                 **{cause: causes.count(cause) for cause in ("all right", "all wrong", "all malformed", "all equal", "not scored")},
+                 **{k: v if n_rollouts else None for k, v in stats.items()}, failures=failures, **phases.report()))
         bar.set_postfix({short: f"{terms[k]:.2f}" for short, k in (("R", "reward"), ("R_o", "outcome"), ("R_vg", "grounding"),
                                                                   ("R_rq", "reasoning")) if terms[k] is not None} | {"skip": len(causes)})
         done = step + 1
         if cfg.eval_every and (done % cfg.eval_every == 0 or done == cfg.steps):
-            log(dict(kind="eval", step=done, **evaluate(actor, measure, val, cfg, done)))
-        if done % cfg.save_every == 0 or done == cfg.steps:
+            log(dict(kind="eval", step=done, **evaluate(actor, measure, val, cfg, done, accelerator)))
+        if accelerator.is_main_process and (done % cfg.save_every == 0 or done == cfg.steps):
             P.save_state(out / "state.pt", actor, optimizer, done)
-    if start < cfg.steps or not (out / "merged").exists():  # a finished run that is resumed keeps its files, and their dates
-        if cfg.lora_rank:
-            P.save_policy(actor, out / "adapter")
-        P.save_policy(actor, out / "merged", merged=True)
-    print(f"wrote {out}/merged; metrics in {out}/metrics.jsonl; cards in {out}/cards")
+    P.finish(accelerator, cfg, actor, trained=start < cfg.steps)
+
+
+# ---- 5. The same reward inside other trainers --------------------------------------------------------------------------------
+# Both sum or log what a function returns, so outcome, gate and terms stay inside one function. Points are pixels of the picture as the
+# policy saw it: give the verifier the pixel budget of the trainer's own processor.
+def verify_rows(verifier, rows, texts):
+    """Rows as in rl.jsonl, except that "image" may be a PIL picture; one response each. -> Verdicts. Equal neighbours are one group."""
+    verdicts = []
+    with tempfile.TemporaryDirectory() as folder:
+        for k, (row, group) in enumerate(groupby(zip(rows, texts), key=lambda pair: pair[0])):
+            if not isinstance(row.get("image", ""), str):
+                row["image"].convert("RGB").save(f"{folder}/{k}.png")  # as the trainer's processor does
+                row = row | {"image": f"{folder}/{k}.png"}
+            verdicts += verifier.verify_group(argos.Sample.from_row(row, ".", f"row {k}"), [text for _, text in group])
+    return verdicts
+
+
+def trl_reward(verifier):
+    """The reward for TRL: GRPOTrainer(reward_funcs=trl_reward(verifier), ...). verifier: an argos.Argos.
+
+    The dataset needs the columns question, answer, kind, and image (a PIL picture or a path), images (the first counts) or video (a path);
+    options, drawn and grounding where they apply. The terms appear in TRL's table of completions.
+    """
+    def argos_reward(completions, log_extra=None, **columns):
+        if columns.get("images"):
+            columns["image"] = [several[0] for several in columns["images"]]
+        names = [n for n in ("question", "answer", "kind", "image", "video", "options", "drawn", "grounding") if columns.get(n)]
+        rows = [{n: v for n, v in zip(names, values) if v is not None} for values in zip(*(columns[n] for n in names))]
+        verdicts = verify_rows(verifier, rows, [c if isinstance(c, str) else c[0]["content"] for c in completions])
+        for name in ("outcome", "grounding", "reasoning") if log_extra else ():
+            log_extra(name, [getattr(v, name) for v in verdicts])
+        return [v.reward for v in verdicts]
+    return argos_reward
+
+
+REWARD_NAME, REWARD_TYPE = "argos", "batch"
+verifier_for = lru_cache(lambda **settings: build_verifier(cfg := Config(**settings), None, check(cfg))[0])
+
+
+def compute_score(reward_inputs, **settings):
+    """The reward for EasyR1: worker.reward.reward_function=train_grpo.py:compute_score. settings: fields of Config (judge, image_pixels...).
+
+    No picture and no prompt reach a reward there: write the whole row, {"image": path, "question": ..., "answer": ..., "kind": ...}, as JSON
+    into the column that EasyR1 calls the answer. Its reward workers have no GPU, so the teachers run on the CPU. What was not scored counts 0.
+    """
+    rows = [json.loads(r["ground_truth"]) for r in reward_inputs]
+    verdicts = verify_rows(verifier_for(**settings), rows, [r["response"] for r in reward_inputs])
+    return [{"overall": v.reward or 0.} | {k: getattr(v, k) or 0. for k in ("outcome", "grounding", "reasoning")} for v in verdicts]
 
 
 if __name__ == "__main__":
