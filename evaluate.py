@@ -36,12 +36,11 @@ import teachers
 
 
 @dataclass
-class Config:
+class Config(P.Settings):
     models: list[str] = field(default_factory=list, metadata={"help": "name=folder ..., name:direct=, name:greedy=, name:overlay="})
     data: list[str] = field(default_factory=lambda: ["out/data/val.jsonl"], metadata={"help": "held-out sets, JSONL"})
     curves: list[str] = field(default_factory=list, metadata={"help": "name=training folder ...: learning curves from metrics.jsonl"})
     out: str = field(default="out/eval", metadata={"help": "folder to write"})
-    preset: str = field(default="tiny", metadata={"help": "prompts to use: tiny or 7b"})
     judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "VLM that judges claims and free-text answers"})
     detector: str = field(default="pixels", metadata={"help": "who finds what a label names: pixels, yolo-world, grounding-dino, mm-grounding-dino or owlv2, or NAME:FOLDER"})
     segmenter: str = field(default="pixels", metadata={"help": "who turns boxes into masks: pixels, sam2 or sam2-hf"})
@@ -87,8 +86,8 @@ def run(cfg):
     logged = [row for _, row in argos.read_jsonl(log, torn=True)] if log.exists() else []
     have = defaultdict(dict)
     detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache)
-    verifier = argos.Argos(detector, segmenter, pointer, teachers.load_judge(cfg.judge, cfg.preset),
-                           use=("outcome", "grounding"))
+    verifier = argos.Argos(detector, segmenter, pointer, teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype),
+                           use=("outcome", "grounding"), **P.budget(cfg))
     verifier.self_check()
     for spec in cfg.models:
         name, mode, folder = parse_model(spec)
@@ -97,6 +96,7 @@ def run(cfg):
             samples = argos.read_samples(path)[:cfg.limit or None]
             weights = Path(folder, "model.safetensors")  # answers count again only for the same weights, asked in the same way
             stamp = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge), str(path),
+                     cfg.dtype, *P.budget(cfg).values(), cfg.detector, cfg.segmenter, cfg.pointer,
                      weights.stat().st_mtime_ns if weights.exists() else 0]
             ids = {s.id for s in samples}
             seen = have[name, folder, Path(path).stem]
@@ -105,7 +105,7 @@ def run(cfg):
                 part = samples[start:start + cfg.batch]
                 if all(s.id in seen for s in part):
                     continue
-                actor = actor or P.load_policy(folder)
+                actor = actor or P.load_policy(folder, dtype=cfg.dtype)
                 part, media = verifier.usable(part)  # damaged files are named and left out
                 for sample, m, text in zip(part, media, ask(actor, part, media, mode, cfg, pointer)):
                     verdict = verifier.verify(sample, text, m)
@@ -145,8 +145,12 @@ def cell(values):
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def difference(a, b):
-    """Paired over items, and over seeds where both models have the same number of them. (seeds, items) twice -> the same."""
+def difference(have, a, b, dataset, score):
+    """Model a less model b, paired over the items that both have, and over seeds where both have as many: (seeds, items)."""
+    (a, of_a, _), (b, of_b, _) = (by_item(have, name, dataset, score) for name in (a, b))
+    of_a, of_b = [r["id"] for r in of_a], [r["id"] for r in of_b]
+    both = sorted(set(of_a) & set(of_b))
+    a, b = a[:, [of_a.index(i) for i in both]], b[:, [of_b.index(i) for i in both]]
     return a - b if len(a) == len(b) or 1 in (len(a), len(b)) else a.mean(0, keepdims=True) - b.mean(0, keepdims=True)
 
 
@@ -189,7 +193,7 @@ def tables(cfg, have):
             lines += ["", "| paired difference | answers | R_vg |", "|---|---|---|"]
             for i, a in enumerate(names):
                 for b in names[:i]:
-                    d = [difference(by_item(have, a, dataset, s)[0], by_item(have, b, dataset, s)[0]) for s in ("outcome", "grounding")]
+                    d = [difference(have, a, b, dataset, s) for s in ("outcome", "grounding")]
                     lines.append(f"| {a} - {b} | {cell(d[0])} | {cell(d[1])} |")
         lines.append("")
     return "\n".join(lines)
@@ -268,7 +272,7 @@ def draw_page(cfg, have, verifier):
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__)
+    cfg = argos.parse_config(Config, __doc__, P.preset_arguments("evaluate", Config))
     asked = [parse_model(spec) for spec in cfg.models]  # a typo in the last one is told before the first is asked
     for name, mode, folder in asked:
         if any(n == name and (m != mode or f == folder) for n, m, f in asked if (n, m, f) != (name, mode, folder)) or asked.count(

@@ -27,10 +27,16 @@ def test_interval_counts_seeds_as_drawn_too():
 
 
 def test_differences_pair_seeds_and_spread_one_start_over_many():
-    runs, start = np.array([[.1, .5], [.3, .7]]), np.array([[.1, .5]])
-    assert np.allclose(evaluate.difference(runs, start), [[0, 0], [.2, .2]])
-    assert np.allclose(evaluate.difference(runs, runs[::-1]), [[-.2, -.2], [.2, .2]])
-    assert evaluate.difference(np.zeros((2, 5)), np.ones((3, 5))).shape == (1, 5)
+    log = lambda *values: {f"i{k}": dict(id=f"i{k}", outcome=v) for k, v in enumerate(values)}
+    runs = {("runs", f"r{k}", "val"): log(*v) for k, v in enumerate([(.1, .5), (.3, .7)])}
+    back = {("back", f"b{k}", "val"): log(*v) for k, v in enumerate([(.3, .7), (.1, .5)])}
+    many = {("many", f"m{k}", "val"): log(0, 0) for k in range(3)}
+    have = runs | back | many | {("start", "s", "val"): log(.1, .5)}
+    less = lambda a, b: evaluate.difference(have, a, b, "val", "outcome")
+    assert np.allclose(less("runs", "start"), [[0, 0], [.2, .2]]) and np.allclose(less("runs", "back"), [[-.2, -.2], [.2, .2]])
+    assert less("runs", "many").shape == (1, 2)
+    have["back", "b0", "val"]["i1"]["outcome"] = None  # a teacher failed there: the pair is left out
+    assert np.allclose(less("runs", "back"), [[-.2], [.2]])
 
 
 def test_models_are_paired_by_item_whatever_the_order_of_their_logs():
