@@ -63,7 +63,7 @@ def clip_tokenizer():
 
 @pytest.fixture(scope="module")
 def yolo(tmp_path_factory):
-    pytest.importorskip("ultralytics", reason="ultralytics is not installed: pip install -r tests/requirements-extra.txt")
+    pytest.importorskip("ultralytics", reason="ultralytics is not installed (tests/requirements-extra.txt)")
     os.environ |= dict(YOLO_AUTOINSTALL="0", YOLO_OFFLINE="1")
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
     from ultralytics import YOLOWorld
@@ -140,7 +140,7 @@ SAM2_TINY = ["++model.image_encoder.trunk.embed_dim=8", "++model.image_encoder.t
 
 @pytest.fixture(scope="module")
 def sam2(tmp_path_factory):
-    build = pytest.importorskip("sam2.build_sam", reason="sam2 is not installed: pip install -r tests/requirements-extra.txt")
+    build = pytest.importorskip("sam2.build_sam", reason="sam2 is not installed (tests/requirements-extra.txt)")
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("sam2")
     model = build.build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", None, "cpu", hydra_overrides_extra=list(SAM2_TINY))
