@@ -126,8 +126,8 @@ _7B = {
                 detector="yolo-world", segmenter="sam2", pointer="base"),  # base: the policy, its adapter off, points (charts, maps)
     "curate": dict(teacher=QWEN_7B, max_new_tokens=1024, batch=4, keep=1, made_up=0.0),  # real data makes up enough by itself
     "train_sft": dict(policy=QWEN_7B, batch=256, epochs=3., micro_batch=1, max_new_tokens=1024, lr=1e-4, warmup=30),  # paper: 256
-    "train_grpo": dict(policy=QWEN_7B, judge="base", prompts=7, group_size=8, max_new_tokens=768, sample_batch=24, micro_batch=1,  # paper: 56 a batch
-                       lr=1e-5, warmup=5, beta=.01, eval_samples=64, save_every=10),
+    "train_grpo": dict(policy=QWEN_7B, judge="base", prompts=7, group_size=8,  # paper: batches of 56
+                       max_new_tokens=768, sample_batch=24, micro_batch=1, lr=1e-5, warmup=5, beta=.01, eval_samples=64, save_every=10),
     "evaluate": dict(judge=QWEN_7B, max_new_tokens=1024, temperature=.6, batch=8),  # paper: 0.6, up to 8192 tokens
 }
 _7B_BF16 = {script: values | dict(dtype="bfloat16") if script == "all" else values for script, values in _7B.items()}
@@ -137,9 +137,9 @@ PRESETS = {"tiny": {}, "7b": _7B, "7b-bf16": _7B_BF16 | {"curate": _7B["curate"]
 @dataclass
 class Settings:
     """What every script shares: which model, how many bits, how many pixels."""
-    preset: str = field(default="tiny", metadata={"help": "tiny, 7b (4 bits) or 7b-bf16: a set of values for these flags (policy.py, section 2); a flag that is typed wins"})
-    dtype: str = field(default="float32", metadata={"help": "the policy's weights: float32, bfloat16, or nf4 (QLoRA: 4 bits, bfloat16 arithmetic)"})
-    min_pixels: int = field(default=7056, metadata={"help": "a smaller picture or frame is enlarged to this; 28 x 28 = 784 pixels are one token"})
+    preset: str = field(default="tiny", metadata={"help": "tiny, 7b (4 bits) or 7b-bf16: values for these flags (policy.py, section 2)"})
+    dtype: str = field(default="float32", metadata={"help": "weights: float32, bfloat16, or nf4 (QLoRA: 4 bits, bfloat16 arithmetic)"})
+    min_pixels: int = field(default=7056, metadata={"help": "a smaller picture or frame is enlarged; 28 x 28 = 784 pixels are one token"})
     image_pixels: int = field(default=28224, metadata={"help": "most pixels of a picture or frame; a larger one is shrunk"})
     video_pixels: int = field(default=32 * 28224, metadata={"help": "most pixels of all frames of a clip together; 2 x 784 are one token"})
     max_frames: int = field(default=32, metadata={"help": "frames of a clip (paper: at most 32)"})
@@ -693,9 +693,10 @@ def choose(policy, prompts, options=("yes", "no")):
 
 
 # ---- 7. Several processes, and what a step costs ---------------------------------------------------------------------
-# `accelerate launch train_grpo.py ...` starts one process a GPU. Each holds the whole model and takes every n-th prompt of a batch; losses
-# are divided by the counts of the whole batch, so gradients only need to be added up. That is all that is shared, and it is
+# `accelerate launch train_grpo.py ...` starts one process a GPU. Each holds the whole model and takes every n-th prompt of a batch;
+# losses are divided by the counts of the whole batch, so gradients only need to be added up. That is all that is shared, and it is
 # done by hand: DistributedDataParallel would hook into forwards, and here one loss takes several (prompt, completion, reference).
+# On CPUs: ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 train_grpo.py ...
 def start(cfg):
     """One process, or one of those that `accelerate launch` started, with the tracker that was asked for. -> Accelerator."""
     from argos import BadInput
@@ -712,7 +713,8 @@ def claim(accelerator, cfg):
     with accelerator.main_process_first():
         if accelerator.is_main_process:
             Path(cfg.out).mkdir(parents=True, exist_ok=True)
-            claim_run(Path(cfg.out, "metrics.jsonl"), {k: v for k, v in vars(cfg).items() if k not in ("dry_run", "memory_gb", "tracker")})
+            free = ("dry_run", "memory_gb", "tracker")  # what --resume may change
+            claim_run(Path(cfg.out, "metrics.jsonl"), {k: v for k, v in vars(cfg).items() if k not in free})
     if cfg.tracker != "none":
         accelerator.init_trackers("argos", config=vars(cfg))
     picture, clip = vision_tokens(cfg)
@@ -724,7 +726,7 @@ def log(accelerator, out, row):
     from argos import append_jsonl
     if accelerator.is_main_process:
         append_jsonl(Path(out, "metrics.jsonl"), row)
-    flat = {f"{k}/{name}" if name else k: n for k, v in row.items() for name, n in (v.items() if isinstance(v, dict) else [("", v)])}
+    flat = {f"{k}/{name}".rstrip("/"): n for k, v in row.items() for name, n in (v.items() if isinstance(v, dict) else [("", v)])}
     accelerator.log({f"{row['kind']}/{k}": n for k, n in flat.items() if isinstance(n, (int, float)) and k != "step"}, step=row["step"])
 
 
@@ -784,17 +786,17 @@ def finish(accelerator, cfg, policy, trained):
 
 
 # ---- 8. The memory ledger ----------------------------------------------------------------------------------------------
-# Predicted bytes of every part of every phase of a run, from the model's config and the script's flags: nothing is loaded. The sum of
-# a column is what the phase needs, the largest sum decides. Weights, adapter, optimizer and cache are exact; activations are counted tensor by
-# tensor (the method of Korthikanti et al., arXiv:2205.05198, for this model with LoRA and this scorer). Both are held against the
-# real tensors on a CPU by tests/test_ledger.py; a GPU's own measurement: tests/benchmark_memory.py.
+# Predicted bytes of every part of every phase of a run, from the model's config and the script's flags: nothing is loaded. The sum
+# of a column is what the phase needs, the largest sum decides. Weights, adapter, optimizer and cache are exact; activations are
+# counted tensor by tensor (the method of Korthikanti et al., arXiv:2205.05198, for this model with LoRA and this scorer). Both are
+# held against the real tensors on a CPU by tests/test_ledger.py; a GPU's own measurement: tests/benchmark_memory.py.
 TEXT_TOKENS = 256  # of a prompt beside its picture: template and question (our allowance)
 CONTEXT_GB = 1.0   # the driver's context, workspaces, fragmentation (our allowance)
 TEACHER_GB = {"pixels": 0, "base": 0, "yolo-world": .3, "grounding-dino": 1.0, "mm-grounding-dino": 1.0, "owlv2": 1.0, "sam2": .5,
               "sam2-hf": .5, "molmo": 17., "qwen": 18.}  # parameters and a picture's activations (ours, rounded up from published sizes)
-# Bytes a token and layer, in multiples of (hidden, MLP width), by the bytes of a weight. KEPT until the backward pass; MORE at the worst moment.
-# 2: the norms and LoRA work in float32, so 8 copies of the stream (2 norms, inputs of q k v o gate up: 32) beside q, attention, residuals (8);
-#    gate, silu(gate) and up in bfloat16 (6), the input of down in float32 (4); at worst LoRA's output twice in float32.
+# Bytes a token and layer, in multiples of (hidden, MLP width), by the bytes of a weight. KEPT until the backward pass; MORE at worst.
+# 2: the norms and LoRA work in float32, so 8 copies of the stream (2 norms, inputs of q k v o gate up: 32) beside q, attention and
+#    residuals (8); gate, silu(gate) and up in bfloat16 (6), the input of down in float32 (4); at worst LoRA's output twice in float32.
 # 4: nothing is cast: norms' outputs, q, attention, rotated parts and residuals (32); gate, silu(gate), up and their product (16).
 KEPT, MORE = {2: (40, 10), 4: (32, 16)}, {2: (8, 4), 4: (0, 8)}
 LOGIT_COPIES = 12  # bytes a token and vocabulary entry: three float32 copies (log-probabilities, and two more in entropy or backward)
@@ -860,7 +862,7 @@ def ledger(cfg, processes=1):
     passing = (4 * width + 8) * hidden + (2 * width + 8) * mlp  # one layer without gradient, a token
     unpacked = hidden * mlp * 2 * (cfg.dtype == "nf4")  # the largest matrix, while it is in use
 
-    resting = {"weights": weights, "adapter": trained * bool(cfg.lora_rank), "optimizer": 2 * trained}
+    resting = {"weights": weights, "adapter": trained * bool(cfg.lora_rank), "optimizer": 2 * trained}  # AdamW: two moments a weight
     if grpo:
         judge = 0 if cfg.judge == "base" else weight_bytes(str(cfg.judge), cfg.dtype, 0)[0]
         resting["teachers"] = judge + int(1e9 * sum(TEACHER_GB.get(n.partition(":")[0], 0) for n in {cfg.detector, cfg.segmenter, cfg.pointer}))
@@ -869,25 +871,26 @@ def ledger(cfg, processes=1):
     phases = {"encode": {"activations": patches * tower}}
     if grpo:
         at_once = group * max(1, min(prompts, cfg.sample_batch // group))
-        length = prompt + new + 32  # RoomyLayer's room
-        phases["sample"] = {
-            "cache": cache_bytes(text, at_once * length, width),
-            "activations": max(at_once // group * prompt * passing + unpacked,  # reading the prompts; then a token a row, where attention
-                               at_once * length * 2 * hidden * width),          # repeats one layer's keys and values for every head
-            "logits": at_once * vocab * LOGIT_COPIES}
+        phases["prefill"] = {"cache": cache_bytes(text, at_once // group * prompt, width),
+                             "activations": at_once // group * prompt * passing + unpacked, "logits": at_once // group * vocab * LOGIT_COPIES}
+        phases["decode"] = {"cache": cache_bytes(text, at_once * (prompt + new + 32), width),  # 32: RoomyLayer's room
+                            "activations": at_once * (prompt + new) * 2 * hidden * width,  # one layer's keys and values, for every head
+                            "logits": at_once * vocab * LOGIT_COPIES}
         phases["verify"] = {"cache": cache_bytes(text, prompt + new, width), "activations": (prompt + new) * passing + unpacked,
                             "logits": new * vocab * LOGIT_COPIES}  # the judge reads one rollout at a time
     rows = cfg.micro_batch if cfg.micro_batch < group else min(prompts, cfg.micro_batch // group) * group
-    if cfg.checkpointing:  # every row reads its own prompt; kept is the stream between layers, and all of one layer
+    if cfg.checkpointing:  # every row reads its own prompt; kept is the stream between layers; the backward pass redoes one layer
         tokens = rows * (prompt + new)
-        kept = tokens * (layers * hidden * width + per_layer(KEPT) + lora)
+        kept, again = tokens * layers * hidden * width, tokens * (per_layer(KEPT) + lora)
     else:  # the prompt is read once a group, and its cache is copied
         tokens = max(1, rows // group) * prompt + rows * new
-        kept = tokens * layers * (per_layer(KEPT) + lora) + cache_bytes(text, rows * (prompt + new), width)
-    repeated = 2 * hidden * width * rows * (prompt + new) * (1 if cfg.checkpointing else layers) * (rows > 1 or not cfg.checkpointing)
+        kept, again = tokens * layers * (per_layer(KEPT) + lora) + cache_bytes(text, rows * (prompt + new), width), 0
+    if rows > 1 or not cfg.checkpointing:  # under a mask attention repeats keys and values for every head
+        repeated = 2 * hidden * width * rows * (prompt + new)
+        kept, again = (kept, again + repeated) if cfg.checkpointing else (kept + layers * repeated, again)
     reference = 4 * bool(grpo and cfg.beta)  # the reference is scored while the policy's log-probabilities wait
-    phases["update"] = {"gradients": trained, "activations": kept + repeated + tokens * per_layer(MORE) + unpacked,
-                        "logits": rows * new * vocab * (LOGIT_COPIES + reference)}
+    phases["loss"] = {"gradients": trained, "activations": kept, "logits": rows * new * vocab * (LOGIT_COPIES + reference)}
+    phases["backward"] = {"gradients": trained, "activations": kept + again + tokens * per_layer(MORE) + unpacked}
     return {name: resting | parts for name, parts in phases.items()}
 
 
@@ -924,7 +927,7 @@ def what_to_lower(cfg, fits):
 
 
 def check_memory(cfg, accelerator):
-    """Refuse, before anything is loaded, what cannot fit into --memory_gb or the GPU. --dry_run: print the ledger. Raises argos.BadInput."""
+    """Refuse, before anything is loaded, what cannot fit into --memory_gb or the GPU; --dry_run prints the ledger. Raises argos.BadInput."""
     from argos import BadInput
     limit = cfg.memory_gb or (torch.cuda.mem_get_info()[0] / 1e9 if torch.cuda.is_available() else None)
     if not (cfg.dry_run or limit):
@@ -937,7 +940,8 @@ def check_memory(cfg, accelerator):
         for part in parts:
             print(f"{part:15}" + "".join(f"{phases[name].get(part, 0) / 1e9:9.2f}" for name in phases))
         print(f"{'sum':15}" + "".join(f"{sum(parts.values()) / 1e9:9.2f}" for parts in phases.values()))
-        print(f"peak {peak_gb(cfg, processes):.1f} GB, with {CONTEXT_GB:.0f} GB for the driver" + (f"; there are {limit:.1f} GB" if limit else ""))
+        there = f"; there are {limit:.1f} GB" if limit else ""
+        print(f"peak {peak_gb(cfg, processes):.1f} GB, with {CONTEXT_GB:.0f} GB for the driver{there}")
     if limit and peak_gb(cfg, processes) > limit:
         cure = what_to_lower(cfg, lambda c: peak_gb(c, processes) <= limit)
         raise BadInput(f"this needs {peak_gb(cfg, processes):.1f} GB and there are {limit:.1f}: {cure}")

@@ -10,9 +10,9 @@ from one SFT checkpoint, RL on the answer alone loses visual grounding, RL with 
 One step: a batch of prompts -> G rollouts each (one prefill per prompt) -> verdicts -> advantages -> `updates` optimizer steps
 on the clipped surrogate. Everything that happens is in `main`, in this order.
 
-What is simplified against the paper: LoRA instead of full weights here in GRPO, one GPU (or a few, `accelerate launch`) instead of 16 and EasyR1,
-and no separate inference engine: the sampler is the trainer's own model, so their log-probabilities agree (the difference is logged). Base,
-reference (the KL) and judge (`--judge base`) are that same model with its adapter off.
+What is simplified against the paper: LoRA instead of full weights here in GRPO, one GPU (or a few, `accelerate launch`) instead of 16 and
+EasyR1, and no separate inference engine: the sampler is the trainer's own model, so their log-probabilities agree (the difference is
+logged). Base, reference (the KL) and judge (`--judge base`) are that same model with its adapter off.
 Groups whose rollouts all earn the same have zero advantage and teach nothing: they are skipped, and counted by cause.
 
 Qwen2.5-VL-7B:  python train_grpo.py --preset 7b --dry_run --memory_gb 24      # the memory ledger: what fits, and what to lower
@@ -109,9 +109,9 @@ def check(cfg):
     for name in ("steps", "prompts", "updates", "micro_batch", "sample_batch", "max_new_tokens", "save_every"):
         need(getattr(cfg, name) >= 1, f"--{name} {getattr(cfg, name)}: must be at least 1")
     need(cfg.lora_rank >= 0, f"--lora_rank {cfg.lora_rank}: 0 trains all weights but the vision tower, more is the rank of an adapter")
-    need(cfg.dtype == "float32" or cfg.lora_rank, f"--dtype {cfg.dtype} --lora_rank 0: such weights are too coarse to train; use an adapter")
-    need(cfg.lora_rank or not cfg.beta and "base" not in (cfg.judge, cfg.pointer), "--lora_rank 0 keeps no frozen copy: use --beta 0, and a judge "
-         "and a pointer of their own, or an adapter")
+    need(cfg.dtype == "float32" or cfg.lora_rank, f"--dtype {cfg.dtype} --lora_rank 0: too coarse to train; use an adapter")
+    need(cfg.lora_rank or not cfg.beta and "base" not in (cfg.judge, cfg.pointer),
+         "--lora_rank 0 keeps no frozen copy: use --beta 0, and a judge and a pointer of their own, or an adapter")
     try:
         weights = [float(w) for w in cfg.weights.split(",")]
     except ValueError:
@@ -190,7 +190,7 @@ def evaluate(actor, verifier, samples, cfg, step, accelerator):
     """Sampled answer accuracy and grounding on held-out samples; always the same seed, so that curves compare."""
     generator = torch.Generator(actor.device).manual_seed(cfg.seed)
     samples = [samples[i] for i in P.share(accelerator, len(samples))]
-    outcomes, grounding, drawn, size = [], [], [], min(128, cfg.sample_batch)
+    outcomes, grounding, drawn, size = [], [], [], max(1, min(128, cfg.sample_batch // cfg.group_size))
     for i in range(0, len(samples), size):
         part, media = verifier.usable(samples[i:i + size])
         rollouts = P.sample(actor, prompts_for(actor, part, media, cfg.preset), 1, cfg.temperature,
@@ -351,8 +351,8 @@ def verify_rows(verifier, rows, texts):
 def trl_reward(verifier):
     """The reward for TRL: GRPOTrainer(reward_funcs=trl_reward(verifier), ...). verifier: an argos.Argos.
 
-    The dataset needs the columns question, answer, kind, and image (a PIL picture or a path), images (the first counts) or video (a path);
-    options, drawn and grounding where they apply. The terms appear in TRL's table of completions.
+    The dataset needs the columns question, answer, kind, and image (a PIL picture or a path), images (the first counts) or video (a
+    path); options, drawn and grounding where they apply. The terms appear in TRL's table of completions.
     """
     def argos_reward(completions, log_extra=None, **columns):
         if columns.get("images"):
@@ -371,10 +371,10 @@ verifier_for = lru_cache(lambda **settings: build_verifier(cfg := Config(**setti
 
 
 def compute_score(reward_inputs, **settings):
-    """The reward for EasyR1: worker.reward.reward_function=train_grpo.py:compute_score. settings: fields of Config (judge, image_pixels...).
+    """The reward for EasyR1: worker.reward.reward_function=train_grpo.py:compute_score. settings: fields of Config (judge, tau ...).
 
-    No picture and no prompt reach a reward there: write the whole row, {"image": path, "question": ..., "answer": ..., "kind": ...}, as JSON
-    into the column that EasyR1 calls the answer. Its reward workers have no GPU, so the teachers run on the CPU. What was not scored counts 0.
+    No picture and no prompt reach a reward there: write the row, {"image": path, "question": ..., "answer": ..., "kind": ...}, as JSON into
+    the column that EasyR1 calls the answer. Its reward workers have no GPU: the teachers run on the CPU. What was not scored counts 0.
     """
     rows = [json.loads(r["ground_truth"]) for r in reward_inputs]
     verdicts = verify_rows(verifier_for(**settings), rows, [r["response"] for r in reward_inputs])
