@@ -9,8 +9,13 @@ The paper (section 3.1) scores a response about a picture or a clip on three thi
     R = w_o R_o                              if R_o <  tau      (eq. 9: a wrong answer earns nothing for pretty points)
     R = w_o R_o + w_vg R_vg + w_rq R_rq      if R_o >= tau
 
-What is simplified: a regular expression reads video claims (the paper asks GPT-4o, appendix D); rules select the scoring
-functions unless a `selector` is given. "Our choice" marks what the paper is silent about. The policy is taken to be hostile: whatever it writes is data, is bounded in size, and never raises.
+What is simplified: a regular expression reads video claims (the paper asks GPT-4o, appendix D), and a judge only where that
+finds none and `extract` is on; rules select the scoring functions unless a `selector` is given. "Our choice" marks what the
+paper is silent about. The policy is taken to be hostile: whatever it writes is data, is bounded in size, and never raises.
+
+Teachers fail, too. What could not be scored drops out of the reward, is named in the verdict and counted (Argos.failures),
+and is never a silent 0. Breaking a teacher on purpose does not pay: a term drops out for the whole group or not at all, and
+what a response brought on itself, such as a label that no detector can read, scores 0.
 
 What no rule here can prevent, so look at the cards: a label that is true of everything ("picture", "shape") grounds any
 point inside it; one sure point repeated a pixel apart dilutes an unsure one, as eq. 3 is a plain mean; an empty claim ("in
@@ -21,34 +26,35 @@ gate makes each of them worthless without a right answer, and w_vg + w_rq bound 
         '<think>I see <point x1="44" y1="28" alt="red square">red square</point>.</think><answer>1</answer>' \\
         --answer 1 --kind count --card card.png
 
-Next: teachers.py (who detects, segments, points and judges), then train_grpo.py (the reward at work).
+Next: media.py (how a file becomes frames; cards), teachers.py (who detects, segments, points and judges), then train_grpo.py
+(the reward at work).
 """
 import argparse
-import io
 import json
 import math
 import os
 import re
 import sys
 import tempfile
+import time
 import unicodedata
-import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageDraw
+
+from media import (BadInput, BadMedia, Media, clean, convert, draw_card, load_media, save_figure, smart_resize,  # noqa: F401
+                   write_atomically)
 
 MAX_POINTS = 64           # points, frame claims and segment claims counted per response, of each kind (our choice)
+MAX_LABELS = 16           # different labels looked up per response; a point with one more scores 0 (our choice)
+FAIR_LOOK_UPS = 8         # a response that has more labels looked up, in all its frames, and runs out of time scores 0 (our choice)
+MAX_BOXES = 64            # boxes per label, the surest first: a segmenter's time is linear in them (our choice)
 MAX_ANSWER = 10_000       # characters; a longer answer is no answer
 MAX_JUDGED = 2_000        # characters of an answer that a judge gets to read
 MAX_THINK = 20_000        # characters of reasoning that a judge gets to read (the paper's 6144 tokens fit)
-MAX_PIXELS_FILE = 1 << 26  # a picture file that unpacks to more is refused as a decompression bomb
-
-
-class BadInput(ValueError):
-    """A mistake in a file, a row or an option. The message is one line that names it and its cure."""
 
 
 # ---- 1. Parsing: any string of any size becomes a Parsed, in linear time ---------------------------------------------
@@ -87,6 +93,7 @@ class Parsed:
     segment_claims: list = field(default_factory=list)
     dropped_reasons: dict = field(default_factory=dict)  # why -> how many pieces
     no_answer: str = ""
+    extracted: bool = False     # the pieces were found by the judge, in free prose
 
     @property
     def dropped(self):
@@ -223,13 +230,6 @@ def _answer(texts, allowed):
     return answer, ""
 
 
-def clean(text):
-    """Drop control, zero-width, bidirectional and surrogate characters (Unicode categories C*); keep line breaks."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(" " if c in "\t\r" else c for c in text if c in "\n\t\r" or unicodedata.category(c)[0] != "C")
-
-
 class _Kept(list):
     """At most MAX_POINTS different pieces of one sort; repeats and surplus are dropped and counted."""
 
@@ -336,6 +336,55 @@ def _claim(text):
     while words and words[-1].lower() in ("and", "then", "but"):
         words.pop()
     return " ".join(words)[:300].rstrip(" ,")
+
+
+# Free prose holds claims that no rule reads. A judge may list them as JSON; then it is the judge's text that is not trusted.
+_NUMBERS, _MAYBE_INT, _MAYBE_NUMBER = (int, float), (int, type(None)), (int, float, type(None))
+_ITEMS = {  # list -> field -> types
+    "frame_claims": {"frame": _MAYBE_INT, "seconds": _MAYBE_NUMBER, "claim": (str,)},
+    "segment_claims": {"start": _NUMBERS, "end": _NUMBERS, "claim": (str,)},
+    "points": {"x": _NUMBERS, "y": _NUMBERS, "label": (str,), "frame": _MAYBE_INT, "seconds": _MAYBE_NUMBER}}
+
+
+def read_claims(reply, parsed):
+    """Add the claims of a judge's JSON reply to `parsed`: {"frame_claims": [..], "segment_claims": [..], "points": [..]}.
+
+    Total. The form must be exact, and nothing is believed that the reasoning does not say: texts must be quoted from it word
+    for word (articles and punctuation aside), and numbers must occur in it (2.5, 1:30, three). The rest is dropped and counted.
+    """
+    dropped = Counter(parsed.dropped_reasons)
+    points, frames, segments = (_Kept(n, dropped) for n in ("point", "frame claim", "segment claim"))
+    parsed.points, parsed.frame_claims, parsed.segment_claims, parsed.extracted = points, frames, segments, True
+    try:
+        lists = json.loads(reply[reply.index("{"):reply.rindex("}") + 1][:50_000])
+        good = (isinstance(lists, dict) and not lists.keys() - _ITEMS.keys()
+                and all(isinstance(items, list) and len(items) <= 4 * MAX_POINTS for items in lists.values()))
+    except (ValueError, RecursionError):
+        good = False
+    if not good:
+        lists, dropped["extraction not in the form asked for"] = {}, 1
+    think = parsed.think[:MAX_THINK]
+    said = f" {normalise(think)} "
+    numbers = ({float(n) for n in re.findall(r"\d{1,6}(?:\.\d{1,6})?", think, re.A)} | {_SMALL[w] for w in said.split() if w in _SMALL}
+               | {60 * int(m) + int(s) for m, s in re.findall(r"(\d{1,3}):(\d\d)\b", think, re.A)})
+    for name, item in ((name, item) for name, items in lists.items() for item in items):
+        form = _ITEMS[name]
+        if not (isinstance(item, dict) and item.keys() == form.keys() and all(type(v) in form[k] for k, v in item.items())):
+            dropped["extracted claim of the wrong form"] += 1
+            continue
+        values = [v for v in item.values() if type(v) in (int, float)]
+        text = _label(item["label"]) if name == "points" else _claim(clean(item["claim"][:400]))
+        if not all(0 <= v < 1e6 for v in values):  # NaN is not
+            dropped["extracted number out of range"] += 1
+        elif not re.search(r"\w", text) or f" {normalise(text)} " not in said or not numbers.issuperset(values):
+            dropped["extracted claim that the response does not make"] += 1
+        elif name == "points":
+            points.add_point(item["x"], item["y"], text, item["frame"], item["seconds"])
+        elif name == "frame_claims":
+            frames.add(FrameClaim(item["frame"], item["seconds"], text), item["frame"], item["seconds"], text.lower())
+        else:
+            segments.add(SegmentClaim(item["start"], item["end"], text), item["start"], item["end"], text.lower())
+    parsed.dropped_reasons = dict(+dropped)
 
 
 # ---- 2. The outcome: is the answer right? ----------------------------------------------------------------------------
@@ -476,6 +525,14 @@ def outcome_score(prediction, truth, kind, options=None, judge=None, question=""
     kind: one of KINDS. options: the texts of a multiple choice, in order. judge: asked only for kind "free", only when the
     texts differ; None: exact match decides. The judge reads at most MAX_JUDGED characters, which it must treat as data.
     """
+    score = _outcome_by_rule(prediction, truth, kind, options)
+    if score is None:
+        return float(bool(judge and judge.equivalent(question, str(truth), judged(prediction))))
+    return score
+
+
+def _outcome_by_rule(prediction, truth, kind, options):
+    """outcome_score, or None where only a judge can tell."""
     truth = check_truth(truth, kind, options)
     if isinstance(prediction, (int, float)) and abs(prediction) < 1e15:
         prediction = str(prediction)
@@ -490,10 +547,7 @@ def outcome_score(prediction, truth, kind, options=None, judge=None, question=""
         return float(_chosen(prediction, options) == right if right else normalise(prediction) == normalise(truth))
     if normalise(prediction) == normalise(truth):
         return 1.0
-    said = judged(prediction)
-    if kind == "phrase" or judge is None or option_list(prediction) or not said:
-        return 0.0
-    return float(bool(judge.equivalent(question, truth, said)))
+    return 0.0 if kind == "phrase" or option_list(prediction) or not judged(prediction) else None
 
 
 def judged(text, limit=MAX_JUDGED):
@@ -606,7 +660,7 @@ def select(sample, parsed, teachers, use=("outcome", "grounding", "reasoning"), 
             for f in functions}
 
 
-# ---- 4. Samples, pictures and coordinates ----------------------------------------------------------------------------
+# ---- 4. Samples and files --------------------------------------------------------------------------------------------
 @dataclass
 class Sample:
     """One question. grounding: the reasoning is asked to point. drawn: a chart, map or other drawing (pointing model)."""
@@ -684,21 +738,6 @@ def read_samples(jsonl):
     return samples
 
 
-def write_atomically(path, data):
-    """Write str or bytes to `path` so that a reader sees the old file or the whole new one, never half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data if isinstance(data, bytes) else data.encode("utf-8", "backslashreplace"))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def append_jsonl(path, row):
     """Append one row. A line left half-written by a crash is ended first, so that it spoils no other."""
     path = Path(path)
@@ -710,99 +749,6 @@ def append_jsonl(path, row):
         else:
             torn = False
         file.write(b"\n" * torn + json.dumps(row).encode() + b"\n")
-
-
-@dataclass
-class Media:
-    """Frames as the policy sees them (RGB, one size), the exact time of each in seconds, and the file's (width, height)."""
-    frames: list
-    seconds: list
-    original_size: tuple
-
-
-def smart_resize(height, width, factor=28, min_pixels=7056, max_pixels=28224):
-    """Qwen2.5-VL's resize -> (height, width): multiples of `factor`, the aspect kept, the area within the pixel budget."""
-    if min(height, width) < 1 or max(height, width) > 200 * min(height, width):
-        raise BadInput(f"a picture of {width} x {height} px; the policy takes at most 200 to 1, so crop it")
-    h, w = round(height / factor) * factor, round(width / factor) * factor
-    if h * w > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels)
-        h, w = (max(factor, math.floor(side / shrink / factor) * factor) for side in (height, width))
-    elif h * w < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width))
-        h, w = (math.ceil(side * grow / factor) * factor for side in (height, width))
-    return h, w
-
-
-def convert(x, y, source, target, original, seen):
-    """Map a point between coordinate spaces. The only place that does; there and back gives the same point.
-
-    source, target: "original" (pixels of the file), "seen" (pixels after smart_resize: what responses, teachers and cards
-    use) or "percent" (0..100, as Molmo answers). original, seen: (width, height).
-    """
-    sizes = {"original": original, "seen": seen, "percent": (100, 100)}
-    if source not in sizes or target not in sizes or min(*original, *seen) <= 0:
-        raise BadInput(f"convert {source!r} to {target!r}, sizes {original}, {seen}: use the spaces {', '.join(sizes)}")
-    return tuple(v * to / of for v, to, of in zip((x, y), sizes[target], sizes[source]))
-
-
-def _rgb(image):
-    """Upright RGB on white, as Qwen2.5-VL's own loader shows it; 16-bit greys are scaled, not clipped."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, dtype=np.float32)
-        image = Image.fromarray(np.uint8(np.clip(grey / max(255.0, float(grey.max())) * 255, 0, 255)))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32):
-    """Read a picture, or an animated PNG, GIF or WebP as a clip, into what the policy sees. BadInput names a bad file.
-
-    A clip longer than max_frames (paper: 32) is sampled uniformly. Each frame keeps its own time: the sum of the durations
-    before it. Savers merge equal neighbours, so a frame held k times as long as the shortest counts as k frames.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            file = Image.open(path)
-        with file:
-            # a phone's JPEG (MPO) and a scanned TIFF hold several pictures, too, but are no clips
-            moving = file.format in ("PNG", "GIF", "WEBP", "AVIF") and getattr(file, "is_animated", False)
-            count, (width, height) = (file.n_frames if moving else 1), file.size
-            if width * height > MAX_PIXELS_FILE or count * width * height > 16 * MAX_PIXELS_FILE:
-                raise BadInput(f"{path}: {count} frame(s) of {width} x {height} px are too much; shrink it")
-            milliseconds = []
-            for i in range(count if moving else 0):
-                file.seek(i)
-                file.load()
-                milliseconds.append(round(file.info.get("duration") or 100))  # 0 means 100 ms, as in browsers
-            shortest = min(milliseconds, default=1)
-            even = all(ms % shortest == 0 for ms in milliseconds) and sum(milliseconds) // shortest <= 10_000
-            shown, clock = [], 0  # (time in ms, index in the file)
-            for i, ms in enumerate(milliseconds or [1]):
-                shown += [(clock + k * shortest, i) for k in range(ms // shortest if even else 1)]
-                clock += ms
-            n = min(max_frames, len(shown))
-            shown = [shown[i * len(shown) // n] for i in range(n)]
-            frames = {}
-            for i in sorted({i for _, i in shown}):
-                if moving:
-                    file.seek(i)
-                frames[i] = _rgb(file)
-        size = frames[0].size
-        h, w = smart_resize(size[1], size[0], 28, min_pixels, max_pixels)
-        frames = {i: f if f.size == (w, h) else f.resize((w, h), Image.BICUBIC) for i, f in frames.items()}
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except BadInput as error:
-        raise BadInput(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-    except Exception as error:  # a damaged file makes Pillow raise whatever its decoder trips over
-        raise BadInput(f"{path}: not a readable picture, animated PNG, GIF or WebP ({error.__class__.__name__}); "
-                       "save it again as PNG") from None
-    return Media([frames[i] for _, i in shown], [ms / 1000 for ms, _ in shown], size)
 
 
 # ---- 5. Grounding, reasoning and the verdict -------------------------------------------------------------------------
@@ -836,8 +782,8 @@ class ClaimVerdict:
 
 @dataclass
 class Verdict:
-    reward: float | None    # R of eq. 9; None: the truth is not known
-    outcome: float | None   # None, here and below: not selected
+    reward: float | None    # R of eq. 9; None: the truth is not known, or the outcome was not scored
+    outcome: float | None   # None, here and below: not selected, or not scored
     grounding: float | None
     reasoning: float | None
     selected: dict          # scoring function -> "yes: why" or "no: why"
@@ -846,12 +792,15 @@ class Verdict:
     frame_scores: list      # of ClaimVerdict
     segment_scores: list    # of ClaimVerdict
     arithmetic: str
+    not_scored: dict = field(default_factory=dict)  # term -> why: a teacher failed, or time ran out; it dropped out of R
     masks: dict = field(default_factory=dict, repr=False)  # (frame index, label) -> bool (H, W), for the card
 
     def to_dict(self):
         """Plain JSON types."""
-        row = {k: getattr(self, k) for k in ("reward", "outcome", "grounding", "reasoning", "selected", "arithmetic")}
-        row |= {"answer": self.parsed.answer, "no_answer": self.parsed.no_answer, "dropped": self.parsed.dropped_reasons}
+        row = {k: getattr(self, k) for k in ("reward", "outcome", "grounding", "reasoning", "selected", "arithmetic",
+                                                 "not_scored")}
+        row |= {"answer": self.parsed.answer, "no_answer": self.parsed.no_answer, "dropped": self.parsed.dropped_reasons,
+                "extracted": self.parsed.extracted}
         row["points"] = [asdict(v.point) | {"score": v.score, "why": v.why, "boxes": [
             [float(c) for c in (b.x1, b.y1, b.x2, b.y2, b.score)] for b in v.boxes]} for v in self.points]
         for name, verdicts in (("frame_claims", self.frame_scores), ("segment_claims", self.segment_scores)):
@@ -871,163 +820,379 @@ class Verdict:
                     lines.append(f"   {'in ' if v.score else 'OUT'} {i:2} {p.label} ({p.x:g}, {p.y:g}){moment}: {v.why}")
                 for v in self.frame_scores + self.segment_scores:
                     lines.append(f"   {'yes' if v.score else 'NO '}    {v.claim.text[:120]!r}: {v.why}")
+        if self.parsed.extracted:
+            found = len(self.parsed.points), len(self.parsed.frame_claims), len(self.parsed.segment_claims)
+            lines.append("extracted  by the judge, from free prose: {} points, {} frame claims, {} segment claims".format(*found))
         if self.parsed.dropped:
             lines.append("dropped    " + ", ".join(f"{n} x {why}" for why, n in self.parsed.dropped_reasons.items()))
         return "\n".join(lines + [self.arithmetic])
+
+
+class NotScored(Exception):
+    """Why a term is not scored."""
+
+
+class OutOfTime(NotScored):
+    pass
+
+
+class Failure(str):
+    """Why a teacher failed at one item, while it works otherwise: that item scores 0."""
+
+
+@dataclass
+class _Group:
+    """The work on one sample. Lists have one entry a response."""
+    sample: Sample
+    media: Media
+    parsed: list
+    selected: list                                  # of {function: why}
+    outcomes: list = field(default_factory=list)    # of numbers or None
+    pieces: list = field(default_factory=list)      # of (R_vg or None, PointVerdicts, frame and segment ClaimVerdicts)
+    quality: list = field(default_factory=list)     # of numbers or None
+    masks: dict = field(default_factory=dict)       # (frame, label) -> (boxes, union of their masks, why none)
+    not_scored: dict = field(default_factory=dict)  # term -> NotScored, for all responses
+
+    @property
+    def grounding(self):
+        return "temporal" if self.sample.media == "video" else "spatial"
 
 
 class Argos:
     """The verifier. Teachers follow the protocols in teachers.py; pointer and judge may be None: what needs them drops out.
 
     use: the terms switched on (the paper's ablations leave out "grounding" or "reasoning"). min_pixels, max_pixels,
-    max_frames: the policy's own budget. selector: see select. Behind a closed gate the reasoning is never judged, since it
-    could not count; lazy skips grounding there, too, at the cost of the metric.
+    max_frames, video_pixels: the policy's own budget (see load_media). selector: see select. Behind a closed gate the reasoning
+    is never judged, since it could not count; lazy skips grounding there, too, at the cost of the metric. extract: let the
+    judge list the claims of a clip's reasoning where rules find none. budget: seconds a verdict may take, looked at between
+    calls of teachers; None: any. failures: counts what went wrong, by teacher and kind of error, since this was made.
     """
 
     def __init__(self, detector, segmenter, pointer, judge, weights=Weights(), tau=.5,
                  use=("outcome", "grounding", "reasoning"), min_pixels=7056, max_pixels=28224, max_frames=32,
-                 length_normalized=False, selector=None, lazy=False):
+                 length_normalized=False, selector=None, lazy=False, video_pixels=None, extract=False, budget=None):
         if "outcome" not in use or set(use) - {"outcome", "grounding", "reasoning"}:
             raise BadInput(f"use={tuple(use)}: list outcome, and if you like grounding and reasoning")
         self.detector, self.segmenter, self.pointer, self.judge = detector, segmenter, pointer, judge
         self.weights, self.tau, self.use, self.selector, self.lazy = weights, tau, tuple(use), selector, lazy
-        self.budget = dict(min_pixels=min_pixels, max_pixels=max_pixels, max_frames=max_frames)
-        self.length_normalized = length_normalized
+        self.sizes = dict(min_pixels=min_pixels, max_pixels=max_pixels, max_frames=max_frames, video_pixels=video_pixels)
+        self.length_normalized, self.extract, self.budget = length_normalized, extract, budget
         roles = {"detector": detector and segmenter, "pointer": pointer, "judge": judge}
         self.teachers = {name for name, teacher in roles.items() if teacher is not None}
+        self.failures, self._deadline = Counter(), math.inf
+        if extract and not hasattr(judge, "extract_claims"):
+            raise BadInput("extract=True needs a judge that has extract_claims (see teachers.Judge)")
 
     def load(self, sample):
-        media = load_media(sample.path, **self.budget)
+        media = load_media(sample.path, **self.sizes)
         if sample.media == "image" and len(media.frames) > 1:
             raise BadInput(f'{sample.path}: a clip of {len(media.frames)} frames in a row that says "image"; write "video"')
         return media
+
+    def usable(self, samples):
+        """Load many files -> (the samples whose file can be read, their Media). The others are named on stderr and counted."""
+        kept = []
+        for sample in samples:
+            try:
+                kept.append((sample, self.load(sample)))
+            except BadMedia as error:
+                self.failures["damaged media"] += 1
+                print(f"left out: {error}", file=sys.stderr)
+        if not kept:
+            raise BadInput(f"none of {len(samples)} files can be read; the first is {samples[0].path}")
+        return [s for s, _ in kept], [m for _, m in kept]
 
     def verify(self, sample, response, media=None):
         """Score one response -> Verdict. media: the loaded file, where the caller has it."""
         return self.verify_group(sample, [response], media)[0]
 
-    def verify_groups(self, samples, groups, media=None):
-        """One group of responses per sample -> one list of Verdicts per sample."""
-        return [self.verify_group(s, g, m) for s, g, m in zip(samples, groups, media or [None] * len(samples))]
-
     def verify_group(self, sample, responses, media=None):
-        """Score all responses to one sample. The file is loaded once, each (frame, label) detected and segmented once, each
-        different answer and claim judged once, and the reasoning of the whole group judged in one call."""
-        media = media or self.load(sample)
-        allowed = [*(sample.options or ()), sample.answer or ""]
-        parsed = [parse(r, sample.media, allowed) for r in responses]
-        selected = [select(sample, p, self.teachers, self.use, self.selector) for p in parsed]
-        grounding = "temporal" if sample.media == "video" else "spatial"
-        outcomes = self._outcomes(sample, parsed)
-        opened = [o is None or o >= self.tau for o in outcomes]
-        ground = [s[grounding].startswith("yes") and (o or not self.lazy) for s, o in zip(selected, opened)]
-        masks, known = self._masks(sample, media, [p for p, g in zip(parsed, ground) if g]), {}
-        grounded = [self._ground(media, p, masks, known) if g else (None, [], [], []) for p, g in zip(parsed, ground)]
-        quality = self._reasoning(sample, media, parsed,
-                                  [o and s["reasoning"].startswith("yes") for s, o in zip(selected, opened)])
-        verdicts = []
-        for p, chosen, outcome, (seen, *pieces), rq in zip(parsed, selected, outcomes, grounded, quality):
-            terms = []
-            for name, score in ((grounding, seen), ("reasoning", rq)):
-                skipped = chosen[name].startswith("yes") and score is None
-                chosen[name] += "; not computed: the gate is closed" * skipped
-                terms.append(0.0 if skipped else score)  # it keeps its weight: R does not depend on what was computed
-            reward, arithmetic = None, "no truth was given: there is no reward"
-            if outcome is not None:
-                reward, sums = _gate(outcome, *terms, self.weights, self.tau)
-                state, sign = ("open", ">=") if outcome >= self.tau else ("closed", "<")
-                arithmetic = f"gate {state}: outcome {outcome:.2f} {sign} tau {self.tau:.2f}\n{sums}"
-            own = {key: masks[key][1] for v in pieces[0] if (key := (v.frame, v.point.label.lower())) in masks}
-            verdicts.append(Verdict(reward, outcome, seen, rq, chosen, p, *pieces, arithmetic, own))
-        return verdicts
+        """Score all responses to one sample -> Verdicts."""
+        return self.verify_groups([sample], [responses], media and [media])[0]
 
-    def _outcomes(self, sample, parsed):
-        if sample.answer is None:
-            return [None] * len(parsed)
-        known = {None: 0.0}
-        for answer in dict.fromkeys(p.answer for p in parsed if p.answer is not None):
-            known[answer] = outcome_score(answer, sample.answer, sample.kind, sample.options, self.judge, sample.question)
-        return [known[p.answer] for p in parsed]
+    def verify_groups(self, samples, groups, media=None):
+        """One group of responses per sample -> one list of Verdicts per sample.
 
-    def _masks(self, sample, media, parsed):
-        """Eq. 1 for all points of a group: {(frame, label): (boxes, union of their masks, bool (H, W))}."""
-        wanted, found = {}, {}
-        for point in (q for p in parsed for q in p.points):
-            frame, _ = which_frame(media, point.frame, point.seconds)
-            if frame is not None:
-                wanted.setdefault(frame, {})[point.label.lower()] = None
-        for frame, labels in wanted.items():
-            image, labels = media.frames[frame], list(labels)
-            if sample.drawn and self.pointer:  # paper: detectors fail on charts and maps, pointing models do not
-                prompts = [[PointPrompt(x, y, x, y, 1.0, label) for x, y in self.pointer.point(image, label)]
-                           for label in labels]
+        What a group shares is done once: the file is loaded, each label of a frame detected and segmented, each different
+        answer and claim judged. One call of a teacher covers all labels of a frame, all yes-or-no questions of one kind in all
+        groups, the reasoning of all responses of a group.
+        """
+        media, work = media or [self.load(s) for s in samples], []
+        for sample, frames, responses in zip(samples, media, groups, strict=True):
+            parsed = [parse(r, sample.media, [*(sample.options or ()), sample.answer or ""]) for r in responses]
+            selected = [select(sample, p, self.teachers, self.use, self.selector) for p in parsed]
+            work.append(_Group(sample, frames, parsed, selected))
+        self._deadline = time.monotonic() + (math.inf if self.budget is None else self.budget * sum(map(len, groups)))
+        self._score_outcomes(work)
+        self._extract_claims(work)
+        self._score_grounding(work)
+        self._score_reasoning(work)
+        return [[self._verdict(g, i) for i in range(len(g.parsed))] for g in work]
+
+    # -- asking teachers that may fail
+
+    def _failed(self, role, error):
+        """Count an error of a teacher -> the reason, one line. A BadInput is a mistake in a setting and goes on to the person."""
+        if isinstance(error, BadInput):
+            raise error
+        kind = f"{role}: {type(error).__name__}"
+        self.failures[kind] += 1
+        reason = f"the {role} failed ({type(error).__name__}: {' '.join(clean(str(error)[:500]).split())[:120]})"
+        if self.failures[kind] == 1:
+            print(f"not scored: {reason}; such failures are counted from here on", file=sys.stderr)
+        return reason
+
+    def _in_time(self):
+        if time.monotonic() > self._deadline:
+            self.failures["out of time"] += 1
+            raise OutOfTime(f"out of time: {self.budget:g} seconds a verdict")
+
+    def _ask(self, role, call, items, harmless):
+        """call(items), one result an item. When that fails: who is to blame? A teacher that fails at the `harmless` item, too,
+        does not work: NotScored. Otherwise each item is asked alone, and the result of one that fails is a Failure."""
+        self._in_time()
+        try:
+            return call(items)
+        except Exception as error:  # whatever a library raises
+            reason = self._failed(role, error)
+        try:
+            call([harmless])
+        except Exception:
+            raise NotScored(reason) from None
+        results = []
+        for item in items:
+            self._in_time()
+            try:
+                results += call([item])
+            except Exception as error:
+                results.append(Failure(self._failed(role, error)))
+        return results
+
+    def _judge(self, questions):
+        """{key: (method of the judge, *its arguments)} -> {key: bool, Failure or NotScored}."""
+        def call(batch):
+            if hasattr(self.judge, "yes_or_no"):
+                answers = self.judge.yes_or_no(batch)
             else:
-                prompts = self.detector.detect(image, labels)
-            flat = [box for boxes in prompts for box in boxes]
-            shape = (len(flat), image.height, image.width)
-            masks = np.asarray(self.segmenter.segment(image, flat), dtype=bool) if flat else np.zeros(shape, bool)
-            if masks.shape != shape or len(prompts) != len(labels):
-                raise ValueError(f"the segmenter gave {masks.shape}, not {shape}, or the detector not one list a label")
-            for label, boxes in zip(labels, prompts):
-                found[frame, label] = list(boxes), masks[:len(boxes)].any(axis=0)
-                masks = masks[len(boxes):]
-        return found
+                answers = [getattr(self.judge, name)(*arguments) for name, *arguments in batch]
+            if len(answers) != len(batch) or not all(isinstance(a, (bool, np.bool_)) for a in answers):
+                raise TypeError(f"{len(batch)} times yes or no was asked for, {str(answers)[:60]} came back")
+            return list(answers)
 
-    def _ground(self, media, parsed, masks, known):
+        answers = {}
+        for kind in ("equivalent", "frame_claim", "segment_claim"):  # alike ones together, so that a failure tells about its kind
+            keys = [key for key, question in questions.items() if question[0] == kind]
+            for part in (keys[i:i + 64] for i in range(0, len(keys), 64)):
+                batch = [questions[key] for key in part]
+                try:
+                    answers |= zip(part, self._ask("judge", call, batch, (*batch[0][:-1], "something")))
+                except NotScored as error:
+                    answers |= dict.fromkeys(part, error)
+        return answers
+
+    # -- the terms
+
+    def _score_outcomes(self, work):
+        scores, questions = {}, {}
+        for n, g in enumerate(work):
+            for answer in dict.fromkeys(p.answer for p in g.parsed if g.sample.answer is not None):
+                score = 0.0 if answer is None else _outcome_by_rule(answer, g.sample.answer, g.sample.kind, g.sample.options)
+                scores[n, answer] = score or 0.0
+                if score is None and self.judge:
+                    questions[n, answer] = ("equivalent", g.sample.question, g.sample.answer, judged(answer))
+        answers = self._judge(questions)
+        for n, g in enumerate(work):
+            for p, chosen in zip(g.parsed, g.selected):
+                said = answers.get((n, p.answer))
+                if isinstance(said, NotScored):
+                    g.not_scored["outcome"] = said
+                elif isinstance(said, Failure):
+                    chosen["outcome"] += f"; on this answer {said}"
+                elif said is not None:
+                    scores[n, p.answer] = float(said)
+            known = g.sample.answer is not None and "outcome" not in g.not_scored
+            g.outcomes = [scores[n, p.answer] if known else None for p in g.parsed]
+
+    def _opened(self, g):
+        return [o is None or o >= self.tau for o in g.outcomes]
+
+    def _to_ground(self, g):
+        """{i: Parsed} of the responses whose grounding is to be computed."""
+        return {i: p for i, (p, chosen, o) in enumerate(zip(g.parsed, g.selected, self._opened(g)))
+                if chosen[g.grounding].startswith("yes") and (o or not self.lazy)}
+
+    def _extract_claims(self, work):
+        """The judge lists the claims of reasoning about clips in which rules found none (paper, appendix D: all of them)."""
+        def call(thinks):
+            replies = self.judge.extract_claims(thinks)
+            if len(replies) != len(thinks) or not all(isinstance(r, str) for r in replies):
+                raise TypeError("not one text a reasoning came back")
+            return list(replies)
+
+        for g in work if self.extract else ():
+            prose = [(p, judged(p.think, MAX_THINK)) for p in self._to_ground(g).values() if g.sample.media == "video"
+                     and not (p.points or p.frame_claims or p.segment_claims)]
+            texts = list(dict.fromkeys(text for _, text in prose if text))
+            try:
+                replies = dict(zip(texts, self._ask("judge", call, texts, "I look at the video."))) if texts else {}
+            except NotScored as error:
+                g.not_scored["grounding"] = error
+                continue
+            for p, text in prose:
+                if text:
+                    read_claims("" if isinstance(replies[text], Failure) else replies[text], p)
+
+    def _score_grounding(self, work):
+        """R_vg of every response. Eqs 1-4, appendix D."""
+        questions = {}
+        for n, g in enumerate(work):
+            g.pieces = [(None, [], [], [])] * len(g.parsed)
+            if "grounding" in g.not_scored:
+                continue
+            try:
+                self._find_masks(g)
+            except NotScored as error:
+                g.not_scored["grounding"] = error
+                continue
+            for p in self._to_ground(g).values() if self.judge else ():
+                for claim in p.frame_claims + p.segment_claims:
+                    shown, _ = _shown(g.media, claim)
+                    frames, text = [g.media.frames[i] for i in shown], judged(claim.text)
+                    if shown and isinstance(claim, FrameClaim):
+                        questions[n, *_claim_key(claim, shown)] = ("frame_claim", frames[0], text)
+                    elif shown:
+                        questions[n, *_claim_key(claim, shown)] = ("segment_claim", frames, [g.media.seconds[i] for i in shown], text)
+        answers = self._judge(questions)
+        for n, g in enumerate(work):
+            own = {key[1:]: answer for key, answer in answers.items() if key[0] == n}
+            failure = next((answer for answer in own.values() if isinstance(answer, NotScored)), None)
+            if failure:
+                g.not_scored["grounding"] = failure
+            elif "grounding" not in g.not_scored:
+                for i, p in self._to_ground(g).items():
+                    g.pieces[i] = self._ground(g, p, own)
+
+    def _find_masks(self, g):
+        """Eq. 1 for all points of a group: fills g.masks. One call of the detector and one of the segmenter a frame."""
+        sample, wanted = g.sample, {}
+        for frame, label in dict.fromkeys(at for p in self._to_ground(g).values() for at in _look_ups(g.media, p)):
+            wanted.setdefault(frame, []).append(label)
+        pointed = sample.drawn and self.pointer  # paper: detectors fail on charts and maps, pointing models do not
+        for frame, labels in wanted.items():
+            image = g.media.frames[frame]
+
+            def detect(labels):
+                if pointed:
+                    found = [[PointPrompt(x, y, x, y, 1.0, label) for x, y in self.pointer.point(image, label)] for label in labels]
+                else:
+                    found = [list(boxes) for boxes in self.detector.detect(image, labels)]
+                if len(found) != len(labels):
+                    raise ValueError(f"{len(found)} lists of boxes for {len(labels)} labels")
+                if not all(math.isfinite(c) for boxes in found for b in boxes for c in (b.x1, b.y1, b.x2, b.y2, b.score)):
+                    raise ValueError("a box that is not finite")
+                return [sorted(boxes, key=lambda b: -b.score)[:MAX_BOXES] for boxes in found]
+
+            def segment(boxes):
+                masks = np.asarray(self.segmenter.segment(image, boxes))
+                if masks.shape != (len(boxes), image.height, image.width) or masks.dtype != bool:
+                    raise ValueError(f"masks {masks.shape} of {masks.dtype} for {len(boxes)} boxes in {image.size}")
+                return list(masks)
+
+            for label, boxes in zip(labels, self._ask("pointer" if pointed else "detector", detect, labels, "object")):
+                failed, none = isinstance(boxes, Failure), np.zeros((image.height, image.width), bool)
+                g.masks[frame, label] = ([], none, boxes) if failed else (boxes, none, "")
+            flat = [(label, box) for label in labels for box in g.masks[frame, label][0]]
+            for part in (flat[i:i + 256] for i in range(0, len(flat), 256)):  # bounds memory: a mask is as large as the picture
+                whole = PointPrompt(0, 0, image.width, image.height, 1.0, "object")
+                for (label, _), mask in zip(part, self._ask("segmenter", segment, [box for _, box in part], whole)):
+                    if not isinstance(mask, Failure):
+                        g.masks[frame, label][1][mask] = True  # several instances: the union (SPEC section 2)
+
+    def _ground(self, g, parsed, answers):
         """-> (R_vg, PointVerdicts, frame ClaimVerdicts, segment ClaimVerdicts). Eqs 2-4, appendix D.
 
         A picture has one set of pieces, a clip three: averaged within, then the means of those that are not empty averaged.
-        Nothing to check: 0 (our choice). known: claims already judged, shared by the group.
+        Nothing to check: 0 (our choice). answers: {_claim_key: bool or Failure}.
         """
-        points = []
+        points, (w, h) = [], g.media.frames[0].size
         for p in parsed.points:
-            frame, why = which_frame(media, p.frame, p.seconds)
-            boxes, mask = masks[frame, p.label.lower()] if frame is not None else ([], None)
-            score, (w, h) = 0.0, media.frames[0].size
+            (frame, why), key = which_frame(g.media, p.frame, p.seconds), p.label.lower()
+            boxes, mask, failure = g.masks.get((frame, key), ([], None, f"one of more than {MAX_LABELS} different labels"))
+            score = 0.0
             if frame is not None:
                 x, y = math.floor(p.x), math.floor(p.y)
                 inside = 0 <= x < w and 0 <= y < h
                 score = float(bool(boxes) and inside and mask[y, x])
-                why = (f"outside the {w} x {h} picture" if not inside else f"no {p.label} was found" if not boxes
-                       else "on the mask" if score else "beside the mask")
+                why = (failure or (f"outside the {w} x {h} picture" if not inside else f"no {p.label} was found" if not boxes
+                                   else "on the mask" if score else "beside the mask"))
             points.append(PointVerdict(p, score, why, boxes, frame))
-        frames = [self._judge_claim(media, c, known) for c in parsed.frame_claims if self.judge]
-        segments = [self._judge_claim(media, c, known) for c in parsed.segment_claims if self.judge]
+
+        def judge(claim):
+            shown, why = _shown(g.media, claim)
+            said = answers[_claim_key(claim, shown)] if shown else False
+            if shown:
+                where = f"frame {shown[0]}" if isinstance(claim, FrameClaim) else f"frames {shown[0]} to {shown[-1]}"
+                why = f"the judge {'agrees' if said else 'disagrees'}, shown {where}"
+            return ClaimVerdict(claim, 0.0, said, shown) if isinstance(said, Failure) else ClaimVerdict(claim, float(said), why, shown)
+
+        frames = [judge(c) for c in parsed.frame_claims if self.judge]
+        segments = [judge(c) for c in parsed.segment_claims if self.judge]
         means = [sum(v.score for v in verdicts) / len(verdicts) for verdicts in (points, frames, segments) if verdicts]
         return (sum(means) / len(means) if means else 0.0), points, frames, segments
 
-    def _judge_claim(self, media, claim, known):
-        """Eq. 4 -> ClaimVerdict. The judge sees the frame of a frame claim, the frames from start to end of a segment claim."""
-        if isinstance(claim, FrameClaim):
-            index, why = which_frame(media, claim.frame, claim.seconds)
-            shown = [] if index is None else [index]
-        else:
-            shown = [i for i, t in enumerate(media.seconds) if claim.start - _TENTH <= t <= claim.end + _TENTH]
-            why = "ends before it starts" if claim.start > claim.end else "no frame lies between its times"
-            shown = shown if claim.start <= claim.end else []
-        if not shown:
-            return ClaimVerdict(claim, 0.0, why, [])
-        text, key = judged(claim.text), (isinstance(claim, FrameClaim), *shown, claim.text.lower())
-        if key not in known:
-            frames = [media.frames[i] for i in shown]
-            known[key] = bool(self.judge.frame_claim(frames[0], text) if key[0] else
-                              self.judge.segment_claim(frames, [media.seconds[i] for i in shown], text))
-        where = f"frame {shown[0]}" if key[0] else f"frames {shown[0]} to {shown[-1]}"
-        why = f"the judge {'agrees' if known[key] else 'disagrees'}, shown {where}"
-        return ClaimVerdict(claim, float(known[key]), why, shown)
+    def _score_reasoning(self, work):
+        """Eq. 5 for each group in one call. No reasoning at all: 0, as there is nothing that could support the answer; nor is an
+        answer that does not count supported (our choices)."""
+        for g in work:
+            def call(pairs):
+                values = self.judge.answer_probability(g.media, g.sample.question, *map(list, zip(*pairs)), self.length_normalized)
+                if len(values) != len(pairs) or not all(math.isfinite(v) for v in values):
+                    raise ValueError(f"{len(pairs)} probabilities were asked for, {str(values)[:60]} came back")
+                return [min(1.0, max(0.0, float(v))) for v in values]
 
-    def _reasoning(self, sample, media, parsed, wanted):
-        """Eq. 5 for a group in one call -> [p or None]. No reasoning at all: 0, as there is nothing that could support the
-        answer; nor is an answer that does not count supported (our choices)."""
-        quality = [0.0 if w else None for w in wanted]
-        texts = {i: (judged(p.think, MAX_THINK), judged(p.answer or "")) for i, p in enumerate(parsed) if wanted[i]}
-        texts = {i: both for i, both in texts.items() if all(both)}
-        if texts:
-            thinks, answers = map(list, zip(*texts.values()))
-            values = self.judge.answer_probability(media, sample.question, thinks, answers, self.length_normalized)
-            for i, value in zip(texts, values, strict=True):
-                quality[i] = min(1.0, max(0.0, float(value))) if math.isfinite(value) else 0.0
-        return quality
+            wanted = [o and chosen["reasoning"].startswith("yes") for chosen, o in zip(g.selected, self._opened(g))]
+            g.quality = [0.0 if w else None for w in wanted]
+            texts = {i: (judged(p.think, MAX_THINK), judged(p.answer or "")) for i, p in enumerate(g.parsed) if wanted[i]}
+            texts = {i: both for i, both in texts.items() if all(both)}
+            try:
+                values = self._ask("judge", call, list(texts.values()), ("I look at it.", "yes")) if texts else []
+            except NotScored as error:
+                g.not_scored["reasoning"] = error
+                continue
+            for i, value in zip(texts, values):
+                if isinstance(value, Failure):
+                    g.selected[i]["reasoning"] += f"; on this response {value}"
+                else:
+                    g.quality[i] = value
+
+    def _verdict(self, g, i):
+        """Terms, gate and reasons of response i."""
+        parsed, chosen, outcome, (seen, *pieces), not_scored = g.parsed[i], g.selected[i], g.outcomes[i], g.pieces[i], {}
+        scores, terms = {"grounding": seen, "reasoning": g.quality[i]}, []
+        for term, function in (("grounding", g.grounding), ("reasoning", "reasoning")):
+            selected, error = chosen[function].startswith("yes"), g.not_scored.get(term)
+            if selected and isinstance(error, OutOfTime) and len(_look_ups(g.media, parsed)) > FAIR_LOOK_UPS:
+                scores[term] = 0.0
+                chosen[function] += f"; {error}, and this response has more than {FAIR_LOOK_UPS} labels looked up: 0"
+            elif selected and error:
+                not_scored[term], scores[term] = str(error), None
+                chosen[function] += f"; not scored: {error}"
+            elif selected and scores[term] is None:
+                chosen[function] += "; not computed: the gate is closed"
+                terms.append(0.0)  # it keeps its weight: R does not depend on what was computed
+                continue
+            terms.append(scores[term])
+        reward, arithmetic = None, "no truth was given: there is no reward"
+        if "outcome" in g.not_scored:
+            not_scored["outcome"] = str(g.not_scored["outcome"])
+            chosen["outcome"] += f"; not scored: {not_scored['outcome']}"
+            arithmetic = "the outcome was not scored: there is no reward"
+        if outcome is not None:
+            reward, sums = _gate(outcome, *terms, self.weights, self.tau)
+            state, sign = ("open", ">=") if outcome >= self.tau else ("closed", "<")
+            arithmetic = f"gate {state}: outcome {outcome:.2f} {sign} tau {self.tau:.2f}\n{sums}"
+        own = {key: g.masks[key][1] for v in pieces[0] if (key := (v.frame, v.point.label.lower())) in g.masks}
+        return Verdict(reward, outcome, scores["grounding"], scores["reasoning"], chosen, parsed, *pieces, arithmetic, not_scored, own)
 
     def card(self, sample, response, verdict, path):
         draw_card(self.load(sample), sample, response, verdict, verdict.masks, path)
@@ -1035,20 +1200,45 @@ class Argos:
     def self_check(self):
         """Refuse to go on where points miss: a red square in the corner of a large drawing must be hit in the policy's
         pixels, and missed in the file's pixels and with x and y swapped. Raises BadInput."""
-        budget = self.budget | {"max_pixels": min(self.budget["max_pixels"], 1 << 18)}
-        side = 4 * round(math.sqrt(budget["max_pixels"]))
+        sizes = self.sizes | {"max_pixels": min(self.sizes["max_pixels"], 1 << 18)}
+        side = 4 * round(math.sqrt(sizes["max_pixels"]))
         drawing = Image.new("RGB", (side, side), (215, 215, 210))
         ImageDraw.Draw(drawing).rectangle([side * .65, side * .1, side * .85, side * .3], fill=(225, 30, 30))
         with tempfile.TemporaryDirectory() as folder:
             drawing.save(Path(folder) / "check.png")
             sample = Sample("check", "Where is the red square?", None, "free", str(Path(folder) / "check.png"))
-            media, there = load_media(sample.path, **budget), (side * .75, side * .2)
+            media, there = load_media(sample.path, **sizes), (side * .75, side * .2)
         seen = convert(*there, "original", "seen", (side, side), media.frames[0].size)
-        points = [Parsed("", None, [Point(*xy, "red square")]) for xy in (seen, there, seen[::-1])]
-        scores = [self._ground(media, p, self._masks(sample, media, [p]), {})[0] for p in points]
+        points = [f'<point x1="{x:.2f}" y1="{y:.2f}" alt="red square">it</point>' for x, y in (seen, there, seen[::-1])]
+        verdicts = Argos(self.detector, self.segmenter, None, None).verify_group(sample, points, media)
+        scores = [v.grounding for v in verdicts]
         if scores != [1, 0, 0]:
             raise BadInput(f"self-check: a drawn red square scored {scores}, not [1, 0, 0], in the policy's pixels, in the "
-                           "file's, and with x and y swapped; use teachers that work in the policy's pixels")
+                           "file's, and with x and y swapped; use teachers that work in the policy's pixels"
+                           + "".join(f" ({why})" for why in verdicts[0].not_scored.values()))
+
+
+def _look_ups(media, parsed):
+    """What the points of a response make the detector look for: [(frame, label)], at most MAX_LABELS different labels."""
+    labels = list(dict.fromkeys(p.label.lower() for p in parsed.points))[:MAX_LABELS]
+    frames = [(which_frame(media, p.frame, p.seconds)[0], p.label.lower()) for p in parsed.points]
+    return list(dict.fromkeys((f, label) for f, label in frames if f is not None and label in labels))
+
+
+def _shown(media, claim):
+    """The frames that a judge sees with a claim, a frame claim's one or a segment's from start to end -> (indices, why none)."""
+    if isinstance(claim, FrameClaim):
+        index, why = which_frame(media, claim.frame, claim.seconds)
+        return ([] if index is None else [index]), why
+    if claim.start > claim.end:
+        return [], "ends before it starts"
+    return ([i for i, t in enumerate(media.seconds) if claim.start - _TENTH <= t <= claim.end + _TENTH],
+            "no frame lies between its times")
+
+
+def _claim_key(claim, shown):
+    """Claims with one key are one question."""
+    return isinstance(claim, FrameClaim), *shown, claim.text.lower()
 
 
 _TENTH = .05 + 1e-9  # times are written in tenths of a second
@@ -1071,143 +1261,7 @@ def which_frame(media, frame, seconds):
     return index, ""
 
 
-# ---- 6. The verification card: what the policy saw and what the verifier made of it, in one picture ------------------
-IN, OUT, INK, FAINT = (0, 140, 90), (205, 45, 45), (25, 30, 40), (120, 125, 135)
-
-
-def draw_card(media, sample, response, verdict, masks, path):
-    """Write the card as a PNG. masks: {(frame, label): bool (H, W)}, as in verdict.masks.
-
-    Left: the picture as the policy saw it, or up to 6 frames that the response refers to, enlarged; masks stay bright
-    inside a white outline, the rest is dimmed; boxes carry their labels; points are green (in) or red (out) and numbered.
-    Right: question, truth, response, the terms as bars, every reason, and the gate's arithmetic.
-    """
-    frames = [0]
-    if len(media.frames) > 1:
-        used = {i for v in verdict.frame_scores + verdict.segment_scores for i in v.frames}
-        used |= {v.frame for v in verdict.points if v.frame is not None}
-        frames = sorted(used)[:6] or range(0, len(media.frames), -(-len(media.frames) // 4))
-    tiles = [_tile(media, f, verdict, masks, 640 if len(frames) == 1 else 400) for f in frames]
-    columns, (tw, th) = min(2, len(tiles)), tiles[0].size
-
-    title, body, small, mono = _font(26, "-Bold"), _font(15), _font(13), _font(12, "Mono")
-    lines, width = [], 660  # the text panel: (font, colour, text) a line
-
-    def write(text, font=body, colour=INK, indent=""):
-        lines.extend((font, colour, line) for line in _wrap(clean(text), font, width - 40, indent))
-
-    if verdict.reward is None:
-        write("no reward: the truth is not known", title)
-    else:
-        write(f"reward {verdict.reward:.2f}", title, IN if verdict.reward >= .5 else OUT)
-    write(f"Q  {sample.question[:400]}", indent="    ")
-    write(f"truth  {str(sample.answer)[:200]}   ({sample.kind})\n", small, FAINT)
-    long = f"{response[:600]} [... {len(response) - 900} characters ...] {response[-300:]}"
-    write(response if len(response) <= 900 else long, small, (70, 75, 90))
-    write("")
-    bars = {"outcome": verdict.outcome, "grounding": verdict.grounding, "reasoning": verdict.reasoning}
-    first_bar = len(lines)
-    lines += [(body, INK, name) for name in bars] + [(body, INK, "")]
-    reasons = verdict.explain().split("\n")
-    for line in reasons[:44]:
-        good, bad = line.strip().startswith(("in ", "yes ")), line.strip().startswith(("OUT ", "NO "))
-        write(line, mono, IN if good else OUT if bad else INK, " " * 11)
-    if len(reasons) > 44:
-        write(f"... and {len(reasons) - 44} more lines, among them: {reasons[-1]}", mono, FAINT, " " * 11)
-
-    left, rows = columns * (tw + 12) + 12, -(-len(tiles) // columns)
-    height = max(sum(_height(font) for font, _, _ in lines) + 40, rows * (th + 12) + 40)
-    card = Image.new("RGB", (left + width, height), (252, 252, 250))
-    for k, tile in enumerate(tiles):
-        card.paste(tile, (12 + k % columns * (tw + 12), 12 + k // columns * (th + 12)))
-    pen, (w, h), (ow, oh) = ImageDraw.Draw(card), media.frames[0].size, media.original_size
-    pen.text((12, rows * (th + 12) + 12), f"{w} x {h} px as the policy saw it; the file has {ow} x {oh}", FAINT, small)
-    y, x = 20, left + 110
-    for i, (font, colour, text) in enumerate(lines):
-        pen.text((left + 12, y), text, colour, font)
-        if 0 <= i - first_bar < len(bars):
-            pen.rectangle([x, y + 3, x + 400, y + 17], (232, 232, 230))
-            if bars[text]:
-                pen.rectangle([x, y + 3, x + 400 * bars[text], y + 17], (60, 110, 190))
-            value, colour = ("not counted", FAINT) if bars[text] is None else (f"{bars[text]:.2f}", INK)
-            pen.text((x + 410, y), value, colour, small)
-        y += _height(font)
-    data = io.BytesIO()
-    card.save(data, "PNG")
-    write_atomically(path, data.getvalue())
-
-
-def _tile(media, frame, verdict, masks, target):
-    """One frame, enlarged to about `target` px, with masks, boxes and points; that of a clip has its time above it."""
-    image, font = media.frames[frame], _font(13)
-    scale = target / max(image.size)
-    scale = max(1, round(scale)) if scale > 1 else scale
-    w, h = size = tuple(max(1, round(side * scale)) for side in image.size)
-    tile = image.resize(size, Image.NEAREST if scale >= 1 else Image.LANCZOS)
-    mine = [np.asarray(mask) for (f, _), mask in masks.items() if f == frame]
-    if mine and np.any(mine):
-        bright = Image.fromarray(np.uint8(np.any(mine, axis=0)) * 255).resize(size, Image.NEAREST)
-        tile = Image.composite(tile, Image.blend(tile, Image.new("RGB", size, (40, 45, 60)), .45), bright)
-        rim = np.asarray(bright) > np.asarray(bright.filter(ImageFilter.MinFilter(5)))
-        tile.paste((255, 255, 255), mask=Image.fromarray(np.uint8(rim) * 255))
-    pen, points = ImageDraw.Draw(tile), [(i, v) for i, v in enumerate(verdict.points, 1) if v.frame == frame]
-
-    def plate(x, y, text, back, colour, flip=0):  # flip: width to jump to the left by, where the right rim is near
-        length = pen.textlength(text, font) + 6
-        x, y = max(0, x - length - flip if flip and x + length > w else min(x, w - length)), max(0, min(y, h - 17))
-        pen.rectangle([x, y, x + length, y + 16], back)
-        pen.text((x + 3, y), text, colour, font)
-
-    for box in dict.fromkeys(b for _, v in points for b in v.boxes):
-        x1, y1, x2, y2 = (round(c * scale) for c in (box.x1, box.y1, box.x2, box.y2))
-        pen.rectangle([x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)], outline=(255, 200, 0), width=2)
-        plate(x1, y1 - 17, f"{clean(box.label)[:24]} {box.score:.2f}", (255, 200, 0), INK)
-    for i, v in points:
-        x, y = (min(max((c + .5) * scale, 0), side - 1) for c, side in zip((v.point.x, v.point.y), size))
-        colour, r = IN if v.score else OUT, 7  # a point outside the picture was moved to its rim
-        pen.ellipse([x - r, y - r, x + r, y + r], colour, "white", 2)
-        if not v.score:
-            pen.line([x - 3, y - 3, x + 3, y + 3], "white", 2)
-            pen.line([x - 3, y + 3, x + 3, y - 3], "white", 2)
-        text = f"{i} {clean(v.point.label)[:24]}" if len(points) <= 8 else str(i)
-        plate(x + r + 2, y - 8, text, colour, "white", 2 * r + 4)
-    if len(media.frames) == 1:
-        return tile
-    framed = Image.new("RGB", (w, h + 20), INK)
-    framed.paste(tile, (0, 20))
-    ImageDraw.Draw(framed).text((6, 2), f"frame {frame} ({media.seconds[frame]:.1f} seconds)", "white", font)
-    return framed
-
-
-def _font(size, style=""):
-    """matplotlib brings DejaVu, which knows more scripts than Pillow's own font."""
-    try:
-        import matplotlib
-        return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans{style}.ttf", size)
-    except (ImportError, OSError):
-        return ImageFont.load_default(size)
-
-
-def _height(font):
-    return round(font.size * 1.35)
-
-
-def _wrap(text, font, width, indent=""):
-    """Lines no wider than `width` px; words of more than 60 characters are broken."""
-    lines = []
-    for paragraph in text.split("\n")[:60]:
-        line = ""
-        for word in re.findall(r"\s*\S{1,60}|\s+$", paragraph):
-            if line and font.getlength(line + word) > width:
-                lines.append(line)
-                line = indent + word.lstrip()
-            else:
-                line += word
-        lines.append(line)
-    return lines
-
-
-# ---- 7. The command line ---------------------------------------------------------------------------------------------
+# ---- 6. The command line ---------------------------------------------------------------------------------------------
 def claim_run(log, config):
     """Begin or continue a training log. Without --resume an old run must not be mixed into a new one; with it, settings must agree."""
     rows = [row for _, row in read_jsonl(log, torn=True)] if Path(log).exists() else []
@@ -1234,16 +1288,6 @@ def parse_config(kind, doc, arguments=None):
 def file_name(text):
     """A sample's id as a safe file name: it comes from a dataset and may hold anything."""
     return re.sub(r"[^\w.-]", "_", text)[:120].lstrip(".") or "_"
-
-
-def save_figure(figure, path):
-    """Write a matplotlib figure or a PIL picture as PNG: complete or absent."""
-    data = io.BytesIO()
-    if isinstance(figure, Image.Image):
-        figure.save(data, "PNG")
-    else:
-        figure.savefig(data, dpi=150, format="png")
-    write_atomically(path, data.getvalue())
 
 
 def run_main(main):
@@ -1278,7 +1322,7 @@ def main():
     pixel = teachers.PixelDetector(), teachers.PixelSegmenter(), teachers.PixelPointer()
     verifier = Argos(*pixel, judge, max_pixels=args.max_pixels)
 
-    media = load_media(args.media, **verifier.budget)
+    media = load_media(args.media, **verifier.sizes)
     kind = args.kind or ("choice" if args.options else "number" if args.answer and number(args.answer) else "phrase")
     if args.answer is not None:
         check_truth(args.answer, kind, args.options)

@@ -72,6 +72,13 @@ class Judge(Protocol):
                            length_normalized: bool = False) -> list[float]:
         """p(answer | question, think, media) of each response of a group, 0..1 (paper eq. 5). media: argos.Media."""
 
+    # A judge may have these two as well. Without the first it is asked one by one, without the second nothing is extracted.
+    def yes_or_no(self, questions: list[tuple]) -> list[bool]:
+        """Many of the first three at once, each as (name of the method, *its arguments)."""
+
+    def extract_claims(self, thinks: list[str]) -> list[str]:
+        """The claims in each reasoning about a clip, as JSON (see argos.read_claims, which checks it)."""
+
 
 # ---- 2. What a label asks for ---------------------------------------------------------------------------------------
 PALETTE = {"red": (230, 28, 28), "green": (10, 225, 20), "blue": (15, 25, 240), "yellow": (248, 240, 10),
@@ -341,30 +348,47 @@ class _VLM:
     def __init__(self, policy, preset=None, adapter_off=False):
         self.policy, self.preset, self.adapter_off = policy, preset or policy.preset, adapter_off
 
-    def _ask(self, act, media, key, **texts):
-        """act(policy module, encoded prompt) in the right mode. The vision tower runs once, on this one prompt."""
+    def _ask(self, act, asked):
+        """asked: [(media or None, key of the prompt, its texts)] -> act(policy module, encoded prompts) in the right mode. The
+        vision tower runs once for each of them."""
         import policy as P
         with P.adapter_off(self.policy) if self.adapter_off else nullcontext():
-            return act(P, P.encode_prompts(self.policy, [(media, P.prompt(self.preset, key, **texts))]))
+            return act(P, P.encode_prompts(self.policy, [(m, P.prompt(self.preset, key, **texts)) for m, key, texts in asked]))
 
 
 class VLMJudge(_VLM):
     """See Judge. Yes or no is whichever is the likelier first token of the reply. Claims and answers: 500 characters at most."""
 
-    def _yes(self, media, key, **texts):
-        texts = {name: _quoted(text, self.policy.tokenizer, 500) for name, text in texts.items()}
-        yes, no = self._ask(lambda P, prompt: P.choose(self.policy, prompt, ("yes", "no"))[0].tolist(), media, key, **texts)
-        return yes > no
-
     def equivalent(self, question, truth, prediction):
         """The prompt compares the two answers without the question, which could only distract (our choice)."""
-        return self._yes(None, "same", truth=str(truth), prediction=str(prediction))
+        return self.yes_or_no([("equivalent", question, truth, prediction)])[0]
 
     def frame_claim(self, image, claim):
-        return self._yes(_media([image], [0.0]), "frame", claim=claim)
+        return self.yes_or_no([("frame_claim", image, claim)])[0]
 
     def segment_claim(self, frames, seconds, claim):
-        return self._yes(_media(frames, seconds), "segment", claim=claim)
+        return self.yes_or_no([("segment_claim", frames, seconds, claim)])[0]
+
+    def yes_or_no(self, questions):
+        """A batch shows at most 32 frames at a time (our choice)."""
+        forms = {"equivalent": lambda question, truth, said: (None, "same", dict(truth=str(truth), prediction=str(said))),
+                 "frame_claim": lambda image, claim: (_media([image], [0.0]), "frame", dict(claim=claim)),
+                 "segment_claim": lambda frames, seconds, claim: (_media(frames, seconds), "segment", dict(claim=claim))}
+        asked = [forms[name](*arguments) for name, *arguments in questions]
+        asked = [(m, key, {k: _quoted(text, self.policy.tokenizer, 500) for k, text in texts.items()}) for m, key, texts in asked]
+        step = max(1, 32 // max((len(m.frames) for m, _, _ in asked if m), default=1))
+        return [yes > no for i in range(0, len(asked), step) for yes, no in self._choose(asked[i:i + step])]
+
+    def _choose(self, asked):
+        """-> how likely each reply starts with (yes, no)."""
+        return self._ask(lambda P, prompts: P.choose(self.policy, prompts, ("yes", "no")).tolist(), asked)
+
+    def extract_claims(self, thinks, max_new_tokens=1024):
+        """The reasoning is read without the clip, which could only tempt the judge to add what it sees (our choice)."""
+        limit = {"tiny": 2_000}.get(self.preset, 20_000)
+        asked = [(None, "claims", dict(claim=_quoted(t, self.policy.tokenizer, limit))) for t in thinks]
+        sample = lambda P, prompts: P.sample(self.policy, prompts, 1, max_new_tokens=max_new_tokens, greedy=True).texts
+        return [text for i in range(0, len(asked), 8) for text in self._ask(sample, asked[i:i + 8])]
 
     def answer_probability(self, media, question, thinks, answers, length_normalized=False):
         """Paper eq. 5: p(answer | question prompt, "<think>" think "</think><answer>"), teacher-forced, for a group in one batch.
@@ -379,7 +403,7 @@ class VLMJudge(_VLM):
         answers = [defuse(a or "", tokenizer, limit=500) for a in answers]
         chunk = None if self.preset == "tiny" else 1  # logits of 8 long rollouts over 152,064 tokens would fill a GPU
         logp, counts = self._ask(lambda P, prompt: P.answer_logprobs(self.policy, prompt, answers, thinks, chunk),
-                                 media, "reason", question=question)  # (G,), (G,)
+                                 [(media, "reason", dict(question=question))])  # (G,), (G,)
         return (logp / counts.clamp(min=1) if length_normalized else logp).exp().tolist()
 
 
@@ -389,7 +413,7 @@ class VLMPointer(_VLM):
     def point(self, image, label, max_new_tokens=256):
         from argos import parse
         reply = self._ask(lambda P, prompt: P.sample(self.policy, prompt, 1, max_new_tokens=max_new_tokens, greedy=True).texts[0],
-                          _media([image], [0.0]), "point", label=_quoted(label, self.policy.tokenizer, 100))
+                          [(_media([image], [0.0]), "point", dict(label=_quoted(label, self.policy.tokenizer, 100)))])
         return [(p.x, p.y) for p in parse(reply).points if 0 <= p.x < image.width and 0 <= p.y < image.height]
 
 

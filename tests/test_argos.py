@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from argos import (Argos, BadInput, FrameClaim, Media, Point, PointPrompt, Sample, SegmentClaim, Weights,  # noqa: E402
-                   append_jsonl, canonical, convert, gate, load_media, outcome_score, parse, read_samples, select,
-                   smart_resize, which_frame, word_error_rate, write_atomically)
+                   append_jsonl, canonical, gate, outcome_score, parse, read_claims, read_samples, select, which_frame,
+                   word_error_rate, write_atomically)
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
 settings.load_profile("argos")
@@ -390,98 +391,7 @@ def test_selection_follows_sample_and_response(picture, clip):
         chosen(clip, selector=lambda s, p: {"vibes": "good"})
 
 
-# ---- 4. Samples, pictures, coordinates -------------------------------------------------------------------------------
-@settings(max_examples=500)
-@given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([(7056, 28224), (3136, 1003520), (784, 784)]))
-def test_smart_resize_is_that_of_transformers(height, width, budget):
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize as theirs
-    try:
-        want = theirs(height, width, 28, *budget)
-    except ValueError:
-        with pytest.raises(BadInput):
-            smart_resize(height, width, 28, *budget)
-    else:
-        assert smart_resize(height, width, 28, *budget) == want
-
-
-sizes = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
-
-
-@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.permutations(["original", "seen", "percent"]), sizes, sizes)
-def test_convert_there_and_back(x, y, spaces, original, seen):
-    one, two, three = spaces
-    there = convert(x, y, one, two, original, seen)
-    assert convert(*there, two, one, original, seen) == pytest.approx((x, y), abs=1e-9)
-    assert convert(*there, two, three, original, seen) == pytest.approx(convert(x, y, one, three, original, seen))
-
-
-def test_convert_by_hand():
-    # a 400 x 200 picture seen as 200 x 50: half way across and a tenth down is (200, 20), (100, 5), (50 %, 10 %)
-    for target, xy in (("seen", (100, 5)), ("percent", (50, 10)), ("original", (200, 20))):
-        assert convert(200, 20, "original", target, (400, 200), (200, 50)) == pytest.approx(xy)
-    with pytest.raises(BadInput):
-        convert(1, 1, "molmo", "seen", (4, 2), (2, 1))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "LA", "RGBA", "CMYK", "I;16", "I", "F"])
-def test_any_mode_becomes_rgb(tmp_path, mode):
-    Image.new(mode, (100, 60)).save(path := tmp_path / f"a.{'tif' if mode in ('CMYK', 'F', 'I') else 'png'}")
-    media = load_media(path)
-    assert media.frames[0].mode == "RGB" and media.frames[0].size == (112, 84)[::1] and media.original_size == (100, 60)
-    if mode in ("RGBA", "LA"):  # transparent is white, not black
-        assert media.frames[0].getpixel((5, 5)) == (255, 255, 255)
-
-
-def test_sixteen_bits_are_scaled_and_pictures_are_upright(tmp_path):
-    Image.fromarray(np.full((84, 84), 32768, np.uint16)).save(tmp_path / "deep.png")
-    assert load_media(tmp_path / "deep.png").frames[0].getpixel((0, 0))[0] == 255  # brightest value present
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    Image.new("RGB", (120, 60)).save(tmp_path / "turned.jpg", exif=exif)
-    assert load_media(tmp_path / "turned.jpg").original_size == (60, 120)
-
-
-@pytest.mark.parametrize("size, ok", [((1, 1), True), ((1, 200), True), ((30000, 20), False), ((1, 201), False),
-                                      ((9000, 9000), False)])
-def test_extreme_sizes(tmp_path, size, ok):
-    Image.new("1", size).save(tmp_path / "x.png")
-    if ok:
-        w, h = load_media(tmp_path / "x.png").frames[0].size
-        assert w % 28 == h % 28 == 0 and w * h >= 7056
-    else:
-        with pytest.raises(BadInput, match="x.png"):
-            load_media(tmp_path / "x.png")
-
-
-@pytest.mark.parametrize("name", ["empty", "text", "truncated", "missing", "folder", "header"])
-def test_bad_files_are_named(tmp_path, name):
-    path = tmp_path / f"{name}.png"
-    Image.effect_noise((84, 84), 50).save(tmp_path / "good.png")
-    good = (tmp_path / "good.png").read_bytes()
-    broken = {"empty": b"", "text": b"<html>", "truncated": good[:len(good) // 2], "header": good[:20] + b"\xff" * 30 + good[50:]}
-    if name in broken:
-        path.write_bytes(broken[name])
-    elif name == "folder":
-        path.mkdir()
-    with pytest.raises(BadInput, match=f"{name}.png") as error:
-        load_media(path)
-    assert "\n" not in str(error.value) and str(error.value).count(f"{name}.png") == 1
-
-
-@pytest.mark.parametrize("fmt", ["PNG", "GIF", "WEBP"])
-def test_clips_keep_exact_times(tmp_path, fmt):
-    frames = [Image.new("RGB", (84, 84), (30 * i, 0, 0)) for i in range(8)]
-    frames[4] = frames[3].copy()  # the saver merges these two; the loader takes them apart again
-    frames[0].save(tmp_path / "c", fmt, save_all=True, append_images=frames[1:], duration=500, lossless=True)
-    media = load_media(tmp_path / "c")
-    assert media.seconds == [.5 * i for i in range(8)]
-    assert [round(f.getpixel((0, 0))[0] / 30) for f in media.frames] == [0, 1, 2, 3, 3, 5, 6, 7]
-    media = load_media(tmp_path / "c", max_frames=3)  # frames 0, 2, 5 of 8
-    assert media.seconds == [0, 1, 2.5]
-    frames[0].save(tmp_path / "v", fmt, save_all=True, append_images=frames[1:3], duration=[100, 250, 300], lossless=True)
-    assert load_media(tmp_path / "v").seconds == [0, .1, .35]
-
-
+# ---- 4. Samples and files --------------------------------------------------------------------------------------------
 def test_rows_are_checked(tmp_path):
     Image.new("RGB", (84, 84)).save(tmp_path / "a.png")
     good = {"id": "1", "question": "?", "answer": 2, "kind": "count", "image": "a.png", "more": "ignored"}
@@ -629,7 +539,7 @@ def test_reasoning_quality(argos, picture):
     (think,), (answer,), normalised = argos.judge.calls[0]
     assert len(think) <= 20_001 and answer == "2" and not normalised
     assert not any(text in think for text in ("<|", "<answer>", "\x00"))
-    for p, want in ((1.0000001, 1), (-.1, 0), (math.nan, 0), (np.float32(.5), .5)):
+    for p, want in ((1.0000001, 1), (-.1, 0), (np.float32(.5), .5)):
         v = Argos(None, None, None, FakeJudge(p), length_normalized=True).verify(picture, right.format("x"))
         assert v.reasoning == want and v.selected["spatial"].startswith("no")
         assert v.reward == pytest.approx((.5 + .25 * want) / .75)
@@ -680,21 +590,250 @@ def test_self_check_finds_wrong_coordinate_spaces():
     Argos(Seeing(), Seeing(), None, None, use=("outcome",)).self_check()
 
 
-def test_a_segmenter_of_the_wrong_shape_is_an_error(picture):
-    class Wrong(FakeSegmenter):
-        def segment(self, image, boxes):
-            return np.zeros((len(boxes), 10, 10), bool)
-    with pytest.raises(ValueError, match="segmenter"):
-        Argos(FakeDetector(), Wrong(), None, None).verify(picture, f"<think>{tag(15, 15)}</think>")
-
-
 def test_an_animation_is_no_picture(argos, clip):
     clip.media = "image"
     with pytest.raises(BadInput, match="video"):
         argos.verify(clip, "<answer>2</answer>")
 
 
-# ---- 6. and 7. Card and command line ---------------------------------------------------------------------------------
+# ---- 6. Teachers that fail -------------------------------------------------------------------------------------------
+class Broken:
+    """Wraps a teacher: a call of `method` for which when(arguments) holds returns what(arguments), or raises."""
+
+    def __init__(self, teacher, method, what, when=lambda *a: True):
+        def call(*arguments):
+            if not when(*arguments):
+                return getattr(teacher, method)(*arguments)
+            if callable(what):
+                return what(*arguments)
+            raise what
+        self.teacher = teacher
+        setattr(self, method, call)
+
+    def __getattr__(self, name):
+        return getattr(self.teacher, name)
+
+
+CRASH = RuntimeError("CUDA out of\nmemory")
+RIGHT = f"<think>{tag(15, 15)}{tag(0, 0)}</think><answer>2</answer>"  # grounding 1/2, reasoning .8
+NO_VG, NO_RQ = (.5 + .25 * .8) / .75, (.5 + .25 * .5) / .75  # the reward where a term drops out and the others are rescaled
+
+
+@pytest.mark.parametrize("role, method, what, term, reward", [
+    ("detector", "detect", CRASH, "grounding", NO_VG),
+    ("detector", "detect", lambda image, labels: [], "grounding", NO_VG),
+    ("detector", "detect", lambda image, labels: None, "grounding", NO_VG),
+    ("detector", "detect", lambda image, labels: [[PointPrompt(0, 0, math.nan, 9, 1, l)] for l in labels], "grounding", NO_VG),
+    ("segmenter", "segment", CRASH, "grounding", NO_VG),
+    ("segmenter", "segment", lambda image, boxes: np.zeros((len(boxes), 10, 10), bool), "grounding", NO_VG),
+    ("segmenter", "segment", lambda image, boxes: np.ones((len(boxes), 84, 84)), "grounding", NO_VG),  # logits, not a mask
+    ("judge", "answer_probability", CRASH, "reasoning", NO_RQ),
+    ("judge", "answer_probability", lambda *a: [math.nan] * len(a[2]), "reasoning", NO_RQ),
+    ("judge", "answer_probability", lambda *a: [], "reasoning", NO_RQ),
+    ("judge", "answer_probability", lambda *a: None, "reasoning", NO_RQ)])
+def test_a_teacher_that_fails_is_not_scored(picture, tmp_path, role, method, what, term, reward):
+    teachers = dict(detector=FakeDetector(), segmenter=FakeSegmenter(), pointer=None, judge=FakeJudge())
+    teachers[role] = Broken(teachers[role], method, what)
+    verifier = Argos(**teachers)
+    one, two = verifier.verify_group(picture, [RIGHT, "<think>I guess.</think><answer>2</answer>"])
+    for v in (one, two):  # the whole group: who pointed at nothing gains nothing on who pointed
+        assert getattr(v, term) is None and set(v.not_scored) == {term} and f"the {role} failed" in v.not_scored[term]
+        assert v.explain().count("not scored: ") == 1 and "\nmemory" not in v.explain()
+        assert json.loads(json.dumps(v.to_dict(), allow_nan=False))["not_scored"] == v.not_scored
+    assert one.reward == pytest.approx(reward) and sum(verifier.failures.values()) >= 1
+    assert all(key.startswith(f"{role}: ") for key in verifier.failures)
+    verifier.card(picture, RIGHT, one, tmp_path / "card.png")
+
+
+def test_a_failure_with_many_labels_is_no_failure_with_each(picture):
+    crowded = Broken(FakeDetector(), "detect", CRASH, lambda image, labels: len(labels) > 1)
+    verifier = Argos(crowded, FakeSegmenter(), None, FakeJudge())
+    v = verifier.verify(picture, f"<think>{tag(15, 15)}{tag(75, 75, 'tall man')}{tag(0, 0, 'tall man')}</think><answer>2</answer>")
+    assert [p.score for p in v.points] == [1, 1, 0] and not v.not_scored and verifier.failures == {"detector: RuntimeError": 1}
+
+
+def test_who_breaks_a_teacher_pays_alone(picture):
+    detector = Broken(FakeDetector(), "detect", CRASH, lambda image, labels: "odd" in labels)
+    judge = Broken(FakeJudge(), "answer_probability", CRASH, lambda media, q, thinks, *a: any("odd" in t for t in thinks))
+    verifier = Argos(detector, FakeSegmenter(), None, judge)
+    odd = f"<think>{tag(15, 15, 'odd')}{tag(15, 15)}</think><answer>2</answer>"
+    good, bad = verifier.verify_group(picture, [RIGHT, odd])
+    assert not good.not_scored and not bad.not_scored and good.reward == pytest.approx(.5 + .25 * .5 + .25 * .8)
+    assert [p.score for p in bad.points] == [0, 1] and "the detector failed" in bad.points[0].why
+    assert bad.reasoning == 0 and "the judge failed" in bad.explain() and "the judge failed" not in good.explain()
+    assert set(good.masks) == {(0, "red square")}
+    # a sole response is no different: the detector answers about an object
+    assert verifier.verify(picture, f"<think>{tag(15, 15, 'odd')}</think>").grounding == 0
+
+
+def test_a_judge_that_fails_at_answers(picture):
+    picture.kind, picture.answer = "free", "a red box"
+    group = [f"<think>x</think><answer>{a}</answer>" for a in ("a red box", "a crimson box", "odd", "blue")]
+    judge = Broken(FakeJudge(), "equivalent", CRASH, lambda question, truth, said: said == "odd")
+    verdicts = Argos(None, None, None, judge).verify_group(picture, group)
+    assert [v.outcome for v in verdicts] == [1, 1, 0, 0] and "the judge failed" in verdicts[2].explain()
+    for what in (CRASH, lambda *a: None, lambda *a: "yes"):  # "yes" is true in Python
+        verdicts = Argos(None, None, None, Broken(FakeJudge(), "equivalent", what)).verify_group(picture, group)
+        assert all(v.reward is v.outcome is None and "outcome" in v.not_scored for v in verdicts)
+        assert "the outcome was not scored" in verdicts[0].explain()
+    verdicts = Argos(None, None, None, Broken(FakeJudge(), "equivalent", CRASH)).verify_group(picture, group[:1] * 2)
+    assert [v.outcome for v in verdicts] == [1, 1]  # nobody had to be asked
+
+
+def test_a_judge_that_fails_at_claims(clip):
+    claims = "<think>In frame 5 it appears. From 0 to 1 seconds it moves.</think><answer>2.5</answer>"
+    verifier = Argos(FakeDetector(), FakeSegmenter(), None, Broken(FakeJudge(), "segment_claim", CRASH))
+    for v in verifier.verify_group(clip, [claims, "<think>In frame 5 it appears.</think><answer>2.5</answer>"]):
+        assert v.grounding is None and "the judge failed" in v.not_scored["grounding"]
+    odd = Broken(FakeJudge(), "frame_claim", CRASH, lambda image, claim: "odd" in claim)
+    v = Argos(FakeDetector(), FakeSegmenter(), None, odd).verify(clip, "<think>In frame 5 it appears. In frame 2 it is odd.</think>")
+    assert v.grounding == .5 and "the judge failed" in v.frame_scores[1].why
+
+
+def test_a_mistake_in_a_setting_is_no_failure(picture):
+    with pytest.raises(BadInput, match="wrong folder"):
+        Argos(Broken(FakeDetector(), "detect", BadInput("wrong folder")), FakeSegmenter(), None, None).verify(picture, RIGHT)
+    with pytest.raises(BadInput, match="the detector failed"):
+        Argos(Broken(FakeDetector(), "detect", CRASH), FakeSegmenter(), None, None).self_check()
+    with pytest.raises(BadInput, match="extract"):
+        Argos(None, None, None, FakeJudge(), extract=True)
+    with pytest.raises(KeyboardInterrupt):
+        Argos(Broken(FakeDetector(), "detect", KeyboardInterrupt()), FakeSegmenter(), None, None).verify(picture, RIGHT)
+
+
+def test_more_labels_than_are_looked_up_score_0(argos, picture):
+    think = tag(15, 15) + "".join(tag(15, 15, f"thing {i}") for i in range(20)) + tag(55, 15)
+    v = argos.verify(picture, f"<think>{think}</think>")
+    assert len(argos.detector.asked[0]) == 16 and len(v.points) == 22 and v.grounding == pytest.approx(2 / 22)
+    assert "more than 16" in v.points[20].why and v.points[21].score == 1
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    import argos as module
+    now = [0.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_what_is_not_done_in_time_is_not_scored(picture, clock):
+    def slow(image, labels):
+        clock[0] += 5
+        return FakeDetector().detect(image, labels)
+
+    group = [RIGHT, "<think>I guess.</think><answer>2</answer>"]
+    for budget, terms in ((3, {}), (2, {"grounding", "reasoning"}), (None, {})):  # 2 responses: 6 and 4 seconds
+        verifier = Argos(Broken(FakeDetector(), "detect", slow), FakeSegmenter(), None, FakeJudge(), budget=budget)
+        verdicts = verifier.verify_group(picture, group)
+        assert all(set(v.not_scored) == set(terms) for v in verdicts) and bool(verifier.failures["out of time"]) == bool(terms)
+        assert not terms or "out of time" in verdicts[0].explain() and [v.reward for v in verdicts] == [1, 1]
+
+
+def test_a_judge_is_asked_once_about_all_groups(picture, clip):
+    class Batch(FakeJudge):
+        def yes_or_no(self, questions):
+            self.calls.append([name for name, *_ in questions])
+            return [getattr(self, name)(*arguments) for name, *arguments in questions]
+
+    judge, one_by_one = Batch(), FakeJudge()
+    groups = [["<think>In frame 5 it appears. From 0 to 1 seconds it moves.</think><answer>2.5</answer>",
+               "<think>In frame 2 it appears. In frame 5 it appears.</think><answer>2.5</answer>"]] * 2
+    other = Sample("d", "?", "2.5", "number", clip.path, "video")
+    verdicts = [Argos(FakeDetector(), FakeSegmenter(), None, j, use=("outcome", "grounding")).verify_groups([clip, other], groups)
+                for j in (judge, one_by_one)]
+    assert judge.calls == [["frame_claim"] * 4, ["segment_claim"] * 2]  # each group's two frames and one segment, once
+    assert [[v.to_dict() for v in g] for g in verdicts[0]] == [[v.to_dict() for v in g] for g in verdicts[1]]
+    assert [v.grounding for v in verdicts[0][0]] == [1, 1]
+
+
+def test_damaged_files_are_left_out_and_counted(argos, picture, clip, tmp_path, capsys):
+    (tmp_path / "bad.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    bad, gone = (Sample(name, "?", "2", "count", str(tmp_path / name), "video") for name in ("bad.mp4", "gone.png"))
+    samples, media = argos.usable([picture, bad, clip, gone])
+    assert samples == [picture, clip] and [len(m.frames) for m in media] == [1, 8] and argos.failures == {"damaged media": 2}
+    assert "bad.mp4" in (said := capsys.readouterr().err) and "gone.png" in said and said.count("\n") == 2
+    with pytest.raises(BadInput, match="none of 2"):
+        argos.usable([bad, gone])
+
+
+# ---- 7. Claims in free prose -----------------------------------------------------------------------------------------
+PROSE = "About 2.5 seconds in, the door is open; a red mug stands at 15 and 15. Between 1:30 and two minutes someone pours water."
+
+
+def frame(claim="the door is open", frame=None, seconds=2.5):
+    return {"frame": frame, "seconds": seconds, "claim": claim}
+
+
+@pytest.mark.parametrize("lists, kept, reason", [
+    ({"frame_claims": [frame()]}, [FrameClaim(None, 2.5, "the door is open")], None),
+    ({"frame_claims": [frame("Door is open.")]}, [FrameClaim(None, 2.5, "Door is open.")], None),
+    ({"frame_claims": [frame(), frame()]}, [FrameClaim(None, 2.5, "the door is open")], "repeated frame claim"),
+    ({"segment_claims": [{"start": 90, "end": 2.0, "claim": "someone pours water"}]}, [SegmentClaim(90, 2, "someone pours water")], None),
+    ({"points": [{"x": 15, "y": 15.0, "label": "a red mug", "frame": None, "seconds": 2.5}]}, [Point(15, 15, "red mug", None, 2.5)], None),
+    ({}, [], None),
+    ({"frame_claims": [frame("the door is shut")]}, [], "does not make"),         # not its words
+    ({"frame_claims": [frame("open is the door")]}, [], "does not make"),         # its words, another claim
+    ({"frame_claims": [frame("oor is ope")]}, [], "does not make"),               # parts of words
+    ({"frame_claims": [frame(seconds=3.5)]}, [], "does not make"),                # a time that it does not give
+    ({"frame_claims": [frame(frame=7)]}, [], "does not make"),
+    ({"frame_claims": [frame("")]}, [], "does not make"), ({"frame_claims": [frame("...")]}, [], "does not make"),
+    ({"frame_claims": [frame(seconds=math.nan)]}, [], "out of range"), ({"frame_claims": [frame(seconds=-2.5)]}, [], "out of range"),
+    ({"frame_claims": [frame(seconds=10 ** 400)]}, [], "out of range"),
+    ({"frame_claims": [frame(seconds="2.5")]}, [], "wrong form"), ({"frame_claims": [frame(frame=True)]}, [], "wrong form"),
+    ({"frame_claims": [frame(claim=["the door is open"])]}, [], "wrong form"), ({"frame_claims": ["the door is open"]}, [], "wrong form"),
+    ({"frame_claims": [frame() | {"score": 1}]}, [], "wrong form"), ({"frame_claims": [{"claim": "the door is open"}]}, [], "wrong form"),
+    ({"frame_claims": {"0": frame()}}, [], "not in the form"), ({"frame_claims": [frame()], "verdict": "all true"}, [], "not in the form"),
+    ({"frame_claims": [frame()] * 999}, [], "not in the form"), ([frame()], [], "not in the form")])
+def test_extracted_claims_are_checked(lists, kept, reason):
+    parsed = parse(f"<think>{PROSE}</think>", "video")
+    assert not parsed.points + parsed.frame_claims + parsed.segment_claims
+    read_claims(f"Here it is:\n```json\n{json.dumps(lists)}\n```", parsed)
+    assert parsed.points + parsed.frame_claims + parsed.segment_claims == kept and parsed.extracted
+    assert [reason in why for why in parsed.dropped_reasons] == ([True] if reason else [])
+
+
+@given(st.lists(st.sampled_from(["{", "}", "[", "]", '"frame_claims"', ":", ",", "1", "null", '"door"', "\ud800", "NaN", "{}" * 9, "[" * 2000])))
+def test_any_reply_can_be_read(pieces):
+    read_claims("".join(pieces), parsed := parse(f"<think>{PROSE}</think>", "video"))
+    assert parsed.extracted and not parsed.points
+
+
+class Extractor(FakeJudge):
+    reply = json.dumps({"frame_claims": [frame("it appears")], "segment_claims": [{"start": 0, "end": 1, "claim": "it hides"}]})
+
+    def extract_claims(self, thinks):
+        self.calls.append(list(thinks))
+        return [self.reply] * len(thinks)
+
+
+def test_free_prose_is_read_by_the_judge(clip, picture):
+    prose = "<think>{} 2.5 seconds later it appears. Within 0 and 1 s it hides.</think><answer>2.5</answer>"
+    group = [prose.format("First"), prose.format("Then"), prose.format("First"), "<think>In frame 5 it hides.</think><answer>2.5</answer>"]
+    make = lambda **options: Argos(FakeDetector(), FakeSegmenter(), None, Extractor(), **options)
+    verifier = make(extract=True)
+    verdicts = verifier.verify_group(clip, group)
+    assert [v.grounding for v in verdicts] == [.5, .5, .5, 0]  # "appears" true, "hides" false, each the only one of its kind
+    assert verdicts[0].parsed.extracted and not verdicts[3].parsed.extracted
+    assert "by the judge, from free prose: 0 points, 1 frame claims, 1 segment claims" in verdicts[0].explain()
+    assert "'it appears'" in verdicts[0].explain() and verdicts[0].to_dict()["extracted"]
+    (asked,) = [c for c in verifier.judge.calls if isinstance(c, list)]
+    assert len(asked) == 2 and all("<think>" not in text for text in asked)  # each reasoning once, where no rule read anything
+    assert [v.grounding for v in make().verify_group(clip, group)] == [0, 0, 0, 0]  # off unless asked for
+    still = make(extract=True)
+    still.verify(picture, "<think>2.5 seconds later it appears.</think><answer>2</answer>")  # pictures have points
+    still.verify(clip, "<answer>2.5</answer>")
+    assert not [c for c in still.judge.calls if isinstance(c, list)]
+
+
+@pytest.mark.parametrize("what, grounding", [(CRASH, None), (lambda thinks: [], None), (lambda thinks: [3], None), (lambda thinks: ["I'm sorry"], 0)])
+def test_extraction_that_fails(clip, what, grounding):
+    verifier = Argos(FakeDetector(), FakeSegmenter(), None, Broken(Extractor(), "extract_claims", what), extract=True)
+    v = verifier.verify(clip, "<think>2.5 seconds later it appears.</think><answer>2.5</answer>")
+    assert v.grounding == grounding and bool(v.not_scored) == (grounding is None)
+    assert grounding is None or v.parsed.dropped_reasons == {"extraction not in the form asked for": 1}
+
+
+# ---- 8. Card and command line ----------------------------------------------------------------------------------------
 def test_the_card_shows_points_in_and_out(argos, picture, tmp_path):
     v = argos.verify(picture, response := f"<think>{tag(15, 15)} {tag(40, 60)}</think><answer>2</answer>")
     argos.card(picture, response, v, tmp_path / "card.png")

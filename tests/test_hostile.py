@@ -7,6 +7,7 @@ import random
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -186,7 +187,64 @@ def test_spraying_points_does_not_ground(argos, picture):
     assert score(point(44, 28) * 1000 + point(0, 0)) == .5            # nor do they drown a miss
 
 
-# ---- 3. Work grows with size, not with its square --------------------------------------------------------------------
+# ---- 3. Breaking a teacher earns nothing either ----------------------------------------------------------------------
+class Fragile(Teachers):
+    """Raises like real networks do: at a label that is too long or odd, at too many, at too long a reasoning; and takes its time."""
+
+    def __init__(self, clock=None):
+        self.clock = clock or [0]
+
+    def detect(self, image, labels):
+        self.clock[0] += len(labels)
+        if len(labels) > 12 or any(len(label) > 40 or not label.isascii() for label in labels):
+            raise RuntimeError("input too long for context length 77")
+        return super().detect(image, labels)
+
+    def answer_probability(self, media, question, thinks, answers, length_normalized=False):
+        if sum(map(len, thinks)) > 8_000:
+            raise RuntimeError("CUDA out of memory")
+        return [.5] * len(thinks)
+
+
+MISS = '<point x1="0" y1="0" alt="red square">red square</point>'
+SABOTAGE = {"nothing": MISS, "long label": MISS + MISS.replace("red square", "red" + "d" * 70),
+            "odd label": MISS + MISS.replace("red square", "漢字🙂"), "only odd labels": MISS.replace("red square", "🙂"),
+            "many labels": MISS + "".join(MISS.replace("red square", f"thing {i}") for i in range(64)),
+            "long reasoning": MISS + "so " * 4_000, "all of it": MISS + MISS.replace("red square", "🙂" * 60) * 9 + "so " * 4_000}
+
+
+@pytest.mark.parametrize("name", SABOTAGE)
+@pytest.mark.parametrize("crowd", [1, 8])
+def test_breaking_a_teacher_does_not_pay(picture, name, crowd):
+    """A rollout that points beside the square gains nothing by making a teacher raise, and its rivals lose nothing."""
+    sample, verifier = Sample("s", "Where?", "2", "count", str(picture)), Argos(*[Fragile()] * 4)
+    write = lambda text: f"<think>{text}</think><answer>2</answer>"
+    honest, poor = verifier.verify_group(sample, [write(TRUE_POINT), write(MISS)])
+    assert (honest.reward, poor.reward) == (.5 + .25 + .125, .5 + .125)
+    verdicts = verifier.verify_group(sample, [write(TRUE_POINT)] + [write(SABOTAGE[name])] * crowd)
+    assert verdicts[0].reward == honest.reward and all(v.reward <= poor.reward for v in verdicts[1:])
+    assert not any(v.not_scored for v in verdicts) and verifier.verify(sample, write(SABOTAGE[name])).reward <= poor.reward
+
+
+def test_using_up_the_time_does_not_pay(picture, clip, monkeypatch):
+    import argos as module
+    for path, media, filler in (
+            (picture, "image", "".join(MISS.replace("red square", f"thing {i}") for i in range(12))),
+            (clip, "video", "".join(f"{MISS} in frame {i} {MISS.replace('red square', 'thing')} in frame {i} " for i in range(8)))):
+        clock = [0.0]
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+        sample = Sample("s", "Where?", "2", "count", str(path), media)
+        point = TRUE_POINT + (" in frame 1" if media == "video" else "")
+        write = lambda text: f"<think>{text}</think><answer>2</answer>"
+        verifier = Argos(*[Fragile(clock)] * 4, budget=3)
+        assert verifier.verify_group(sample, [write(point), write(MISS)])[0].grounding == 1
+        clock[0] = 0.0
+        honest, thief = verifier.verify_group(sample, [write(point), write(filler)])
+        assert honest.not_scored and honest.reward == 1 and "labels looked up: 0" in thief.explain()
+        assert thief.reward == .5 and not thief.not_scored and (thief.grounding, thief.reasoning) == (0, 0)
+
+
+# ---- 4. Work grows with size, not with its square --------------------------------------------------------------------
 BOMBS = {  # each is repeated up to the size wanted
     "text": "lorem ipsum ", "open tags": "<think>", "open points": "<point ", "open attributes": '<point x1="1" ',
     "quotes": 'alt="', "single quotes": "alt='a\" ",

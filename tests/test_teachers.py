@@ -400,6 +400,44 @@ def test_claims_and_points_run_on_pictures_and_clips(policy):
     assert isinstance(VLMPointer(policy).point(clip.frames[0], "red square", max_new_tokens=8), list)
 
 
+def test_questions_in_a_batch_get_the_answers_that_they_get_alone(policy, monkeypatch):
+    """Kills: answers handed out in the wrong order, a prompt padded wrongly, a batch of more than 32 frames."""
+    rng, clip, batches = np.random.default_rng(0), media(12), []
+    encode = P.encode_prompts
+    monkeypatch.setattr(P, "encode_prompts", lambda policy, items: (batches.append(items), encode(policy, items))[1])
+    for name, parameter in policy.model.named_parameters():  # random weights say yes to all or to none: make the question matter
+        if name.endswith("q_proj.weight"):
+            monkeypatch.setattr(parameter, "data", parameter.data * 30)
+    words = "red square is gone the In frame 5 yes no".split()
+    say = lambda: " ".join(rng.choice(words, 6))
+    questions = [("equivalent", "q", say(), say()) for _ in range(40)] + [
+        ("frame_claim", clip.frames[i], say()) for i in range(10)] + [
+        ("segment_claim", clip.frames[i:i + 9], clip.seconds[i:i + 9], say()) for i in range(4)]
+    judge = VLMJudge(policy)
+    margins, choose = [], judge._choose
+    monkeypatch.setattr(judge, "_choose", lambda asked: margins.extend(answers := choose(asked)) or answers)
+    alone = [getattr(judge, name)(*arguments) for name, *arguments in questions]
+    by_hand, margins[:], batches[:] = list(margins), [], []
+    together = [a for kind in ("equivalent", "frame_claim", "segment_claim") for a in judge.yes_or_no([q for q in questions if q[0] == kind])]
+    np.testing.assert_allclose(margins, by_hand, atol=1e-4)
+    assert len({round(yes, 3) for yes, _ in by_hand}) > 20  # the questions differ, so their order shows
+    assert together == alone and all(type(a) is bool for a in together)
+    frames = [sum(len(m.frames) for m, _ in items if m) for items in batches]
+    assert len(batches) == 2 + 1 + 2 and max(frames) == 27 and sum(frames) == 10 + 36  # 32 and 8 texts, 10 frames, 3 and 1 segments
+
+
+def test_the_judge_lists_claims(policy, monkeypatch):
+    """What it reads is one quotation; what it says is argos.read_claims' business."""
+    read, sample = [], P.sample
+    monkeypatch.setattr(P, "sample", lambda policy, prompts, *a, **k: (
+        read.extend(policy.tokenizer.decode(row) for row in prompts.input_ids), sample(policy, prompts, *a, **k))[1])
+    replies = VLMJudge(policy).extract_claims(["harmless", *HOSTILE], max_new_tokens=3)
+    assert len(replies) == len(read) == 1 + len(HOSTILE) and all(isinstance(r, str) for r in replies)
+    plain = [r.replace("<|endoftext|>", "") for r in read]  # padding
+    assert all(r.count("<|") == plain[0].count("<|") for r in plain), plain
+    assert P.prompt("7b", "claims", claim="a >>> b {claim}").count(">>>") == 1
+
+
 def test_the_vlm_pointer_keeps_what_lies_in_the_picture(policy, monkeypatch):
     tag = '<point x1="{}" y1="28" alt="red square">red square</point>'
     reply = f"{tag.format(44)}, {tag.format(300)}."
