@@ -82,7 +82,7 @@ def _video_r1_row(row, folder, file):
     kind, question, extra = KINDS[text["problem_type"]], _PLACEHOLDER.sub("", text["problem"]).strip(), {}
     options = row.get("options") or []
     if kind == "choice" and options:
-        if len(options) < 2 or not all(isinstance(option, str) for option in options):
+        if not isinstance(options, list) or len(options) < 2 or not all(isinstance(option, str) for option in options):
             raise _Unusable("options are not two or more texts", options)
         question, extra = f"{question}\n" + "\n".join(options), {"options": options}
     _check(answers[0].strip(), kind, options or None)
