@@ -27,7 +27,7 @@ Writes, under --out:
        report.json     yield by kind, task and source, and by reason of rejection
        overlays/, best/, worst/   pictures to look at: what the teacher saw; cards of the best and the worst rollouts
 
-With another trainer: start it in --out, as media paths are relative to it; TRL takes pictures, not clips. Coordinates are pixels
+With another trainer: start it in --out, as media paths are relative to it; TRL 1.16 trains on pictures, not on clips (filter by "images"). Coordinates are pixels
 after Qwen2.5-VL's resize within this run's pixel budget: give the other trainer the same budget, or every point is off.
 
 Next:  train_sft.py

@@ -183,6 +183,7 @@ def test_wrong_pixmo_folders_are_one_line(tmp_path):
 SETS = st.sets(st.sampled_from(prepare.SETS), min_size=1)
 
 
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from("abcdefghij"), SETS), max_size=40), st.tuples(*[st.integers(0, 9)] * 3), st.integers(0, 5))
 def test_no_file_is_in_two_sets(questions, sizes, seed):
     sizes = dict(zip(prepare.SETS, sizes))
@@ -211,7 +212,7 @@ def run(monkeypatch, *flags):
 
 def test_from_folders_to_samples(tmp_path, monkeypatch, capsys):
     ask = lambda n, k: picture(n, path=f"./General/{k}.png", problem=f"Question {n}?")
-    cot = [ask(n, n % 20) | {"process": f"<think>{n}</think>"} for n in range(40)] + [CARD]
+    cot = [ask(n, n % 20) | {"process": f"<think>{n}</think>"} for n in range(40)] + [CARD | {"problem_id": 999}]
     full = [ask(100 + n, n) | {"problem": f"Question {n}?"} for n in range(20)] + [ask(n, n) for n in range(50, 70)]
     video_r1 = write_video_r1(tmp_path / "video_r1", cot, full)
     (video_r1 / "General/69.png").unlink()
@@ -220,13 +221,17 @@ def test_from_folders_to_samples(tmp_path, monkeypatch, capsys):
     (tmp_path / "real/deep/er").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "real/deep/er")
     flags = ["--video_r1", video_r1, "--pixmo", pixmo, "--out", out, "--rl", 10, "--val", 6]
-    run(monkeypatch, *flags, "--sft", 50)
+    run(monkeypatch, *flags)
     sets = {name: argos.read_samples(out / f"{name}.jsonl") for name in prepare.SETS}  # every file is found, every answer fits
-    assert {name: len(samples) for name, samples in sets.items()} == {"val": 6, "rl": 10, "curate": 48}
+    assert len(sets["val"]) == 6 and len(sets["rl"]) == 10
     files = {name: {os.path.realpath(s.path) for s in samples} for name, samples in sets.items()}
     assert not files["val"] & files["rl"] and not files["val"] & files["curate"] and not files["rl"] & files["curate"]
-    questions = {s.question for s in [*sets["rl"], *sets["val"], *sets["curate"]]}
-    assert len(questions) == 64  # what stands in both files of Video-R1 was asked once
+    asked = [s.question for s in [*sets["rl"], *sets["val"], *sets["curate"]]]
+    assert len(set(asked)) == len(asked)  # what stands in both files of Video-R1 was asked once
+    about = [(os.path.realpath(video_r1 / row["path"]), row["problem"]) for row in cot + full[:-1]]
+    left = {question for path, question in about if path not in files["val"] | files["rl"]}
+    assert {s.question.split("\n")[0] for s in sets["curate"] if s.source != "PixMo-Count"} == left  # all the rest, and nothing else
+    assert sum(s.source == "PixMo-Count" for s in sets["curate"]) == 20
     full_questions = {row["problem"] for row in full}
     assert {s.question for s in sets["rl"]} <= full_questions and {s.id[:12] for s in sets["val"]} == {"Video-R1-COT"}
     rows = [json.loads(line) for line in open(out / "curate.jsonl")]
@@ -235,10 +240,10 @@ def test_from_folders_to_samples(tmp_path, monkeypatch, capsys):
     assert {row["source"] for row in rows} >= {"PixMo-Count", "Video-R1 General"}
 
     table = json.loads((out / "prepare.json").read_text())
-    assert table["left out"] == {"Video-R1: media file missing": 1} and table["curate"]["samples"] == 48
+    assert table["left out"] == {"Video-R1: media file missing": 1} and table["curate"]["samples"] == len(rows)
     unusable = [json.loads(line) for line in open(out / "unusable.jsonl")]
     assert unusable == [{"where": "Video-R1-260k.json row 40", "reason": "Video-R1: media file missing", "detail": "./General/69.png"}]
-    assert "curate.jsonl: 48 of the 50 asked for" in capsys.readouterr().err
+    assert f"curate.jsonl: {len(rows)} of the 85000 asked for" in capsys.readouterr().err
 
     before = {name: (out / f"{name}.jsonl").read_bytes() for name in prepare.SETS}
     run(monkeypatch, *flags, "--sft", 20)
