@@ -4,8 +4,8 @@ A reasoning teacher does not point on its own. The paper makes it: objects are n
 model, and their coordinates drawn onto the picture, where the teacher can read them off while it reasons. What it writes is
 still unreliable (the paper kept about 3.1 %), so the verifier that will reward RL first filters the SFT data:
 
-  1. extract    a language model lists objects, actions and events from question and answer, as JSON    (app. C.1; the paper
-                also shows it the raw rollouts of its source dataset, which the embedded world does not have)
+  1. extract    a language model lists objects, actions and events from question, answer and the        (app. C.1)
+                reasoning that the source data set ships, if it does ("raw" in a row), as JSON
   2. point      a pointing model finds every object in the picture, or in each of up to 32 frames       (sec. 4.1)
   3. overlay    points and their coordinates are drawn; frames carry their number and second            (sec. 4.1)
   4. roll out   the teacher sees original and overlaid picture (clips: overlaid frames only), writes 8   (sec. 4.2)
@@ -17,19 +17,31 @@ teachers are too good for that, so a share of the SFT examples gets its points m
 pipeline). The policy learns this habit too, and what becomes of it in RL is up to the reward: README.md, "What came out".
 
 Run:   python curate.py --data out/data/curate.jsonl --out out/curated      # --resume continues after a kill
-Reads: JSONL rows with a picture or clip, a question and an answer. Writes, under --out:
+Reads: JSONL rows with a picture or clip, a question and an answer (python -m tiny.world, python -m benchmarks.prepare). A sample
+       whose file is damaged is named, counted and left out.
+Writes, under --out:
        rollouts.jsonl  every sample with its 8 rollouts and scores (append-only: the memory of --resume)
-       sft.jsonl       the survivors, in HF chat format (messages + images/videos)
+       sft.jsonl       the survivors, in HF chat format (messages + images/videos), for train_sft.py and TRL
+       llamafactory.jsonl, dataset_info.json   the same for LLaMA-Factory (dataset: argos), which wants other fields
        settings.jsonl  what the run was asked for (so that --resume cannot mix two)
-       report.json     yield by kind, by source and by reason of rejection; overlays/ pictures to look at
+       report.json     yield by kind, task and source, and by reason of rejection
+       overlays/, best/, worst/   pictures to look at: what the teacher saw; cards of the best and the worst rollouts
+
+With another trainer: start it in --out, as media paths are relative to it; TRL 1.16 trains on pictures, not on clips (filter by "images"). Coordinates are pixels
+after Qwen2.5-VL's resize within this run's pixel budget: give the other trainer the same budget, or every point is off.
+
 Next:  train_sft.py
 """
+import heapq
 import json
 import os
 import random
 import re
+import sys
 from collections import Counter, defaultdict
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -55,13 +67,15 @@ class Config:
     made_up: float = field(default=0.25, metadata={"help": "share of SFT examples whose points are moved elsewhere, the answer kept (our choice; 0 for real data)"})
     batch: int = field(default=32, metadata={"help": "samples at a time"})
     overlay: bool = field(default=True, metadata={"help": "off: the teacher sees the original alone (an ablation)"})
-    pictures: int = field(default=12, metadata={"help": "overlays to keep as pictures"})
+    extract_tokens: int = field(default=48, metadata={"help": "the list of objects, actions and events is cut here"})
+    pictures: int = field(default=12, metadata={"help": "so many overlays, best and worst rollouts to keep as pictures"})
     seed: int = field(default=0, metadata={"help": "seed of the teacher's sampling"})
     resume: bool = field(default=False, metadata={"help": "keep OUT/rollouts.jsonl and continue after it"})
 
 
 # ---- 1. Extract: what is this question about? -----------------------------------------------------------------------------
 KEYS = ("objects", "actions", "events")
+MAX_RAW = 4_000  # characters of a data set's own reasoning that the extraction gets to read (our choice)
 
 
 def read_extraction(text):
@@ -113,7 +127,12 @@ def overlaid(media, objects, pointer):
 
 # ---- 4. - 6. Roll out, score, rewrite --------------------------------------------------------------------------------------
 def reject_reason(verdicts, threshold):
-    """Why a sample did not survive: of its best rollout. None: it did (app. C.3: best score and right answer)."""
+    """Why a sample did not survive: of its best rollout. None: it did (app. C.3: best score and right answer).
+
+    What a failed teacher could not check is not taught, even where the rest of the reward would do (our choice).
+    """
+    if any(v.not_scored for v in verdicts):
+        return "not scored: " + ", ".join(sorted({term for v in verdicts for term in v.not_scored}))
     best = max(verdicts, key=lambda v: v.reward)
     if passes(best.reward, best.outcome, threshold):
         return None
@@ -134,7 +153,7 @@ def keep_rollouts(row, cfg):
 
 
 def passes(reward, outcome, threshold):
-    return outcome >= .5 and reward >= threshold
+    return reward is not None and outcome >= .5 and reward >= threshold
 
 
 NUMBER = r"(\d+(?:\.\d+)?)"
@@ -170,13 +189,41 @@ def chat_row(sample, reward, response, question, folder, moved):
             f"{kind}s": [path]}
 
 
-def curate_batch(samples, cfg, teacher, verifier, pointer, generator):
-    """Steps 1 to 5 for a few samples -> one row each for rollouts.jsonl, and the overlaid media."""
+def llamafactory_row(chat):
+    """The same example as LLaMA-Factory reads it: texts instead of lists, a tag in the text for each picture or clip."""
+    question, response = (turn["content"][-1]["text"] for turn in chat["messages"])
+    plain = lambda text: re.sub(r"<(image|video|audio)>", r"< \1>", text)  # every such tag in a text would count as a file
+    return {"instruction": f"<{chat['messages'][0]['content'][0]['type']}>{plain(question)}", "output": plain(response),
+            "images": chat.get("images", []), "videos": chat.get("videos", [])}
+
+
+LLAMAFACTORY = {"argos": {"file_name": "llamafactory.jsonl", "formatting": "alpaca", "columns": {
+    "prompt": "instruction", "response": "output", "images": "images", "videos": "videos"}}}  # dataset_info.json
+
+
+def load_batch(samples, verifier):
+    """-> ({id: Media}, {id: row for rollouts.jsonl} of the samples whose file is damaged: named, and left out)."""
+    import argos
+    media, damaged = {}, {}
+    for sample in samples:
+        try:
+            media[sample.id] = verifier.load(sample)
+        except argos.BadMedia as error:
+            tqdm.write(f"left out: {error}", file=sys.stderr)
+            damaged[sample.id] = dict(id=sample.id, extracted=None, reason=DAMAGED, error=str(error), rollouts=[])
+    return media, damaged
+
+
+DAMAGED = "damaged media"
+
+
+def curate_batch(samples, media, cfg, teacher, verifier, pointer, generator):
+    """Steps 1 to 5 for a few samples and their media -> one row each for rollouts.jsonl, and the overlaid media."""
     import policy as P
-    media = [verifier.load(s) for s in samples]
-    asked = P.encode_prompts(teacher, [(m, P.prompt(cfg.preset, "objects", question=s.question, answer=s.answer))
-                                       for m, s in zip(media, samples)])
-    lists = [read_extraction(t) for t in P.sample(teacher, asked, 1, greedy=True, max_new_tokens=48).texts]
+    raw = [getattr(s, "raw", "")[:MAX_RAW] for s in samples]
+    asked = P.encode_prompts(teacher, [(m, P.prompt(cfg.preset, "objects", question=s.question, answer=s.answer, raw=r))
+                                       for m, s, r in zip(media, samples, raw)])
+    lists = [read_extraction(t) for t in P.sample(teacher, asked, 1, greedy=True, max_new_tokens=cfg.extract_tokens).texts]
     drawn = [overlaid(m, (found or {"objects": []})["objects"], pointer) for m, found in zip(media, lists)]
     if cfg.overlay:
         shown = [d if len(d.frames) > 1 else [m, d] for m, d in zip(media, drawn)]
@@ -195,31 +242,109 @@ def curate_batch(samples, cfg, teacher, verifier, pointer, generator):
     rows = []
     for sample, found, group, verdicts in zip(samples, lists, groups, verifier.verify_groups(samples, groups, media)):
         rows.append(dict(id=sample.id, extracted=found, reason=reject_reason(verdicts, cfg.threshold),
-                         rollouts=[dict(text=t, reward=round(v.reward, 4), outcome=v.outcome, grounding=v.grounding,
+                         rollouts=[dict(text=t, reward=v.reward and round(v.reward, 4), outcome=v.outcome, grounding=v.grounding,
                                         reasoning=v.reasoning) for t, v in zip(group, verdicts)]))
     return rows, drawn
 
 
-def finished_rows(path):
-    """Complete rows of an append-only log; a last line cut by a kill is dropped, so its sample is simply done again."""
+# ---- 7. The log, and what is made of it ------------------------------------------------------------------------------------
+# Rollouts of 85K samples do not fit into memory: the log is read row by row, in the order of the samples.
+def read_log(path):
+    """Yield (row, where it ends in bytes) of every complete row of rollouts.jsonl."""
     import argos
-    return {row["id"]: row for _, row in argos.read_jsonl(path, torn=True)} if path.exists() else {}
+    end = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            try:
+                yield json.loads(line), end
+            except ValueError:
+                raise argos.BadInput(f"{path} row {number}: is not JSON; delete the line, and its sample is done again") from None
 
 
-def report(samples, rows, threshold):
-    """Yield overall, by kind, by source, by reason of rejection."""
-    table = {"samples": len(samples), "survived": sum(rows[s.id]["reason"] is None for s in samples),
-             "rollouts": sum(len(rows[s.id]["rollouts"]) for s in samples),
-             "extraction malformed": sum(rows[s.id]["extracted"] is None for s in samples),
-             "rejected": dict(Counter(rows[s.id]["reason"] for s in samples if rows[s.id]["reason"]))}
-    good = [passes(r["reward"], r["outcome"], threshold) for s in samples for r in rows[s.id]["rollouts"]]
-    table["rollouts that pass"] = sum(good)
-    for key in ("task", "source"):
-        groups = defaultdict(list)
-        for s in samples:
-            groups[getattr(s, key)].append(rows[s.id]["reason"] is None)
-        table[f"yield by {key}"] = {k: f"{sum(v)}/{len(v)}" for k, v in sorted(groups.items())}
-    return table
+def resume_log(path):
+    """-> {id of a finished sample: did it survive}. A last line cut by a kill is cut off, so its sample is simply done again."""
+    done, end = {}, 0
+    if path.exists():
+        for row, end in read_log(path):
+            done[row["id"]] = row["reason"] is None
+        os.truncate(path, end)
+    return done
+
+
+@contextmanager
+def written_aside(path):
+    """A file to write line by line, which takes its name when it is complete."""
+    aside = path.with_name(f".{path.name}.tmp")
+    with open(aside, "w", encoding="utf-8", errors="backslashreplace") as file:
+        yield file
+    os.replace(aside, path)
+
+
+def write_sft(log, samples, cfg, verifier, out):
+    """Survivors -> sft.jsonl, llamafactory.jsonl and dataset_info.json. Returns (examples, of them with moved points)."""
+    import argos
+    import policy as P
+    count = moved_count = 0
+    with written_aside(out / "sft.jsonl") as chats, written_aside(out / "llamafactory.jsonl") as factory:
+        for row, _ in read_log(log):
+            sample = samples.get(row["id"])
+            if sample is None or row["reason"] is not None:
+                continue
+            question = P.prompt(cfg.preset, "reason", question=sample.question)
+            for i, rollout in enumerate(keep_rollouts(row, cfg)):
+                text = argos.canonical(rollout["text"], sample.media)
+                rng = random.Random(f"{cfg.seed} {sample.id} {i}")  # the same after --resume
+                moved = rng.random() < cfg.made_up
+                if moved:
+                    text = made_up(text, verifier.load(sample).frames[0].size, rng)
+                chat = chat_row(sample, rollout["reward"], text, question, out, moved)
+                chats.write(json.dumps(chat, ensure_ascii=False) + "\n")
+                factory.write(json.dumps(llamafactory_row(chat), ensure_ascii=False) + "\n")
+                count, moved_count = count + 1, moved_count + moved
+    argos.write_atomically(out / "dataset_info.json", json.dumps(LLAMAFACTORY, indent=2))
+    return count, moved_count
+
+
+def report(log, samples, threshold):
+    """Yield overall, by task, kind and source, by reason of rejection. Damaged files are counted apart, and in no yield."""
+    table, reasons = Counter({"survived": 0, "rollouts": 0, "extraction malformed": 0, "rollouts that pass": 0}), Counter()
+    yields = {key: defaultdict(lambda: [0, 0]) for key in ("task", "kind", "source")}
+    for row, _ in read_log(log):
+        sample, survived = samples.get(row["id"]), row["reason"] is None
+        if sample is None:
+            continue
+        reasons[row["reason"]] += 1
+        if row["reason"] == DAMAGED:
+            continue
+        table.update({"survived": survived, "rollouts": len(row["rollouts"]), "extraction malformed": row["extracted"] is None,
+                      "rollouts that pass": sum(passes(r["reward"], r["outcome"], threshold) for r in row["rollouts"])})
+        for key, groups in yields.items():
+            good, of = groups[getattr(sample, key)]
+            groups[getattr(sample, key)] = [good + survived, of + 1]
+    skipped = reasons.pop(DAMAGED, 0)
+    del reasons[None]
+    return {"samples": len(samples), DAMAGED: skipped, **table, "rejected": dict(reasons.most_common())} | {
+        f"yield by {key}": {name: f"{good}/{of}" for name, (good, of) in sorted(groups.items())} for key, groups in yields.items()}
+
+
+def draw_cards(log, samples, cfg, verifier, out):
+    """Cards of the best and the worst rollouts, one a sample: best/01-<id>.png is the best of all, worst/01-<id>.png the worst."""
+    import argos
+    quality = lambda rollout: (rollout["reward"], rollout["grounding"] or 0, rollout["reasoning"] or 0)
+    scored = lambda: ((quality(r), k, row) for row, _ in read_log(log) if row["id"] in samples
+                      for k, r in enumerate(row["rollouts"]) if r["reward"] is not None)
+    for folder, extreme, first in (("best", heapq.nlargest, max), ("worst", heapq.nsmallest, min)):
+        (out / folder).mkdir(exist_ok=True)
+        for old in (out / folder).glob("[0-9][0-9]-*.png"):
+            old.unlink()
+        one_each = (first(group, key=lambda one: one[0]) for _, group in groupby(scored(), key=lambda one: one[2]["id"]))
+        for place, (_, k, row) in enumerate(extreme(cfg.pictures, one_each, key=lambda one: one[0]), 1):
+            sample, texts = samples[row["id"]], [r["text"] for r in row["rollouts"]]
+            verdict = verifier.verify_group(sample, texts)[k]  # scored again: masks are not in the log
+            verifier.card(sample, texts[k], verdict, out / folder / f"{place:02d}-{argos.file_name(sample.id)}.png")
 
 
 def main():
@@ -227,7 +352,7 @@ def main():
     import policy as P
     import teachers
     cfg = argos.parse_config(Config, __doc__)
-    for name in ("batch", "rollouts", "max_new_tokens", "keep"):
+    for name in ("batch", "rollouts", "max_new_tokens", "keep", "extract_tokens"):
         if getattr(cfg, name) < 1:
             raise argos.BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
     if not 0 <= cfg.made_up <= 1:
@@ -244,7 +369,7 @@ def main():
         raise argos.BadInput(f"{memory} exists: continue it with --resume, or name another --out")
     claimed = {k: v for k, v in asdict(cfg).items() if k not in ("keep", "made_up", "pictures", "teacher_cache")}  # those may change: no rollout depends on them
     argos.claim_run(out / "settings.jsonl", claimed)
-    done, pictures = finished_rows(memory), 0
+    done = resume_log(memory)
 
     # Batches are cut from the whole list and seeded by their place in it, so a resumed run rolls out what the killed one would.
     bar = tqdm(range(0, len(samples), cfg.batch), desc="curate", unit="batch")
@@ -252,36 +377,32 @@ def main():
         batch = samples[start:start + cfg.batch]
         if all(s.id in done for s in batch):
             continue
-        generator = torch.Generator(teacher.device).manual_seed(cfg.seed * 1_000_003 + start)
-        rows, drawn = curate_batch(batch, cfg, teacher, verifier, pointer, generator)
-        for sample, row, media in zip(batch, rows, drawn):
+        media, rows = load_batch(batch, verifier)
+        usable = [s for s in batch if s.id in media]
+        if usable:
+            generator = torch.Generator(teacher.device).manual_seed(cfg.seed * 1_000_003 + start)
+            made, drawn = curate_batch(usable, list(media.values()), cfg, teacher, verifier, pointer, generator)
+            rows |= {row["id"]: row for row in made}
+            for sample, shown in zip(usable, drawn):
+                if sample in samples[:cfg.pictures]:
+                    middle = shown.frames[len(shown.frames) // 2]
+                    large = middle.resize((middle.width * 3, middle.height * 3), Image.NEAREST) if max(middle.size) < 336 else middle
+                    argos.save_figure(large, out / "overlays" / f"{argos.file_name(sample.id)}.png")
+        for sample in batch:
             if sample.id not in done:
-                argos.append_jsonl(memory, row)
-                done[sample.id] = row
-            if pictures < cfg.pictures:
-                middle = media.frames[len(media.frames) // 2]
-                large = middle.resize((middle.width * 3, middle.height * 3), Image.NEAREST)
-                argos.save_figure(large, out / "overlays" / f"{argos.file_name(sample.id)}.png")
-                pictures += 1
-        bar.set_postfix({"yield": f"{sum(r['reason'] is None for r in done.values())}/{len(done)}"})
+                argos.append_jsonl(memory, rows[sample.id])
+                done[sample.id] = rows[sample.id]["reason"] is None
+        bar.set_postfix({"yield": f"{sum(done.values())}/{len(done)}"})
 
-    lines = []
-    for sample in samples:
-        row = done[sample.id]
-        if row["reason"] is None:
-            question = P.prompt(cfg.preset, "reason", question=sample.question)
-            for i, rollout in enumerate(keep_rollouts(row, cfg)):
-                text = argos.canonical(rollout["text"], sample.media)
-                rng = random.Random(f"{cfg.seed} {sample.id} {i}")  # the same after --resume
-                moved = rng.random() < cfg.made_up
-                if moved:
-                    text = made_up(text, argos.load_media(sample.path).frames[0].size, rng)
-                lines.append(json.dumps(chat_row(sample, rollout["reward"], text, question, out, moved), ensure_ascii=False))
-    argos.write_atomically(out / "sft.jsonl", "\n".join(lines) + "\n")
-    table = report(samples, done, cfg.threshold) | {"SFT examples": len(lines), "of them with moved points": sum('"made_up": true' in l for l in lines)}
+    by_id = {s.id: s for s in samples}
+    examples, moved = write_sft(memory, by_id, cfg, verifier, out)
+    table = report(memory, by_id, cfg.threshold) | {"SFT examples": examples, "of them with moved points": moved}
     argos.write_atomically(out / "report.json", json.dumps(table, indent=2))
     print(json.dumps(table, indent=2))
-    print(f"wrote {len(lines)} examples to {out}/sft.jsonl; look at {out}/overlays")
+    if table[DAMAGED] == len(samples):
+        raise argos.BadInput(f"{cfg.data}: none of its {len(samples)} files can be read; {memory} says why")
+    draw_cards(memory, by_id, cfg, verifier, out)
+    print(f"wrote {examples} examples to {out}/sft.jsonl; look at {out}/overlays, best and worst")
 
 
 if __name__ == "__main__":

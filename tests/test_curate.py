@@ -1,12 +1,12 @@
-"""Curation: what a model says is checked before use, and a killed run loses and doubles nothing."""
+"""Curation: what a model says is checked before use, damaged files are left out, and a killed run loses and doubles nothing."""
 import json
+import multiprocessing
 import os
 import random
 import re
 import signal
-import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,8 +45,9 @@ def test_overlay_marks_the_point_and_nothing_far_from_it():
     assert np.array_equal(np.asarray(picture), np.full((84, 84, 3), 200, np.uint8))  # the original is untouched
 
 
-def verdict(outcome, reward, grounding=1., reasoning=1., answer="x"):
-    return SimpleNamespace(outcome=outcome, reward=reward, grounding=grounding, reasoning=reasoning, parsed=SimpleNamespace(answer=answer))
+def verdict(outcome, reward, grounding=1., reasoning=1., answer="x", not_scored=()):
+    return SimpleNamespace(outcome=outcome, reward=reward, grounding=grounding, reasoning=reasoning, not_scored=dict.fromkeys(not_scored),
+                           parsed=SimpleNamespace(answer=answer))
 
 
 def test_reasons_of_rejection():
@@ -56,6 +57,9 @@ def test_reasons_of_rejection():
     assert reason(verdict(0, 0, answer=None)) == "no answer in any rollout"
     assert reason(verdict(1, .6, grounding=.1, reasoning=.9)) == "right, but not grounded"
     assert reason(verdict(1, .6, grounding=.9, reasoning=.1)) == "right, but not reasoned"
+    # A failed teacher: the rest of the reward is full, and still nobody has looked at the points.
+    assert reason(verdict(1, 1., grounding=None, not_scored=["grounding"]), verdict(1, 1.)) == "not scored: grounding"
+    assert reason(verdict(None, None, None, None, not_scored=["outcome", "grounding"])) == "not scored: grounding, outcome"
 
 
 def test_which_rollouts_of_a_survivor_are_kept():
@@ -87,35 +91,180 @@ def test_made_up_evidence_misses_and_keeps_answer_labels_and_order():
     assert curate.made_up("no points, (A) or (B)", (84, 84), random.Random(0)) == "no points, (A) or (B)"
 
 
-def test_a_row_cut_by_a_kill_is_dropped(tmp_path):
-    (tmp_path / "log").write_text('{"id": "a", "reason": null}\n{"id": "b", "rea')
-    assert list(curate.finished_rows(tmp_path / "log")) == ["a"]
+def test_a_row_cut_by_a_kill_is_cut_off(tmp_path):
+    log, whole = tmp_path / "log", b'{"id": "a", "reason": null}\n{"id": "b", "reason": "no right answer"}\n'
+    assert curate.resume_log(log) == {}
+    for torn in (b"", b'{"id": "c", "rea', b'{"id": "c", "reason": null}', b"\x00\xff"):  # also a row that lacks only its line end
+        log.write_bytes(whole + torn)
+        assert curate.resume_log(log) == {"a": True, "b": False}
+        assert log.read_bytes() == whole
+    log.write_bytes(b"what is this\n" + whole)
+    with pytest.raises(argos.BadInput, match="row 1: is not JSON; delete the line"):
+        curate.resume_log(log)
 
 
-def run(folder, *flags):
-    env = dict(os.environ, OMP_NUM_THREADS="1")
-    return subprocess.Popen([sys.executable, str(ROOT / "curate.py"), "--data", str(folder / "curate.jsonl"), "--rollouts", "4",
-                             "--batch", "4", *flags], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+# ---- The real program, in processes of its own, that may be killed ----------------------------------------------------------
+def process(out, *flags, die_at=None):
+    """The target of a child process: curate.main(), killed with SIGKILL before it changes a file under `out` for the die_at-th time.
+
+    Python announces every opening, renaming, truncation and removal of a file (sys.addaudithook), so that each is a place to die.
+    """
+    changes = 0
+
+    def watch(event, arguments):
+        nonlocal changes
+        writes = event == "open" and (arguments[2] & (os.O_WRONLY | os.O_RDWR)) or event in ("os.rename", "os.truncate", "os.remove", "os.mkdir")
+        if writes and str(arguments[0]).startswith(f"{out}{os.sep}"):
+            changes += 1
+            if changes == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(watch)
+    data = out.parent / "curate.jsonl"
+    sys.argv = ["curate.py", "--data", str(data), "--out", str(out), "--rollouts", "2", "--batch", "2", "--max_new_tokens", "48",
+                "--threshold", ".5", "--pictures", "1", *flags]
+    sys.stdout = sys.stderr = open(out.parent / f"{out.name}.log", "w")
+    argos.run_main(curate.main)
 
 
-def test_killed_and_resumed_equals_undisturbed(tmp_path):
-    world.write_split("curate", 12, tmp_path)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    out, err = run(tmp_path, "--out", str(whole)).communicate()
-    assert "wrote" in out, err
-    process = run(tmp_path, "--out", str(cut))
-    while not (cut / "rollouts.jsonl").exists() and process.poll() is None:
-        time.sleep(.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL and not (cut / "sft.jsonl").exists()  # there is something to resume
-    out, err = run(tmp_path, "--out", str(cut)).communicate()
-    assert "--resume" in err and "Traceback" not in err  # refuses to mix runs by accident
-    out, err = run(tmp_path, "--out", str(cut), "--resume").communicate()
-    assert "wrote" in out, err
-    read = lambda f: [json.loads(line) for line in (f / "rollouts.jsonl").read_text().splitlines()]
-    assert read(whole) == read(cut) and len(read(cut)) == 12
-    assert (whole / "sft.jsonl").read_text() == (cut / "sft.jsonl").read_text()
-    for _, question, response in __import__("train_sft").read_chats(whole / "sft.jsonl"):
+@pytest.fixture(scope="module")
+def launch():
+    """launch(out, *flags, die_at=...) -> (exit code, what was printed). One server imports the libraries once and forks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["curate", "policy", "teachers"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+
+        def run(out, *flags, die_at=None):
+            child = context.Process(target=process, args=(out, *flags), kwargs=dict(die_at=die_at))
+            child.start()
+            child.join(120)
+            return child.exitcode, (out.parent / f"{out.name}.log").read_text()
+        yield run
+
+
+FILES = ("rollouts.jsonl", "sft.jsonl", "llamafactory.jsonl", "dataset_info.json", "report.json", "settings.jsonl")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(launch, tmp_path_factory):
+    """A run over seven samples; the file of the second is damaged, and so are both of the second batch."""
+    folder = tmp_path_factory.mktemp("curate")
+    world.write_split("curate", 7, folder)
+    rows = [json.loads(line) for line in (folder / "curate.jsonl").read_text().splitlines()]
+    for k in (1, 2, 3):
+        (folder / (rows[k].get("image") or rows[k]["video"])).write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    code, said = launch(folder / "whole")
+    assert code == 0, said
+    return folder, rows, said
+
+
+def test_killed_anywhere_and_resumed_equals_undisturbed(undisturbed, launch):
+    folder, rows, _ = undisturbed
+    whole, cut, kills = folder / "whole", folder / "cut", 0
+    for die_at in (1, 2, 3, 5, 4, 6, 8, 11, 14, 17, 99):
+        code, said = launch(cut, "--resume", die_at=die_at)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, said
+        kills += 1
+        log = cut / "rollouts.jsonl"
+        if kills % 2 and log.exists() and (written := len(log.read_bytes())) < (whole / "rollouts.jsonl").stat().st_size:
+            with open(log, "ab") as file:  # as if it had died while it wrote the next row
+                file.write((whole / "rollouts.jsonl").read_bytes()[written:written + 99])
+    assert code == 0 and kills >= 8, (code, kills)
+    for name in FILES:
+        if name != "settings.jsonl":
+            assert (whole / name).read_bytes() == (cut / name).read_bytes(), name
+    pictures = [sorted(str(p.relative_to(out)) for p in out.rglob("*.png")) for out in (whole, cut)]
+    assert pictures[0] == pictures[1] and len(pictures[0]) == 3
+    assert [json.loads(line)["id"] for line in open(cut / "rollouts.jsonl")] == [row["id"] for row in rows]
+
+    before = (cut / "rollouts.jsonl").read_bytes()
+    code, said = launch(cut)
+    assert code == 2 and "--resume" in said and "Traceback" not in said  # refuses to mix runs by accident
+    assert (cut / "rollouts.jsonl").read_bytes() == before
+
+
+def test_damaged_files_are_named_counted_and_left_out(undisturbed):
+    folder, rows, said = undisturbed
+    log, table = map(json.loads, open(folder / "whole/rollouts.jsonl")), json.loads((folder / "whole/report.json").read_text())
+    damaged = {row["id"]: row["error"] for row in log if row["reason"] == curate.DAMAGED}
+    assert list(damaged) == [rows[k]["id"] for k in (1, 2, 3)]
+    for k in (1, 2, 3):
+        path = rows[k].get("image") or rows[k]["video"]
+        assert path in damaged[rows[k]["id"]] and said.count(f"left out: {folder / path}") == 1
+    assert table["samples"] == 7 and table["damaged media"] == 3 and table["rollouts"] == 8
+    assert table["survived"] + sum(table["rejected"].values()) == 4 and table["survived"] > 0
+    for key in ("task", "kind", "source"):
+        good, of = zip(*(map(int, v.split("/")) for v in table[f"yield by {key}"].values()))
+        assert (sum(good), sum(of)) == (table["survived"], 4)
+
+
+def test_only_damaged_files_is_one_line_and_exit_code_2(undisturbed, launch, tmp_path):
+    folder, rows, _ = undisturbed
+    (tmp_path / "media").symlink_to(folder / "media")
+    (tmp_path / "curate.jsonl").write_text("".join(json.dumps(rows[k]) + "\n" for k in (1, 2)))
+    code, said = launch(tmp_path / "out")
+    assert code == 2 and "none of its 2 files can be read" in said.splitlines()[-1] and "Traceback" not in said
+
+
+def test_examples_read_back(undisturbed):
+    folder, _, _ = undisturbed
+    chats = [json.loads(line) for line in open(folder / "whole/sft.jsonl")]
+    factory = [json.loads(line) for line in open(folder / "whole/llamafactory.jsonl")]
+    assert 0 < len(chats) == len(factory)
+    for chat, plain, (path, question, response) in zip(chats, factory, __import__("train_sft").read_chats(folder / "whole/sft.jsonl")):
         parsed = argos.parse(response, "video" if "frame" in response else "image")
-        assert parsed.answer and parsed.dropped == 0 and question.endswith("Think and point.")
+        assert parsed.answer and parsed.dropped == 0 and question.endswith("Think and point.") and path.is_file()
+        tag = "<video>" if "videos" in chat else "<image>"
+        assert plain == {"instruction": tag + question, "output": response, "images": chat.get("images", []), "videos": chat.get("videos", [])}
+
+
+def test_a_text_cannot_name_a_file_to_llamafactory():
+    sample = argos.Sample("a", "?", "1", "count", "/x/a.png")
+    chat = curate.chat_row(sample, 1., "an <image> and a <video>", "What is <image>?", "/x", False)
+    assert curate.llamafactory_row(chat) == {"instruction": "<image>What is < image>?", "output": "an < image> and a < video>",
+                                             "images": ["a.png"], "videos": []}
+
+
+def test_best_and_worst_cards(tmp_path):
+    """Which rollouts get a card, one a sample; a rollout without a reward never does."""
+    rollout = lambda text, reward, grounding: dict(text=text, reward=reward, outcome=1., grounding=grounding, reasoning=1.)
+    rows = [dict(id="a", reason=None, rollouts=[rollout("a0", .9, .5), rollout("a1", .9, .7)]),
+            dict(id="b", reason=None, rollouts=[rollout("b0", 1., 1.), rollout("b1", .0, None)]),
+            dict(id="c", reason="x", rollouts=[rollout("c0", None, None)]),
+            dict(id="d", reason="x", rollouts=[rollout("d0", .0, .2)]), dict(id="gone", reason="x", rollouts=[rollout("g", 2., 1.)])]
+    (tmp_path / "log").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    drawn = []
+    verifier = SimpleNamespace(verify_group=lambda sample, texts: texts,
+                               card=lambda sample, text, verdict, path: drawn.append((text, str(path.relative_to(tmp_path)))) or verdict == text or 1 / 0)
+    samples = {k: SimpleNamespace(id=k) for k in "abcd"}
+    for _ in range(2):
+        (tmp_path / "best").mkdir(exist_ok=True)
+        (tmp_path / "best/02-old.png").write_text("")
+        curate.draw_cards(tmp_path / "log", samples, SimpleNamespace(pictures=2), verifier, tmp_path)
+        assert not (tmp_path / "best/02-old.png").exists()
+    assert drawn[:4] == [("b0", "best/01-b.png"), ("a1", "best/02-a.png"), ("b1", "worst/01-b.png"), ("d0", "worst/02-d.png")]
+
+
+def test_the_extraction_reads_the_raw_reasoning(monkeypatch):
+    """...where the prompt has a place for it and the row has one; the tiny prompt, which the models were trained on, has none."""
+    import policy as P
+    monkeypatch.setitem(P.PROMPTS, "7b", P.PROMPTS["7b"] | {"objects": "{question}|{answer}|{raw}"})
+    asked = []
+
+    class Stop(Exception):
+        pass
+
+    def encode(teacher, items):
+        asked.extend(text for _, text in items)
+        raise Stop
+    monkeypatch.setattr(P, "encode_prompts", encode)
+    monkeypatch.setattr(P, "prompt", lambda preset, key, **texts: P.PROMPTS[preset][key].format(**texts))
+    sample = argos.Sample("a", "Q?", "7", "count", "a.png")
+    told = replace(sample)
+    told.raw = "I count. " * 1000
+    for preset in ("7b", "tiny"):
+        with pytest.raises(Stop):
+            curate.curate_batch([sample, told], [None, None], curate.Config(preset=preset), None, None, None, None)
+    assert asked[0] == "Q?|7|" and asked[1] == "Q?|7|" + told.raw[:curate.MAX_RAW] and asked[2] == asked[3] == "List what matters: Q? 7"
