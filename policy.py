@@ -124,11 +124,11 @@ _7B = {
                 min_pixels=4 * 784, image_pixels=512 * 784,  # 512 tokens a picture
                 video_pixels=32 * 128 * 784,  # 128 * 28 * 28 a frame, as Video-R1 trains: 2,048 tokens, since frames go in pairs
                 detector="yolo-world", segmenter="sam2", pointer="base"),  # base: the policy, its adapter off, points (charts, maps)
-    "curate": dict(teacher=QWEN_7B, max_new_tokens=1024, batch=4, keep=1, made_up=0.0),  # real data makes up enough by itself
+    "curate": dict(teacher=QWEN_7B, max_new_tokens=1024, batch=4, keep=1, made_up=0.0, pointer="qwen"),  # real data errs enough
     "train_sft": dict(policy=QWEN_7B, batch=256, epochs=3., micro_batch=1, max_new_tokens=1024, lr=1e-4, warmup=30),  # paper: 256
     "train_grpo": dict(policy=QWEN_7B, judge="base", prompts=7, group_size=8,  # paper: batches of 56
                        max_new_tokens=768, sample_batch=24, micro_batch=1, lr=1e-5, warmup=5, beta=.01, eval_samples=64, save_every=10),
-    "evaluate": dict(judge=QWEN_7B, max_new_tokens=1024, temperature=.6, batch=8),  # paper: 0.6, up to 8192 tokens
+    "evaluate": dict(judge=QWEN_7B, max_new_tokens=1024, temperature=.6, batch=8, pointer="qwen"),  # paper: 0.6, up to 8192 tokens
 }
 _7B_BF16 = {script: values | dict(dtype="bfloat16") if script == "all" else values for script, values in _7B.items()}
 PRESETS = {"tiny": {}, "7b": _7B, "7b-bf16": _7B_BF16 | {"curate": _7B["curate"] | dict(pointer="molmo")}}  # paper: Molmo points
@@ -141,7 +141,7 @@ class Settings:
     dtype: str = field(default="float32", metadata={"help": "weights: float32, bfloat16, or nf4 (QLoRA: 4 bits, bfloat16 arithmetic)"})
     min_pixels: int = field(default=7056, metadata={"help": "a smaller picture or frame is enlarged; 28 x 28 = 784 pixels are one token"})
     image_pixels: int = field(default=28224, metadata={"help": "most pixels of a picture or frame; a larger one is shrunk"})
-    video_pixels: int = field(default=32 * 28224, metadata={"help": "most pixels of all frames of a clip together; 2 x 784 are one token"})
+    video_pixels: int = field(default=32 * 7056, metadata={"help": "most pixels of all frames of a clip together; 2 x 784 are one token"})
     max_frames: int = field(default=32, metadata={"help": "frames of a clip (paper: at most 32)"})
 
 
@@ -865,14 +865,16 @@ def ledger(cfg, processes=1):
     resting = {"weights": weights, "adapter": trained * bool(cfg.lora_rank), "optimizer": 2 * trained}  # AdamW: two moments a weight
     if grpo:
         judge = 0 if cfg.judge == "base" else weight_bytes(str(cfg.judge), cfg.dtype, 0)[0]
-        resting["teachers"] = judge + int(1e9 * sum(TEACHER_GB.get(n.partition(":")[0], 0) for n in {cfg.detector, cfg.segmenter, cfg.pointer}))
+        asked = {name.partition(":")[0] for name in (cfg.detector, cfg.segmenter, cfg.pointer)}
+        resting["teachers"] = judge + int(1e9 * sum(TEACHER_GB.get(name, 0) for name in asked))
     patches = 4 * (prompt - TEXT_TOKENS) * prompts  # 14 x 14 pixels; pixels in float32, then a layer of the tower
     tower = 4 * 3 * 2 * 14 ** 2 + width * (8 * vision.hidden_size + 3 * vision.intermediate_size)
     phases = {"encode": {"activations": patches * tower}}
     if grpo:
         at_once = group * max(1, min(prompts, cfg.sample_batch // group))
         phases["prefill"] = {"cache": cache_bytes(text, at_once // group * prompt, width),
-                             "activations": at_once // group * prompt * passing + unpacked, "logits": at_once // group * vocab * LOGIT_COPIES}
+                             "activations": at_once // group * prompt * passing + unpacked,
+                             "logits": at_once // group * vocab * LOGIT_COPIES}
         phases["decode"] = {"cache": cache_bytes(text, at_once * (prompt + new + 32), width),  # 32: RoomyLayer's room
                             "activations": at_once * (prompt + new) * 2 * hidden * width,  # one layer's keys and values, for every head
                             "logits": at_once * vocab * LOGIT_COPIES}
@@ -899,7 +901,7 @@ def peak_gb(cfg, processes=1):
     return max(sum(parts.values()) for parts in ledger(cfg, processes).values()) / 1e9 + CONTEXT_GB
 
 
-# What can be lowered, the harmless first: the first three change time, not results. Each is halved down to its floor.
+# What can be lowered, the harmless first: the first two cost time, not results. Each is halved down to its floor.
 FLOORS = dict(sample_batch=1, micro_batch=1, prompts=1, max_new_tokens=64, video_pixels=32 * 3136, image_pixels=3136, lora_rank=8)
 
 
@@ -911,15 +913,15 @@ def what_to_lower(cfg, fits):
             value //= 2
         return replace(cfg, **{name: value})
 
-    switches = [{"checkpointing": True}, {"dtype": "nf4"}]
+    switches = [{"checkpointing": True}] + [{"dtype": "nf4"}] * (cfg.lora_rank > 0)
     names = [name for name in FLOORS if hasattr(cfg, name) and getattr(cfg, name) > FLOORS[name]]
     tries = [replace(cfg, **s) for s in switches] + [lowered(cfg, name) for name in names]
     alone = [c for c in tries if fits(c)]
     said = lambda c: " ".join(f"--{k} {v}" for k, v in vars(c).items() if v != getattr(cfg, k))
     if alone:
         return "change " + ", or ".join(said(c) for c in alone)
-    all_of_it = replace(cfg, **switches[0])
-    for change in [lambda c: replace(c, **switches[1])] + [lambda c, name=name: lowered(c, name) for name in names]:
+    all_of_it = cfg
+    for change in [lambda c, s=s: replace(c, **s) for s in switches] + [lambda c, name=name: lowered(c, name) for name in names]:
         all_of_it = change(all_of_it)
         if fits(all_of_it):
             return f"it takes all of {said(all_of_it)}"

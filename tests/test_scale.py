@@ -42,7 +42,7 @@ def test_no_preset_names_a_flag_that_no_script_has():
 
 def test_budgets_become_the_tokens_that_are_printed(folder):
     """The processor's own count of vision tokens, for a picture and a clip that fill the budget."""
-    cfg = train_grpo.Config(image_pixels=10 * 784, video_pixels=6 * 4 * 784, max_frames=6, min_pixels=784)
+    cfg = train_grpo.Config(image_pixels=10 * 784, video_pixels=6 * 5 * 784, max_frames=6, min_pixels=784)
     policy = P.load_policy(ROOT / "tiny/base")
     from PIL import Image
     picture = Image.effect_noise((900, 700), 80).convert("RGB")
@@ -53,7 +53,7 @@ def test_budgets_become_the_tokens_that_are_printed(folder):
     for path, kind in ((folder / "large.png", "image"), (folder / "long.png", "video")):
         ids = P.encode_prompts(policy, [(argos.load_media(path, **P.budget(cfg)), "How many?")]).input_ids
         counts.append(int((ids == policy.tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>")).sum()))
-    assert P.vision_tokens(cfg) == (10, 12) and 6 <= counts[0] <= 10 and counts[1] == 12
+    assert P.vision_tokens(cfg) == (10, 15) and 6 <= counts[0] <= 10 and counts[1] == 12  # 2 x 2 of 5 a frame, and 3 pairs
 
 
 # ---- 2. Several processes ------------------------------------------------------------------------------------------------------
