@@ -48,17 +48,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+import scale
+
 
 @dataclass
-class Config:
+class Config(scale.TeacherSettings):
     data: str = field(default="out/data/curate.jsonl", metadata={"help": "samples to curate, one JSON object a line"})
     out: str = field(default="out/curated", metadata={"help": "folder to write"})
     teacher: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "the reasoning VLM (paper: GLM-4.1V-9B), folder or hub id"})
-    preset: str = field(default="tiny", metadata={"help": "prompts to use: tiny or 7b"})
-    detector: str = field(default="pixels", metadata={"help": "who finds what a label names: pixels, yolo-world, grounding-dino, mm-grounding-dino or owlv2, or NAME:FOLDER"})
-    segmenter: str = field(default="pixels", metadata={"help": "who turns boxes into masks: pixels, sam2 or sam2-hf"})
-    pointer: str = field(default="pixels", metadata={"help": "who points at what the extraction names: pixels, molmo or qwen"})
-    teacher_cache: str = field(default="", metadata={"help": "folder that keeps these teachers' answers, for several runs at once (default: none)"})
     rollouts: int = field(default=8, metadata={"help": "rollouts a sample (paper: 8)"})
     temperature: float = field(default=0.6, metadata={"help": "the teacher's temperature (paper: 0.6)"})
     max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here (paper: 6144)"})
@@ -351,7 +348,7 @@ def main():
     import argos
     import policy as P
     import teachers
-    cfg = argos.parse_config(Config, __doc__)
+    cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("curate", Config))
     for name in ("batch", "rollouts", "max_new_tokens", "keep", "extract_tokens"):
         if getattr(cfg, name) < 1:
             raise argos.BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
@@ -360,9 +357,9 @@ def main():
     out = Path(cfg.out)
     (out / "overlays").mkdir(parents=True, exist_ok=True)
     samples = argos.read_samples(cfg.data)
-    teacher = P.load_policy(cfg.teacher)
-    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache)
-    verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(teacher, preset=cfg.preset))
+    teacher = P.load_policy(cfg.teacher, dtype=cfg.dtype)
+    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache, base=teacher)
+    verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(teacher, preset=cfg.preset), **scale.budget(cfg))
     verifier.self_check()
     memory = out / "rollouts.jsonl"
     if memory.exists() and not cfg.resume:

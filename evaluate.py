@@ -32,20 +32,17 @@ from tqdm import tqdm
 
 import argos
 import policy as P
+import scale
 import teachers
 
 
 @dataclass
-class Config(P.Settings):
+class Config(scale.TeacherSettings):
     models: list[str] = field(default_factory=list, metadata={"help": "name=folder ..., name:direct=, name:greedy=, name:overlay="})
     data: list[str] = field(default_factory=lambda: ["out/data/val.jsonl"], metadata={"help": "held-out sets, JSONL"})
     curves: list[str] = field(default_factory=list, metadata={"help": "name=training folder ...: learning curves from metrics.jsonl"})
     out: str = field(default="out/eval", metadata={"help": "folder to write"})
     judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "VLM that judges claims and free-text answers"})
-    detector: str = field(default="pixels", metadata={"help": "who finds what a label names: pixels, yolo-world, grounding-dino, mm-grounding-dino or owlv2, or NAME:FOLDER"})
-    segmenter: str = field(default="pixels", metadata={"help": "who turns boxes into masks: pixels, sam2 or sam2-hf"})
-    pointer: str = field(default="pixels", metadata={"help": "who points in charts and maps: pixels, molmo or qwen"})
-    teacher_cache: str = field(default="", metadata={"help": "folder that keeps these teachers' answers, for several runs at once (default: none)"})
     temperature: float = field(default=1.0, metadata={"help": "sampling temperature"})
     max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here"})
     limit: int = field(default=0, metadata={"help": "use the first so many samples of each set (0: all)"})
@@ -85,9 +82,10 @@ def run(cfg):
     log = Path(cfg.out) / "answers.jsonl"
     logged = [row for _, row in argos.read_jsonl(log, torn=True)] if log.exists() else []
     have = defaultdict(dict)
-    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache)
-    verifier = argos.Argos(detector, segmenter, pointer, teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype),
-                           use=("outcome", "grounding"), **P.budget(cfg))
+    judge = teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
+    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache,
+                                                          base=getattr(judge, "policy", None))
+    verifier = argos.Argos(detector, segmenter, pointer, judge, use=("outcome", "grounding"), **scale.budget(cfg))
     verifier.self_check()
     for spec in cfg.models:
         name, mode, folder = parse_model(spec)
@@ -96,7 +94,7 @@ def run(cfg):
             samples = argos.read_samples(path)[:cfg.limit or None]
             weights = Path(folder, "model.safetensors")  # answers count again only for the same weights, asked in the same way
             stamp = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge), str(path),
-                     cfg.dtype, *P.budget(cfg).values(), cfg.detector, cfg.segmenter, cfg.pointer,
+                     cfg.dtype, *scale.budget(cfg).values(), cfg.detector, cfg.segmenter, cfg.pointer,
                      weights.stat().st_mtime_ns if weights.exists() else 0]
             ids = {s.id for s in samples}
             seen = have[name, folder, Path(path).stem]
@@ -272,7 +270,7 @@ def draw_page(cfg, have, verifier):
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__, P.preset_arguments("evaluate", Config))
+    cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("evaluate", Config))
     asked = [parse_model(spec) for spec in cfg.models]  # a typo in the last one is told before the first is asked
     for name, mode, folder in asked:
         if any(n == name and (m != mode or f == folder) for n, m, f in asked if (n, m, f) != (name, mode, folder)) or asked.count(

@@ -695,20 +695,21 @@ SEGMENTERS = {"pixels": _pixels("PixelSegmenter"), "sam2": Sam2, "sam2-hf": Sam2
 POINTERS = {"pixels": _pixels("PixelPointer"), "molmo": MolmoPointer, "qwen": _qwen}
 
 
-def load_teachers(detector="pixels", segmenter="pixels", pointer="pixels", device=None, cache=None):
+def load_teachers(detector="pixels", segmenter="pixels", pointer="pixels", device=None, cache=None, base=None):
     """-> (detector, segmenter, pointer). Each is asked for by NAME or NAME:FOLDER_OR_HUB_ID; without a checkpoint, a published one.
 
-    device: "cuda" where there is one, unless given. cache: a folder that keeps their answers (see Cached). Nothing is downloaded:
-    argos.BadInput says what to, for a name or checkpoint that is not there.
+    device: "cuda" where there is one, unless given. cache: a folder that keeps their answers (see Cached). base: a policy that is
+    loaded anyway, which the pointer "base" asks with its adapter off. Nothing is downloaded: argos.BadInput says what to, for a name or
+    checkpoint that is not there.
     """
     from argos import BadInput
-    made = []
-    for role, asked, makers in (("detector", detector, DETECTORS), ("segmenter", segmenter, SEGMENTERS), ("pointer", pointer, POINTERS)):
+    made, makers = [], POINTERS | ({"base": lambda device: VLMPointer(base, adapter_off=True)} if base else {})
+    for role, asked, makers in (("detector", detector, DETECTORS), ("segmenter", segmenter, SEGMENTERS), ("pointer", pointer, makers)):
         name, _, checkpoint = asked.partition(":")
-        if name not in makers or name == "pixels" and checkpoint:
-            raise BadInput(f"--{role} {asked}: choose {', '.join(makers)}; all but pixels take a checkpoint, as NAME:FOLDER_OR_HUB_ID")
+        if name not in makers or name in ("pixels", "base") and checkpoint:
+            raise BadInput(f"--{role} {asked}: choose {', '.join(makers)}; real ones take a checkpoint, as NAME:FOLDER_OR_HUB_ID")
         teacher = makers[name](device=device, **({"name": checkpoint} if checkpoint else {}))
-        made.append(Cached(teacher, cache) if cache else teacher)
+        made.append(Cached(teacher, cache) if cache and name != "base" else teacher)
     return tuple(made)
 
 

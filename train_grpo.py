@@ -37,21 +37,18 @@ from tqdm import trange
 
 import argos
 import policy as P
+import scale
 import teachers
 
 
 # ---- 1. Configuration ---------------------------------------------------------------------------------------------------
 @dataclass
-class Config(P.Settings):
+class Config(scale.TeacherSettings):
     policy: str = field(default="out/sft/merged", metadata={"help": "checkpoint to start from: a local folder or a hub id"})
     data: str = field(default="out/data/rl.jsonl", metadata={"help": "training prompts, one JSON object a line"})
     val: str = field(default="out/data/val.jsonl", metadata={"help": "held-out samples for the learning curve"})
     out: str = field(default="out/grpo", metadata={"help": "folder to write"})
     judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "VLM that judges claims and R_rq; 'base' = the policy with its adapter off"})
-    detector: str = field(default="pixels", metadata={"help": "who finds what a label names: pixels, yolo-world, grounding-dino, mm-grounding-dino or owlv2, or NAME:FOLDER"})
-    segmenter: str = field(default="pixels", metadata={"help": "who turns boxes into masks: pixels, sam2 or sam2-hf"})
-    pointer: str = field(default="pixels", metadata={"help": "who points in charts and maps: pixels, molmo, qwen, or base: the policy with its adapter off"})
-    teacher_cache: str = field(default="", metadata={"help": "folder that keeps these teachers' answers, for several runs at once (default: none)"})
     # the reward
     reward: str = field(default="argos", metadata={"help": "argos, outcome (the answer alone), no-vg or no-rq (the paper's ablations)"})
     weights: str = field(default="0.5,0.25,0.25", metadata={"help": "w_o,w_vg,w_rq of eq. 9 (our choice)"})
@@ -170,14 +167,12 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
 # ---- 3. Rewards and evaluation -------------------------------------------------------------------------------------------
 def build_verifier(cfg, actor, weights):
     """-> (the verifier that rewards, the verifier that measures): the same teachers, so both arms are measured alike."""
-    base = cfg.pointer == "base"
-    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, "pixels" if base else cfg.pointer, cache=cfg.teacher_cache)
-    pointer = teachers.VLMPointer(actor, preset=cfg.preset, adapter_off=True) if base else pointer
+    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache, base=actor)
     if cfg.judge == "base":
         judge = teachers.VLMJudge(actor, preset=cfg.preset, adapter_off=True)
     else:
         judge = teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
-    make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use, **P.budget(cfg))
+    make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use, **scale.budget(cfg))
     return make(REWARDS[cfg.reward]), make(("outcome", "grounding"))
 
 
@@ -189,7 +184,7 @@ def prompts_for(actor, samples, media, preset):
 def evaluate(actor, verifier, samples, cfg, step, accelerator):
     """Sampled answer accuracy and grounding on held-out samples; always the same seed, so that curves compare."""
     generator = torch.Generator(actor.device).manual_seed(cfg.seed)
-    samples = [samples[i] for i in P.share(accelerator, len(samples))]
+    samples = [samples[i] for i in scale.share(accelerator, len(samples))]
     outcomes, grounding, drawn, size = [], [], [], max(1, min(128, cfg.sample_batch // cfg.group_size))
     for i in range(0, len(samples), size):
         part, media = verifier.usable(samples[i:i + size])
@@ -202,7 +197,7 @@ def evaluate(actor, verifier, samples, cfg, step, accelerator):
             if sample.grounding and verdict.grounding is not None:
                 grounding.append(verdict.grounding)
             drawn.append((sample, text, m, verdict))
-    outcomes, grounding, folder = P.gather(accelerator, outcomes), P.gather(accelerator, grounding), Path(cfg.out) / "cards"
+    outcomes, grounding, folder = scale.gather(accelerator, outcomes), scale.gather(accelerator, grounding), Path(cfg.out) / "cards"
     if not accelerator.is_main_process:
         drawn = []
     folder.mkdir(parents=True, exist_ok=True)
@@ -213,13 +208,13 @@ def evaluate(actor, verifier, samples, cfg, step, accelerator):
 
 # ---- 4. Training ------------------------------------------------------------------------------------------------------------
 def main():
-    cfg = argos.parse_config(Config, __doc__, P.preset_arguments("train_grpo", Config))
+    cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("train_grpo", Config))
     weights, out = check(cfg), Path(cfg.out)
-    accelerator = P.start(cfg)  # one process, or those of `accelerate launch`: each takes every n-th prompt of a step
-    P.check_memory(cfg, accelerator)
+    accelerator = scale.start(cfg)  # one process, or those of `accelerate launch`: each takes every n-th prompt of a step
+    scale.check_memory(cfg, accelerator)
     if cfg.dry_run:
         return
-    P.claim(accelerator, cfg)
+    scale.claim(accelerator, cfg)
     train, val = argos.read_samples(cfg.data), argos.read_samples(cfg.val)[:cfg.eval_samples]
     torch.manual_seed(cfg.seed)  # the adapter's first weights
     actor = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype, checkpointing=cfg.checkpointing)
@@ -232,20 +227,20 @@ def main():
     # A step depends on (weights, optimizer, step number) alone: data order and sampling are seeded by the step, and nothing
     # else is random. So these three are the whole state, and a resumed run repeats the killed one bit for bit (CPU).
     start = P.load_state(out / "state.pt", actor, optimizer) if cfg.resume else 0
-    log = lambda row: P.log(accelerator, out, row)
+    log = lambda row: scale.log(accelerator, out, row)
     if cfg.eval_every and start == 0:
         log(dict(kind="eval", step=0, **evaluate(actor, measure, val, cfg, 0, accelerator)))
 
     bar = trange(start, cfg.steps, initial=start, total=cfg.steps, desc=f"GRPO ({cfg.reward})", unit="step",
                  disable=not accelerator.is_main_process)
     for step in bar:
-        phases = P.Phases(actor.device)
+        phases = scale.Phases(actor.device)
         lr = cfg.lr * min((step + 1) / max(cfg.warmup, 1), 1 - .9 * step / cfg.steps if cfg.decay else 1)
         for group in optimizer.param_groups:
             group["lr"] = lr
 
         # 4a. Rollouts: G per prompt, of this process's prompts.
-        samples = [train[order[(step * cfg.prompts + i) % len(train)]] for i in P.share(accelerator, cfg.prompts)]
+        samples = [train[order[(step * cfg.prompts + i) % len(train)]] for i in scale.share(accelerator, cfg.prompts)]
         generator = torch.Generator(actor.device).manual_seed(cfg.seed * 1_000_003 + step + accelerator.process_index * 10 ** 12)
         samples, media = verifier.usable(samples)
         prompts = prompts_for(actor, samples, media, cfg.preset)
@@ -300,25 +295,25 @@ def main():
                 stats["loss"] += loss.item() / cfg.updates
                 stats["entropy"] += ((entropy.detach() * m).sum() / tokens).item() / cfg.updates
                 stats["clip_fraction"] += ((clipped * m).sum() / tokens).item() / cfg.updates
-            P.sum_gradients(accelerator, parameters)
+            scale.sum_gradients(accelerator, parameters)
             grad_norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         phases.done("update")
 
         # 4d. What happened, in all processes.
-        flat = P.gather(accelerator, [dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding, reasoning=v.reasoning,
+        flat = scale.gather(accelerator, [dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding, reasoning=v.reasoning,
                                            points=len(v.parsed.points)) for group in verdicts for v in group])
-        causes, stats = P.gather(accelerator, causes), P.gather(accelerator, [stats])
-        sizes = P.gather(accelerator, zip(rollouts.mask.sum(1).tolist(), rollouts.finished.tolist()))
-        sampler_gap = max(P.gather(accelerator, [sampler_gap]))
+        causes, stats = scale.gather(accelerator, causes), scale.gather(accelerator, [stats])
+        sizes = scale.gather(accelerator, zip(rollouts.mask.sum(1).tolist(), rollouts.finished.tolist()))
+        sampler_gap = max(scale.gather(accelerator, [sampler_gap]))
         mean = lambda values: sum(values) / max(len(values), 1)
         known = lambda k: [v[k] for v in flat if v[k] is not None]  # None: not part of this reward, or a teacher failed
         terms = dict(reward=torch.tensor(known("reward")).mean().item(), outcome=mean(known("outcome")),
                      **{k: mean(known(k)) if known(k) else None for k in ("grounding", "reasoning")})
         lengths, finished = torch.tensor(sizes, dtype=torch.float).unbind(1)
         stats = {k: sum(s[k] for s in stats) for k in stats[0]} | dict(sampler_gap=sampler_gap, grad_norm=grad_norm)
-        failures = sum(P.gather(accelerator, [verifier.failures]), Counter())  # of teachers and files, since the start
+        failures = sum(scale.gather(accelerator, [verifier.failures]), Counter())  # of teachers and files, since the start
         log(dict(kind="train", step=step, lr=lr, **terms, gate_open=mean([o >= cfg.tau for o in known("outcome")]),
                  points=mean(known("points")), length=lengths.mean().item(), unfinished=1 - finished.mean().item(), skipped=len(causes),
                  **{cause: causes.count(cause) for cause in ("all right", "all wrong", "all malformed", "all equal", "not scored")},
@@ -330,7 +325,7 @@ def main():
             log(dict(kind="eval", step=done, **evaluate(actor, measure, val, cfg, done, accelerator)))
         if accelerator.is_main_process and (done % cfg.save_every == 0 or done == cfg.steps):
             P.save_state(out / "state.pt", actor, optimizer, done)
-    P.finish(accelerator, cfg, actor, trained=start < cfg.steps)
+    scale.finish(accelerator, cfg, actor, trained=start < cfg.steps)
 
 
 # ---- 5. The same reward inside other trainers --------------------------------------------------------------------------------

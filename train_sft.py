@@ -24,10 +24,11 @@ from tqdm import trange
 
 import argos
 import policy as P
+import scale
 
 
 @dataclass
-class Config(P.Settings):
+class Config(scale.Settings):
     data: str = field(default="out/curated/sft.jsonl", metadata={"help": "curated examples in HF chat format"})
     policy: str = field(default=str(Path(__file__).parent / "tiny/base"), metadata={"help": "checkpoint to start from: a local folder or a hub id"})
     out: str = field(default="out/sft", metadata={"help": "folder to write"})
@@ -68,16 +69,16 @@ def read_chats(path):
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__, P.preset_arguments("train_sft", Config))
+    cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("train_sft", Config))
     out = Path(cfg.out)
     for name in ("batch", "micro_batch", "save_every", "max_new_tokens"):
         if getattr(cfg, name) < 1:
             raise argos.BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
-    accelerator = P.start(cfg)  # one process, or those of `accelerate launch`: each takes every n-th example of a batch
-    P.check_memory(cfg, accelerator)
+    accelerator = scale.start(cfg)  # one process, or those of `accelerate launch`: each takes every n-th example of a batch
+    scale.check_memory(cfg, accelerator)
     if cfg.dry_run:
         return
-    P.claim(accelerator, cfg)
+    scale.claim(accelerator, cfg)
     examples = read_chats(cfg.data)
     torch.manual_seed(cfg.seed)
     student = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype, checkpointing=cfg.checkpointing)
@@ -97,7 +98,7 @@ def main():
     start = P.load_state(out / "state.pt", student, optimizer) if cfg.resume else 0
     bar = trange(start, steps, initial=start, total=steps, desc="SFT", unit="step", disable=not accelerator.is_main_process)
     for step in bar:
-        phases = P.Phases(student.device)
+        phases = scale.Phases(student.device)
         lr = cfg.lr * min((step + 1) / max(cfg.warmup, 1), 1 - step / steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -106,27 +107,27 @@ def main():
         batch = [examples[i] for i in order[place * cfg.batch:(place + 1) * cfg.batch]]
         ids, mask = P.encode_completions(student, [response for _, _, response in batch])  # (B, T), with the end token
         total, count = 0., mask.sum()  # of the whole batch, so that the processes' losses and gradients add up
-        mine = P.share(accelerator, len(batch))
+        mine = scale.share(accelerator, len(batch))
         batch, ids, mask = [batch[i] for i in mine], ids[mine], mask[mine]
         for i in range(0, len(batch), cfg.micro_batch):
             part = slice(i, i + cfg.micro_batch)
-            media = [argos.load_media(path, **P.budget(cfg)) for path, _, _ in batch[part]]
+            media = [argos.load_media(path, **scale.budget(cfg)) for path, _, _ in batch[part]]
             prompts = P.encode_prompts(student, [(m, question) for m, (_, question, _) in zip(media, batch[part])])
             logprobs, _ = P.token_logprobs(student, prompts, 1, ids[part], mask[part])  # (b, T)
             loss = -logprobs.sum() / count
             loss.backward()
             total += loss.item()
-        total = sum(P.gather(accelerator, [total]))
-        P.sum_gradients(accelerator, parameters)
+        total = sum(scale.gather(accelerator, [total]))
+        scale.sum_gradients(accelerator, parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         phases.done("update")
-        P.log(accelerator, out, dict(kind="train", step=step, loss=total, lr=lr, grad_norm=norm, **phases.report()))
+        scale.log(accelerator, out, dict(kind="train", step=step, loss=total, lr=lr, grad_norm=norm, **phases.report()))
         bar.set_postfix(loss=f"{total:.3f}")
         if accelerator.is_main_process and ((step + 1) % cfg.save_every == 0 or step + 1 == steps):
             P.save_state(out / "state.pt", student, optimizer, step + 1)
-    P.finish(accelerator, cfg, student, trained=start < steps)
+    scale.finish(accelerator, cfg, student, trained=start < steps)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText
 
 import argos
 import policy as P
+import scale
 import train_grpo
 import train_sft
 from test_training import ROOT, finish, folder, start  # noqa: F401  (folder is the data fixture)
@@ -21,10 +22,10 @@ from test_training import ROOT, finish, folder, start  # noqa: F401  (folder is 
 @pytest.mark.parametrize("script", [train_sft, train_grpo])
 def test_a_preset_is_values_and_what_is_typed_wins(script):
     name = script.__name__
-    read = lambda *words: argos.parse_config(script.Config, "", P.preset_arguments(name, script.Config, list(words)))
+    read = lambda *words: argos.parse_config(script.Config, "", scale.preset_arguments(name, script.Config, list(words)))
     assert read() == read("--preset", "tiny") == script.Config()
     four, sixteen = read("--preset", "7b"), read("--preset=7b-bf16")
-    assert four.dtype == "nf4" and four.checkpointing and sixteen.dtype == "bfloat16" and four.policy == P.QWEN_7B
+    assert four.dtype == "nf4" and four.checkpointing and sixteen.dtype == "bfloat16" and four.policy == scale.QWEN_7B
     assert read("--preset", "7b", "--lora_rank", "8").lora_rank == read("--lora_rank", "8", "--preset", "7b").lora_rank == 8
     assert vars(four) | {"preset": "", "dtype": ""} == vars(sixteen) | {"preset": "", "dtype": ""}
     with pytest.raises(argos.BadInput, match="--preset 70b"):
@@ -33,11 +34,11 @@ def test_a_preset_is_values_and_what_is_typed_wins(script):
 
 def test_no_preset_names_a_flag_that_no_script_has():
     known = set(train_sft.Config.__dataclass_fields__) | set(train_grpo.Config.__dataclass_fields__)
-    for preset in P.PRESETS.values():
+    for preset in scale.PRESETS.values():
         for script, module in (("train_sft", train_sft), ("train_grpo", train_grpo)):
             assert set(preset.get(script, {})) <= set(module.Config.__dataclass_fields__)
         assert set(preset.get("all", {})) <= known
-    assert P.PRESETS["7b"]["curate"]["made_up"] == 0
+    assert scale.PRESETS["7b"]["curate"]["made_up"] == 0
 
 
 def test_budgets_become_the_tokens_that_are_printed(folder):
@@ -51,9 +52,9 @@ def test_budgets_become_the_tokens_that_are_printed(folder):
     others[0].save(folder / "long.png", save_all=True, append_images=others[1:], duration=500)
     counts = []
     for path, kind in ((folder / "large.png", "image"), (folder / "long.png", "video")):
-        ids = P.encode_prompts(policy, [(argos.load_media(path, **P.budget(cfg)), "How many?")]).input_ids
+        ids = P.encode_prompts(policy, [(argos.load_media(path, **scale.budget(cfg)), "How many?")]).input_ids
         counts.append(int((ids == policy.tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>")).sum()))
-    assert P.vision_tokens(cfg) == (10, 15) and 6 <= counts[0] <= 10 and counts[1] == 12  # 2 x 2 of 5 a frame, and 3 pairs
+    assert scale.vision_tokens(cfg) == (10, 15) and 6 <= counts[0] <= 10 and counts[1] == 12  # 2 x 2 of 5 a frame, and 3 pairs
 
 
 # ---- 2. Several processes ------------------------------------------------------------------------------------------------------
@@ -215,7 +216,7 @@ def test_bad_settings_are_one_clear_line(tmp_path, monkeypatch, flags, named):
 
 
 def test_a_tracker_that_is_missing_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(P.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(scale.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["train_grpo.py", "--tracker", "wandb", "--out", str(tmp_path)])
     with pytest.raises(argos.BadInput, match="pip install wandb"):
         train_grpo.main()
