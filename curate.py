@@ -27,8 +27,9 @@ Writes, under --out:
        report.json     yield by kind, task and source, and by reason of rejection
        overlays/, best/, worst/   pictures to look at: what the teacher saw; cards of the best and the worst rollouts
 
-With another trainer: start it in --out, as media paths are relative to it; TRL 1.16 trains on pictures, not on clips (filter by "images"). Coordinates are pixels
-after Qwen2.5-VL's resize within this run's pixel budget: give the other trainer the same budget, or every point is off.
+With another trainer: start it in --out, as media paths are relative to it. TRL 1.16 trains on pictures, not on clips (filter by
+"images"). Coordinates are pixels after Qwen2.5-VL's resize within this run's pixel budget: give the other trainer the same one,
+or every point is off.
 
 Next:  train_sft.py
 """
@@ -383,8 +384,9 @@ def main():
             for sample, shown in zip(usable, drawn):
                 if sample in samples[:cfg.pictures]:
                     middle = shown.frames[len(shown.frames) // 2]
-                    large = middle.resize((middle.width * 3, middle.height * 3), Image.NEAREST) if max(middle.size) < 336 else middle
-                    argos.save_figure(large, out / "overlays" / f"{argos.file_name(sample.id)}.png")
+                    if max(middle.size) < 336:
+                        middle = middle.resize((middle.width * 3, middle.height * 3), Image.NEAREST)
+                    argos.save_figure(middle, out / "overlays" / f"{argos.file_name(sample.id)}.png")
         for sample in batch:
             if sample.id not in done:
                 argos.append_jsonl(memory, rows[sample.id])

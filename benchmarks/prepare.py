@@ -83,8 +83,9 @@ def main():
     # The rows wait on disk, in a file without a name; memory holds a line's worth of facts about each.
     with tempfile.TemporaryFile(dir=out) as waiting:
         questions, offsets, first = [], [], {}
-        loaders = [load(folder, leave_out) for load, folder in ((sources.video_r1, cfg.video_r1), (sources.pixmo_count, cfg.pixmo)) if folder]
-        for row in tqdm((row for rows in loaders for row in rows), desc="read", unit="row"):
+        given = [(sources.video_r1, cfg.video_r1), (sources.pixmo_count, cfg.pixmo)]
+        rows = (row for load, folder in given if folder for row in load(folder, leave_out))
+        for row in tqdm(rows, desc="read", unit="row"):
             media, sets, asked = row.pop("media"), eligible(row.pop("files"), cfg.video_r1), row.pop("asked")
             if asked in first:  # in both files of Video-R1: one question, which either file's sets may take
                 questions[first[asked]][1].update(sets)

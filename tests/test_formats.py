@@ -18,7 +18,8 @@ import curate
 from tiny import world
 
 ROOT = Path(curate.__file__).parent
-needs = lambda *names: pytest.mark.skipif(not all(map(importlib.util.find_spec, names)), reason=f"needs {' and '.join(names)}: see the head of this file")
+needs = lambda *names: pytest.mark.skipif(not all(map(importlib.util.find_spec, names)),
+                                          reason=f"needs {' and '.join(names)}: see the head of this file")
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def curated(tmp_path, monkeypatch):
     out.mkdir()
     with open(out / "rollouts.jsonl", "w") as log:
         for s in samples:
-            rollout = dict(text=f"<think>About {s.id}, an <image>.</think><answer>{s.answer}</answer>", reward=1., outcome=1., grounding=1., reasoning=1.)
+            text = f"<think>About {s.id}, an <image>.</think><answer>{s.answer}</answer>"
+            rollout = dict(text=text, reward=1., outcome=1., grounding=1., reasoning=1.)
             log.write(json.dumps(dict(id=s.id, extracted=None, reason=None, rollouts=[rollout])) + "\n")
     cfg = SimpleNamespace(preset="tiny", keep=1, threshold=.7, seed=0, made_up=0.)
     curate.write_sft(out / "rollouts.jsonl", {s.id: s for s in samples}, cfg, None, out)
@@ -88,4 +90,5 @@ def test_llamafactory_reads_pictures_and_clips(curated):
             assert turns[0]["content"].count("<|image_pad|>") == 9 and turns[0]["content"].endswith(f"{sample.question} Think and point.")
         else:
             plugin._validate_messages(messages, images, videos, [])
-        assert messages[1] == {"role": "assistant", "content": f"<think>About {sample.id}, an < image>.</think><answer>{sample.answer}</answer>"}
+        said = f"<think>About {sample.id}, an < image>.</think><answer>{sample.answer}</answer>"
+        assert messages[1] == {"role": "assistant", "content": said}
