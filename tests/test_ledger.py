@@ -168,10 +168,10 @@ def test_what_does_not_fit_is_refused_with_a_cure_that_works():
                                         capture_output=True)
     good = run("--memory_gb", "24")
     assert good.returncode == 0 and "peak" in good.stdout
-    bad = run("--memory_gb", "24", "--sample_batch", "56")
+    bad = run("--memory_gb", "22", "--sample_batch", "56")
     assert bad.returncode == 2 and "--sample_batch 28" in bad.stderr.splitlines()[-1]
     cfg = argos.parse_config(train_grpo.Config, "", scale.preset_arguments("train_grpo", train_grpo.Config, ["--preset", "7b", "--sample_batch", "56"]))
-    assert scale.peak_gb(cfg) > 24 > scale.peak_gb(replace(cfg, sample_batch=28))
+    assert scale.peak_gb(cfg) > 22 > scale.peak_gb(replace(cfg, sample_batch=28))
     for limit in (20, 12):
         cure = scale.what_to_lower(cfg, lambda c: scale.peak_gb(c) <= limit)
         flags = cure.removeprefix("change ").removeprefix("it takes all of ").split(", or ")[0].split()
