@@ -219,7 +219,7 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
         raise BadInput(f"{path}: no model here (config.json is missing); give a model folder or a Hugging Face name")
     if adapter and not Path(adapter, "adapter_config.json").is_file():
         raise BadInput(f"{adapter}: no adapter here (adapter_config.json is missing); give a folder written by save_policy")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(device or (f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"))
     if device.type == "cpu":
         keep_big_buffers()
     options = dict(dtype=getattr(torch, dtype)) if dtype != "nf4" else dict(
