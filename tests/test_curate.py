@@ -113,7 +113,7 @@ def process(out, *flags, die_at=None):
 
     def watch(event, arguments):
         nonlocal changes
-        writes = event in ("os.rename", "os.truncate", "os.remove", "os.mkdir")
+        writes = event in ("os.rename", "os.truncate", "os.remove")
         writes = writes or event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if writes and str(arguments[0]).startswith(f"{out}{os.sep}"):
             changes += 1
@@ -161,21 +161,23 @@ def undisturbed(launch, tmp_path_factory):
 
 def test_killed_anywhere_and_resumed_equals_undisturbed(undisturbed, launch):
     folder, rows, _ = undisturbed
-    whole, cut, kills = folder / "whole", folder / "cut", 0
-    for die_at in (1, 2, 3, 5, 4, 6, 8, 11, 14, 17, 99):
+    whole, cut, kills = folder / "whole", folder / "cut", []
+    for die_at in (1, 2, 3, 5, 4, 3, 6, 8, 11, 14, 17, 99):
         code, said = launch(cut, "--resume", die_at=die_at)
         if code == 0:
             break
         assert code == -signal.SIGKILL, said
-        kills += 1
         log = cut / "rollouts.jsonl"
-        if kills % 2 and log.exists() and (written := len(log.read_bytes())) < (whole / "rollouts.jsonl").stat().st_size:
+        kills.append(log.read_bytes().count(b"\n") if log.exists() else None)
+        if len(kills) % 2 and log.exists() and (written := len(log.read_bytes())) < (whole / "rollouts.jsonl").stat().st_size:
             with open(log, "ab") as file:  # as if it had died while it wrote the next row
                 file.write((whole / "rollouts.jsonl").read_bytes()[written:written + 99])
-    assert code == 0 and kills >= 8, (code, kills)
+    # Before the log, before its first row, between batches, between the two samples of one batch, and after all of them.
+    assert code == 0 and kills[0] is None and {2, 4, 5, 7} <= set(kills) and kills.count(7) >= 3, (code, kills)
     for name in FILES:
         if name != "settings.jsonl":
-            assert (whole / name).read_bytes() == (cut / name).read_bytes(), name
+            same = (whole / name).read_bytes() == (cut / name).read_bytes()
+            assert same, name  # not the bytes themselves: pytest would spend minutes on their difference
     pictures = [sorted(str(p.relative_to(out)) for p in out.rglob("*.png")) for out in (whole, cut)]
     assert pictures[0] == pictures[1] and len(pictures[0]) == 3
     assert [json.loads(line)["id"] for line in open(cut / "rollouts.jsonl")] == [row["id"] for row in rows]
