@@ -30,6 +30,7 @@ Next: media.py (how a file becomes frames; cards), teachers.py (who detects, seg
 (the reward at work).
 """
 import argparse
+import errno
 import json
 import math
 import re
@@ -674,6 +675,7 @@ class Sample:
     source: str = ""
     drawn: bool = False
     grounding: bool = True
+    raw: str = ""  # reasoning that the source data set ships; only curation's extraction reads it (app. C.1)
 
     @classmethod
     def from_row(cls, row, folder, where="row"):
@@ -692,13 +694,14 @@ class Sample:
              '"options" must be a list of two or more texts')
         for name in ("drawn", "grounding"):
             need(isinstance(row.get(name, True), bool), f'"{name}" must be true or false')
+        need(isinstance(row.get("raw", ""), str), '"raw" must be a text')
         try:
             answer = check_truth(answer, row["kind"], options)
         except BadInput as error:
             raise BadInput(f"{where}: {error}") from None
         path = Path(folder) / row[media]
         need(path.is_file(), f"{media} {row[media]!r} does not exist beside the file; correct the path")
-        rest = {name: row[name] for name in ("task", "source", "drawn", "grounding") if name in row}
+        rest = {name: row[name] for name in ("task", "source", "drawn", "grounding", "raw") if name in row}
         return cls(str(row.get("id", where)), row["question"], answer, row["kind"], str(path), media, options, **rest)
 
 
@@ -851,7 +854,7 @@ class Argos:
     def load(self, sample):
         media = load_media(sample.path, **self.sizes)
         if sample.media == "image" and len(media.frames) > 1:
-            raise BadInput(f'{sample.path}: a clip of {len(media.frames)} frames in a row that says "image"; write "video"')
+            raise BadMedia(f'{sample.path}: a clip of {len(media.frames)} frames in a row that says "image"; write "video"')
         return media
 
     def usable(self, samples):
@@ -1239,11 +1242,19 @@ def parse_config(kind, doc, arguments=None):
 
 
 def run_main(main):
-    """Run a script's main(): bad input becomes one line on stderr and exit code 2."""
+    """Run a script's main(): bad input or a full disk becomes one line on stderr and exit code 2, Ctrl-C one line and 130."""
     try:
         main()
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; --resume continues after the last thing written", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {error.filename or 'writing'}: the disk is full; make room, then continue with --resume", file=sys.stderr)
         sys.exit(2)
 
 

@@ -218,7 +218,7 @@ DAMAGED = "damaged media"
 def curate_batch(samples, media, cfg, teacher, verifier, pointer, generator):
     """Steps 1 to 5 for a few samples and their media -> one row each for rollouts.jsonl, and the overlaid media."""
     import policy as P
-    raw = [getattr(s, "raw", "")[:MAX_RAW] for s in samples]
+    raw = [s.raw[:MAX_RAW] for s in samples]
     asked = P.encode_prompts(teacher, [(m, P.prompt(cfg.preset, "objects", question=s.question, answer=s.answer, raw=r))
                                        for m, s, r in zip(media, samples, raw)])
     lists = [read_extraction(t) for t in P.sample(teacher, asked, 1, greedy=True, max_new_tokens=cfg.extract_tokens).texts]

@@ -65,7 +65,7 @@ def ask(actor, samples, media, mode, cfg, pointer):
     """One response per sample."""
     if mode == "overlay":
         from curate import overlaid, read_extraction
-        lists = P.sample(actor, P.encode_prompts(actor, [(m, P.prompt(cfg.preset, "objects", question=s.question, answer=""))
+        lists = P.sample(actor, P.encode_prompts(actor, [(m, P.prompt(cfg.preset, "objects", question=s.question, answer="", raw=""))
                                                          for m, s in zip(media, samples)]), 1, greedy=True, max_new_tokens=48)
         found = [(read_extraction(t) or {"objects": []})["objects"] for t in lists.texts]
         drawn = [overlaid(m, objects, pointer) for m, objects in zip(media, found)]

@@ -35,7 +35,7 @@ _7B = {
                 min_pixels=4 * 784, image_pixels=512 * 784,  # 512 tokens a picture
                 video_pixels=32 * 128 * 784,  # 128 * 28 * 28 a frame, as Video-R1 trains: 2,048 tokens, since frames go in pairs
                 detector="yolo-world", segmenter="sam2", pointer="base"),  # base: the model itself points (charts, maps, curation)
-    "curate": dict(teacher=QWEN_7B, max_new_tokens=1024, batch=4, keep=1, made_up=0.),  # real data errs enough
+    "curate": dict(teacher=QWEN_7B, max_new_tokens=1024, batch=4, keep=1, made_up=0., extract_tokens=256),  # real data errs enough
     "train_sft": dict(policy=QWEN_7B, batch=256, epochs=3., micro_batch=1, max_new_tokens=1024, lr=1e-4, warmup=30),  # paper: 256
     "train_grpo": dict(policy=QWEN_7B, judge="base", prompts=7, group_size=8,  # paper: batches of 56
                        max_new_tokens=768, sample_batch=24, micro_batch=1, lr=1e-5, warmup=5, beta=.01, eval_samples=64, save_every=10),

@@ -4,6 +4,7 @@ Run: pytest tests/test_argos.py
 
 The teachers here are fakes with known answers, so that every expected score can be computed on paper.
 """
+import errno
 import json
 import math
 import subprocess
@@ -19,8 +20,9 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+import policy as P  # noqa: E402
 from argos import (Argos, BadInput, FrameClaim, Media, Point, PointPrompt, Sample, SegmentClaim, Weights,  # noqa: E402
-                   append_jsonl, canonical, gate, outcome_score, parse, read_claims, read_samples, select, which_frame,
+                   append_jsonl, canonical, gate, outcome_score, parse, read_claims, read_samples, select, run_main, which_frame,
                    word_error_rate, write_atomically)
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
@@ -872,3 +874,35 @@ def test_the_command_line(tmp_path):
     for args in ((tmp_path / "b.png", "?", response), (path, "?", "x", "--answer", "red", "--kind", "count")):
         done = run(*args)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done
+
+
+def test_a_full_disk_and_ctrl_c_end_in_one_line(capsys):
+    def end(act):
+        with pytest.raises(SystemExit) as stop:
+            run_main(act)
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and "--resume" in lines[0]
+        return stop.value.code, lines[0]
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "out/metrics.jsonl")
+    assert end(interrupted)[0] == 130
+    code, line = end(full)
+    assert code == 2 and "out/metrics.jsonl: the disk is full" in line
+    if Path("/dev/full").exists():  # Linux's own full disk
+        assert end(lambda: append_jsonl("/dev/full", {"a": 1}))[0] == 2
+    with pytest.raises(FileNotFoundError):  # what is no full disk stays a traceback
+        run_main(lambda: open("/nowhere/at/all"))
+
+
+def test_raw_reasoning_reaches_the_extraction(tmp_path):
+    Image.new("RGB", (84, 84)).save(tmp_path / "a.png")
+    row = dict(image="a.png", question="How many?", answer="2", kind="count", raw="I count two.")
+    assert Sample.from_row(row, tmp_path).raw == "I count two."
+    assert "<<<I count two.>>>" in P.prompt("7b", "objects", question="q", answer="a", raw="I count two.")
+    assert P.prompt("tiny", "objects", question="q", answer="a", raw="I count two.") == "List what matters: q a"
+    with pytest.raises(BadInput, match='"raw" must be a text'):
+        Sample.from_row(row | {"raw": 3}, tmp_path)
