@@ -109,7 +109,7 @@ def claim(accelerator, cfg):
     with accelerator.main_process_first():
         if accelerator.is_main_process:
             Path(cfg.out).mkdir(parents=True, exist_ok=True)
-            free = ("dry_run", "memory_gb", "tracker")  # what --resume may change
+            free = ("dry_run", "memory_gb", "tracker", "teacher_cache")  # what --resume may change
             claim_run(Path(cfg.out, "metrics.jsonl"), {k: v for k, v in vars(cfg).items() if k not in free})
     if cfg.tracker != "none":
         accelerator.init_trackers("argos", config=vars(cfg))
