@@ -866,8 +866,6 @@ class Argos:
             except BadMedia as error:
                 self.failures["damaged media"] += 1
                 print(f"left out: {error}", file=sys.stderr)
-        if not kept:
-            raise BadInput(f"none of {len(samples)} files can be read; the first is {samples[0].path}")
         return [s for s, _ in kept], [m for _, m in kept]
 
     def verify(self, sample, response, media=None):
@@ -1073,8 +1071,11 @@ class Argos:
             for part in (flat[i:i + 256] for i in range(0, len(flat), 256)):  # bounds memory: a mask is as large as the picture
                 whole = PointPrompt(0, 0, image.width, image.height, 1.0, "object")
                 for (label, _), mask in zip(part, self._ask("segmenter", segment, [box for _, box in part], whole)):
-                    if not isinstance(mask, Failure):
-                        g.masks[frame, label][1][mask] = True  # several instances: the union (SPEC section 2)
+                    boxes, union, _ = g.masks[frame, label]
+                    if isinstance(mask, Failure):
+                        g.masks[frame, label] = (boxes, union, mask)
+                    else:
+                        union[mask] = True  # several instances: the union (SPEC section 2)
 
     def _ground(self, g, parsed, answers):
         """-> (R_vg, PointVerdicts, frame ClaimVerdicts, segment ClaimVerdicts). Eqs 2-4, appendix D.
@@ -1082,17 +1083,19 @@ class Argos:
         A picture has one set of pieces, a clip three: averaged within, then the means of those that are not empty averaged.
         Nothing to check: 0 (our choice). answers: {_claim_key: bool or Failure}.
         """
-        points, (w, h) = [], g.media.frames[0].size
+        points, (w, h), own = [], g.media.frames[0].size, set(_look_ups(g.media, parsed))
         for p in parsed.points:
             (frame, why), key = which_frame(g.media, p.frame, p.seconds), p.label.lower()
-            boxes, mask, failure = g.masks.get((frame, key), ([], None, f"one of more than {MAX_LABELS} different labels"))
+            boxes, mask, failure = [], None, f"one of more than {MAX_LABELS} different labels"
+            if (frame, key) in own:  # what another rollout of the group had looked up does not help this one
+                boxes, mask, failure = g.masks[frame, key]
             score = 0.0
             if frame is not None:
                 x, y = math.floor(p.x), math.floor(p.y)
                 inside = 0 <= x < w and 0 <= y < h
                 score = float(bool(boxes) and inside and mask[y, x])
-                why = (failure or (f"outside the {w} x {h} picture" if not inside else f"no {p.label} was found" if not boxes
-                                   else "on the mask" if score else "beside the mask"))
+                why = ("on the mask" if score else failure or (f"outside the {w} x {h} picture" if not inside else
+                                                               f"no {p.label} was found" if not boxes else "beside the mask"))
             points.append(PointVerdict(p, score, why, boxes, frame))
 
         def judge(claim):
@@ -1168,7 +1171,8 @@ class Argos:
 
     def self_check(self):
         """Refuse to go on where points miss: a red square in the corner of a large drawing must be hit in the policy's
-        pixels, and missed in the file's pixels and with x and y swapped. Raises BadInput."""
+        pixels, and missed in the file's pixels and with x and y swapped. Raises BadInput. Where a detector of photographs does not
+        know the drawing at all, nothing was checked: a warning says so."""
         sizes = self.sizes | {"max_pixels": min(self.sizes["max_pixels"], 1 << 18)}
         side = 4 * round(math.sqrt(sizes["max_pixels"]))
         drawing = Image.new("RGB", (side, side), (215, 215, 210))
@@ -1181,7 +1185,10 @@ class Argos:
         points = [f'<point x1="{x:.2f}" y1="{y:.2f}" alt="red square">it</point>' for x, y in (seen, there, seen[::-1])]
         verdicts = Argos(self.detector, self.segmenter, None, None).verify_group(sample, points, media)
         scores = [v.grounding for v in verdicts]
-        if scores != [1, 0, 0]:
+        if scores == [0, 0, 0] and not verdicts[0].points[0].boxes:
+            print("self-check: the detector finds no red square in a drawing, so that points hit is not checked; look at the cards",
+                  file=sys.stderr)
+        elif scores != [1, 0, 0]:
             raise BadInput(f"self-check: a drawn red square scored {scores}, not [1, 0, 0], in the policy's pixels, in the "
                            "file's, and with x and y swapped; use teachers that work in the policy's pixels"
                            + "".join(f" ({why})" for why in verdicts[0].not_scored.values()))
@@ -1249,12 +1256,12 @@ def run_main(main):
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; --resume continues after the last thing written", file=sys.stderr)
+        print("stopped; what was written stays, and scripts that have --resume continue after it", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"error: {error.filename or 'writing'}: the disk is full; make room, then continue with --resume", file=sys.stderr)
+        print(f"error: {error.filename or 'writing'}: the disk is full; make room, then run it again (with --resume, where there is one)", file=sys.stderr)
         sys.exit(2)
 
 
@@ -1273,7 +1280,10 @@ def main():
     parser.add_argument("--segmenter", default="pixels", help="who turns boxes into masks")
     parser.add_argument("--pointer", default="pixels", help="who points in charts and maps")
     parser.add_argument("--teacher_cache", metavar="FOLDER", help="keep the teachers' answers here")
-    parser.add_argument("--max_pixels", type=int, default=28224, help="the policy's pixel budget")
+    parser.add_argument("--min_pixels", type=int, default=7056, help="the policy's pixel budget: a smaller picture or frame is enlarged")
+    parser.add_argument("--max_pixels", type=int, default=28224, help="a larger picture or frame is shrunk")
+    parser.add_argument("--video_pixels", type=int, help="most pixels of all frames of a clip together")
+    parser.add_argument("--max_frames", type=int, default=32, help="frames of a clip")
     args = parser.parse_args()
 
     import teachers
@@ -1281,7 +1291,7 @@ def main():
     folder = args.judge or (str(shipped) if (shipped / "config.json").is_file() else "none")
     judge = None if folder == "none" else teachers.load_judge(folder)
     verifier = Argos(*teachers.load_teachers(args.detector, args.segmenter, args.pointer, cache=args.teacher_cache), judge,
-                     max_pixels=args.max_pixels)
+                     min_pixels=args.min_pixels, max_pixels=args.max_pixels, video_pixels=args.video_pixels, max_frames=args.max_frames)
 
     media = load_media(args.media, **verifier.sizes)
     kind = args.kind or ("choice" if args.options else "number" if args.answer and number(args.answer) else "phrase")

@@ -360,7 +360,7 @@ def main():
     samples = argos.read_samples(cfg.data)
     teacher = P.load_policy(cfg.teacher, dtype=cfg.dtype)
     detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache, base=teacher)
-    verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(teacher, preset=cfg.preset), **scale.budget(cfg))
+    verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(teacher, preset=cfg.preset), **scale.verifier_options(cfg))
     verifier.self_check()
     memory = out / "rollouts.jsonl"
     if memory.exists() and not cfg.resume:

@@ -18,6 +18,7 @@ A model asked `:direct` is never asked to point: its R_vg is 0 by construction.
 Before: train_grpo.py. Next: README.md (what came out)
 """
 import html
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ def ask(actor, samples, media, mode, cfg, pointer):
     if mode == "overlay":
         from curate import overlaid, read_extraction
         lists = P.sample(actor, P.encode_prompts(actor, [(m, P.prompt(cfg.preset, "objects", question=s.question, answer="", raw=""))
-                                                         for m, s in zip(media, samples)]), 1, greedy=True, max_new_tokens=48)
+                                                         for m, s in zip(media, samples)]), 1, greedy=True, max_new_tokens=48 if cfg.preset == "tiny" else 256)
         found = [(read_extraction(t) or {"objects": []})["objects"] for t in lists.texts]
         drawn = [overlaid(m, objects, pointer) for m, objects in zip(media, found)]
         media = [d if len(d.frames) > 1 else [m, d] for m, d in zip(media, drawn)]
@@ -85,7 +86,7 @@ def run(cfg):
     judge = teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
     detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache,
                                                           base=getattr(judge, "policy", None))
-    verifier = argos.Argos(detector, segmenter, pointer, judge, use=("outcome", "grounding"), **scale.budget(cfg))
+    verifier = argos.Argos(detector, segmenter, pointer, judge, use=("outcome", "grounding"), **scale.verifier_options(cfg))
     verifier.self_check()
     for spec in cfg.models:
         name, mode, folder = parse_model(spec)
@@ -98,13 +99,16 @@ def run(cfg):
                      weights.stat().st_mtime_ns if weights.exists() else 0]
             ids = {s.id for s in samples}
             seen = have[name, folder, Path(path).stem]
-            seen |= {r["id"]: r for r in logged if r["model"] == name and r["folder"] == folder and r["stamp"] == stamp and r["id"] in ids}
+            seen |= {r["id"]: r for r in logged if r["model"] == name and r["folder"] == folder and r["stamp"] == stamp
+                     and r["id"] in ids and r["outcome"] is not None}  # None: a teacher failed, so ask again
             for start in tqdm(range(0, len(samples), cfg.batch), desc=f"{name} on {Path(path).stem}", unit="batch"):
                 part = samples[start:start + cfg.batch]
                 if all(s.id in seen for s in part):
                     continue
                 actor = actor or P.load_policy(folder, dtype=cfg.dtype)
                 part, media = verifier.usable(part)  # damaged files are named and left out
+                if not part:
+                    continue
                 for sample, m, text in zip(part, media, ask(actor, part, media, mode, cfg, pointer)):
                     verdict = verifier.verify(sample, text, m)
                     row = dict(model=name, folder=folder, set=Path(path).stem, id=sample.id, task=sample.task, source=sample.source,
@@ -171,7 +175,8 @@ def tables(cfg, have):
         for name in names:
             answers, _, seeds = by_item(have, name, dataset, "outcome")
             grounding, _, _ = by_item(have, name, dataset, "grounding")
-            lines.append(f"| {name} | {seeds} | {cell(answers)} | {cell(grounding)} |")
+            missing = len(samples) - answers.shape[1]
+            lines.append(f"| {name}{f' ({missing} not scored)' * bool(missing)} | {seeds} | {cell(answers)} | {cell(grounding)} |")
         if any(len(by_item(have, name, dataset, "outcome")[0]) > 1 for name in names):
             lines += ["", "| seed by seed | answers | R_vg |", "|---|---|---|"]
             for name in names:
@@ -205,7 +210,7 @@ def read_curve(folder):
     """Held-out evaluations of a run -> steps, answers, grounding. A step logged twice (after --resume) counts once."""
     points = {row["step"]: row for _, row in argos.read_jsonl(Path(folder) / "metrics.jsonl", torn=True) if row.get("kind") == "eval"}
     steps = sorted(points)
-    return steps, [points[s]["answers"] for s in steps], [points[s]["grounding"] for s in steps]
+    return steps, *([math.nan if points[s][k] is None else points[s][k] for s in steps] for k in ("answers", "grounding"))
 
 
 def draw_curves(specs, path):

@@ -31,6 +31,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
@@ -255,13 +256,24 @@ def save_policy(policy, folder, merged=False):
     folder = Path(folder)
     aside = folder.with_name(folder.name + ".writing")  # a sibling, also for "out/adapter/"
     shutil.rmtree(aside, ignore_errors=True)
-    if isinstance(model, PeftModel):
-        model.save_pretrained(aside, save_embedding_layers=False)  # "auto" would ask the hub about the vocabulary
-    else:
-        model.save_pretrained(aside)
-        policy.processor.save_pretrained(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(aside, folder)
+    with _writing(folder):
+        if isinstance(model, PeftModel):
+            model.save_pretrained(aside, save_embedding_layers=False)  # "auto" would ask the hub about the vocabulary
+        else:
+            model.save_pretrained(aside)
+            policy.processor.save_pretrained(aside)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(aside, folder)
+
+
+@contextmanager
+def _writing(path):
+    """A full disk raises something else in each library; here argos.BadInput."""
+    from argos import BadInput
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise BadInput(f"{path}: cannot be written ({str(error).splitlines()[0][:200]}); make room, then continue with --resume") from error
 
 
 def trainable(policy):
@@ -276,8 +288,9 @@ def save_state(path, policy, optimizer, step):
     """
     weights = {name: p.detach() for name, p in trainable(policy).items()}
     rng = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(policy.device)] if policy.device.type == "cuda" else [])
-    torch.save({"weights": weights, "optimizer": optimizer.state_dict(), "step": step, "rng": rng}, f"{path}.writing")
-    os.replace(f"{path}.writing", path)
+    with _writing(path):
+        torch.save({"weights": weights, "optimizer": optimizer.state_dict(), "step": step, "rng": rng}, f"{path}.writing")
+        os.replace(f"{path}.writing", path)
 
 
 @torch.no_grad()

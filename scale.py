@@ -34,7 +34,7 @@ _7B = {
     "all": dict(dtype="nf4", lora_rank=64, checkpointing=True,
                 min_pixels=4 * 784, image_pixels=512 * 784,  # 512 tokens a picture
                 video_pixels=32 * 128 * 784,  # 128 * 28 * 28 a frame, as Video-R1 trains: 2,048 tokens, since frames go in pairs
-                detector="yolo-world", segmenter="sam2", pointer="base"),  # base: the model itself points (charts, maps, curation)
+                detector="yolo-world", segmenter="sam2", pointer="base", extract=True),  # base: the model itself points (charts, maps, curation)
     "curate": dict(teacher=QWEN_7B, max_new_tokens=1024, batch=4, keep=1, made_up=0., extract_tokens=256),  # real data errs enough
     "train_sft": dict(policy=QWEN_7B, batch=256, epochs=3., micro_batch=1, max_new_tokens=1024, lr=1e-4, warmup=30),  # paper: 256
     "train_grpo": dict(policy=QWEN_7B, judge="base", prompts=7, group_size=8,  # paper: batches of 56
@@ -42,7 +42,7 @@ _7B = {
     "evaluate": dict(judge=QWEN_7B, max_new_tokens=1024, temperature=.6, batch=8),  # paper: 0.6, up to 8192 tokens
 }
 _7B_BF16 = {script: values | dict(dtype="bfloat16") if script == "all" else values for script, values in _7B.items()}
-PRESETS = {"tiny": {}, "7b": _7B, "7b-bf16": _7B_BF16 | {"curate": _7B["curate"] | dict(pointer="molmo")}}  # paper: Molmo points
+PRESETS = {"tiny": {}, "7b": _7B, "7b-bf16": _7B_BF16}  # the paper points with Molmo: --pointer molmo:FOLDER
 
 
 @dataclass
@@ -62,6 +62,8 @@ class TeacherSettings(Settings):
     detector: str = field(default="pixels", metadata={"help": "who finds what a label names: pixels, yolo-world, grounding-dino, mm-grounding-dino, owlv2; or NAME:FOLDER"})
     segmenter: str = field(default="pixels", metadata={"help": "who turns boxes into masks: pixels, sam2 or sam2-hf"})
     pointer: str = field(default="pixels", metadata={"help": "who points: pixels, molmo, qwen; or base: the model that is loaded anyway (train_grpo.py: the policy, its adapter off)"})
+    extract: bool = field(default=False, metadata={"help": "the judge lists the claims of a clip's free prose where rules find none (app. D)"})
+    verdict_seconds: float = field(default=0., metadata={"help": "seconds that a verdict may take, on average over a batch (0: any)"})
     teacher_cache: str = field(default="", metadata={"help": "folder that keeps their answers, for several runs at once (default: none)"})
 
 
@@ -83,6 +85,11 @@ def preset_arguments(script, kind, typed=None):
 def budget(cfg):
     """The pixel budget of the settings, as argos.load_media and argos.Argos take it."""
     return dict(min_pixels=cfg.min_pixels, max_pixels=cfg.image_pixels, video_pixels=cfg.video_pixels, max_frames=cfg.max_frames)
+
+
+def verifier_options(cfg):
+    """What argos.Argos takes from TeacherSettings."""
+    return dict(**budget(cfg), extract=cfg.extract, budget=cfg.verdict_seconds or None)
 
 
 def vision_tokens(cfg):
@@ -224,7 +231,8 @@ def weight_bytes(path, dtype, lora_rank):
     """
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(model_config(path))
-    model.model.visual.requires_grad_(False)
+    if hasattr(model.model, "visual"):  # another family is only ever a judge, and frozen
+        model.model.visual.requires_grad_(False)
     width, four_bits = 4 if dtype == "float32" else 2, 0
     total = sum(p.numel() for p in model.parameters()) * width
     for name, layer in model.named_modules():
@@ -258,7 +266,8 @@ def ledger(cfg, processes=1):
 
     resting = {"weights": weights, "adapter": trained * bool(cfg.lora_rank), "optimizer": 2 * trained}  # AdamW: two moments a weight
     if grpo:
-        judge = 0 if cfg.judge == "base" else weight_bytes(str(cfg.judge), cfg.dtype, 0)[0]
+        own = cfg.judge == "base" or model_config(cfg.judge).model_type == "qwen2_5_vl"  # others are loaded as published, in 16 bits
+        judge = 0 if cfg.judge == "base" else weight_bytes(str(cfg.judge), cfg.dtype if own else "bfloat16", 0)[0]
         asked = {name.partition(":")[0] for name in (cfg.detector, cfg.segmenter, cfg.pointer)}
         resting["teachers"] = judge + int(1e9 * sum(TEACHER_GB.get(name, 0) for name in asked))
     patches = 4 * (prompt - TEXT_TOKENS) * prompts  # 14 x 14 pixels; pixels in float32, then a layer of the tower

@@ -169,10 +169,12 @@ def build_verifier(cfg, actor, weights):
     """-> (the verifier that rewards, the verifier that measures): the same teachers, so both arms are measured alike."""
     detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache, base=actor)
     if cfg.judge == "base":
+        if actor is None:
+            raise argos.BadInput("judge base: there is no policy here; name a model")
         judge = teachers.VLMJudge(actor, preset=cfg.preset, adapter_off=True)
     else:
         judge = teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
-    make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use, **scale.budget(cfg))
+    make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use, **scale.verifier_options(cfg))
     return make(REWARDS[cfg.reward]), make(("outcome", "grounding"))
 
 
@@ -188,6 +190,8 @@ def evaluate(actor, verifier, samples, cfg, step, accelerator):
     outcomes, grounding, drawn, size = [], [], [], max(1, min(128, cfg.sample_batch // cfg.group_size))
     for i in range(0, len(samples), size):
         part, media = verifier.usable(samples[i:i + size])
+        if not part:
+            continue
         rollouts = P.sample(actor, prompts_for(actor, part, media, cfg.preset), 1, cfg.temperature,
                             max_new_tokens=cfg.max_new_tokens, generator=generator)
         for sample, text, m in zip(part, rollouts.texts, media):
@@ -203,7 +207,20 @@ def evaluate(actor, verifier, samples, cfg, step, accelerator):
     folder.mkdir(parents=True, exist_ok=True)
     for sample, text, m, verdict in drawn[::max(1, len(drawn) // max(1, cfg.cards))][:cfg.cards]:
         argos.draw_card(m, sample, text, verdict, verdict.masks, folder / f"step-{step:05d}-{argos.file_name(sample.id)}.png")
-    return dict(answers=sum(outcomes) / max(len(outcomes), 1), grounding=sum(grounding) / max(len(grounding), 1))
+    mean = lambda scores: sum(scores) / len(scores) if scores else None  # None, not 0: nothing was scored
+    return dict(answers=mean(outcomes), grounding=mean(grounding))
+
+
+def readable(verifier, train, order, wanted):
+    """The samples at these places of the order, damaged ones left out; if all are, the next that can be read -> samples, media."""
+    samples, media = verifier.usable([train[order[i % len(train)]] for i in wanted])
+    for i in range(wanted[-1] + 1, wanted[-1] + len(train)):
+        if samples:
+            break
+        samples, media = verifier.usable([train[order[i % len(train)]]])
+    if not samples:
+        raise argos.BadInput("no file of the training data can be read; the first is " + train[0].path)
+    return samples, media
 
 
 # ---- 4. Training ------------------------------------------------------------------------------------------------------------
@@ -211,6 +228,8 @@ def main():
     cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("train_grpo", Config))
     weights, out = check(cfg), Path(cfg.out)
     accelerator = scale.start(cfg)  # one process, or those of `accelerate launch`: each takes every n-th prompt of a step
+    if cfg.prompts < accelerator.num_processes:
+        raise argos.BadInput(f"--prompts {cfg.prompts}: {accelerator.num_processes} processes need at least one each")
     scale.check_memory(cfg, accelerator)
     if cfg.dry_run:
         return
@@ -240,9 +259,8 @@ def main():
             group["lr"] = lr
 
         # 4a. Rollouts: G per prompt, of this process's prompts.
-        samples = [train[order[(step * cfg.prompts + i) % len(train)]] for i in scale.share(accelerator, cfg.prompts)]
         generator = torch.Generator(actor.device).manual_seed(cfg.seed * 1_000_003 + step + accelerator.process_index * 10 ** 12)
-        samples, media = verifier.usable(samples)
+        samples, media = readable(verifier, train, order, [step * cfg.prompts + i for i in scale.share(accelerator, cfg.prompts)])
         prompts = prompts_for(actor, samples, media, cfg.preset)
         rollouts = P.sample(actor, prompts, cfg.group_size, cfg.temperature, max_new_tokens=cfg.max_new_tokens,
                             generator=generator, batch_size=cfg.sample_batch)  # ids (B*G, T)
@@ -309,11 +327,11 @@ def main():
         sampler_gap = max(scale.gather(accelerator, [sampler_gap]))
         mean = lambda values: sum(values) / max(len(values), 1)
         known = lambda k: [v[k] for v in flat if v[k] is not None]  # None: not part of this reward, or a teacher failed
-        terms = dict(reward=torch.tensor(known("reward")).mean().item(), outcome=mean(known("outcome")),
+        terms = dict(reward=torch.tensor(known("reward") or [0.]).mean().item(), outcome=mean(known("outcome")),
                      **{k: mean(known(k)) if known(k) else None for k in ("grounding", "reasoning")})
         lengths, finished = torch.tensor(sizes, dtype=torch.float).unbind(1)
         stats = {k: sum(s[k] for s in stats) for k in stats[0]} | dict(sampler_gap=sampler_gap, grad_norm=grad_norm)
-        failures = sum(scale.gather(accelerator, [verifier.failures]), Counter())  # of teachers and files, since the start
+        failures = sum(scale.gather(accelerator, [verifier.failures + measure.failures]), Counter())  # of teachers and files, since the start
         log(dict(kind="train", step=step, lr=lr, **terms, gate_open=mean([o >= cfg.tau for o in known("outcome")]),
                  points=mean(known("points")), length=lengths.mean().item(), unfinished=1 - finished.mean().item(), skipped=len(causes),
                  **{cause: causes.count(cause) for cause in ("all right", "all wrong", "all malformed", "all equal", "not scored")},

@@ -16,6 +16,7 @@ Reads: JSONL in HF chat format, as curate.py writes it (messages + images/videos
        state.pt (weights, optimizer, step) and merged/ (a plain checkpoint: where GRPO starts); adapter/ with --lora_rank.
 Before: curate.py. Next: train_grpo.py
 """
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,24 +107,31 @@ def main():
         order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(cfg.seed * 1_000_003 + epoch)).tolist()
         batch = [examples[i] for i in order[place * cfg.batch:(place + 1) * cfg.batch]]
         ids, mask = P.encode_completions(student, [response for _, _, response in batch])  # (B, T), with the end token
-        total, count = 0., mask.sum()  # of the whole batch, so that the processes' losses and gradients add up
+        total, damaged, count = 0., 0, mask.sum()  # of the whole batch, so that the processes' losses and gradients add up
         mine = scale.share(accelerator, len(batch))
         batch, ids, mask = [batch[i] for i in mine], ids[mine], mask[mine]
         for i in range(0, len(batch), cfg.micro_batch):
-            part = slice(i, i + cfg.micro_batch)
-            media = [argos.load_media(path, **scale.budget(cfg)) for path, _, _ in batch[part]]
-            prompts = P.encode_prompts(student, [(m, question) for m, (_, question, _) in zip(media, batch[part])])
-            logprobs, _ = P.token_logprobs(student, prompts, 1, ids[part], mask[part])  # (b, T)
+            prompts, part = [], []
+            for k in range(i, min(i + cfg.micro_batch, len(batch))):
+                try:
+                    prompts.append((argos.load_media(batch[k][0], **scale.budget(cfg)), batch[k][1]))
+                    part.append(k)
+                except argos.BadMedia as error:  # its example is left out, named and counted
+                    damaged += 1
+                    print(f"left out: {error}", file=sys.stderr)
+            if not part:
+                continue
+            logprobs, _ = P.token_logprobs(student, P.encode_prompts(student, prompts), 1, ids[part], mask[part])  # (b, T)
             loss = -logprobs.sum() / count
             loss.backward()
             total += loss.item()
-        total = sum(scale.gather(accelerator, [total]))
+        total, damaged = sum(scale.gather(accelerator, [total])), sum(scale.gather(accelerator, [damaged]))
         scale.sum_gradients(accelerator, parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         phases.done("update")
-        scale.log(accelerator, out, dict(kind="train", step=step, loss=total, lr=lr, grad_norm=norm, **phases.report()))
+        scale.log(accelerator, out, dict(kind="train", step=step, loss=total, lr=lr, grad_norm=norm, damaged=damaged, **phases.report()))
         bar.set_postfix(loss=f"{total:.3f}")
         if accelerator.is_main_process and ((step + 1) % cfg.save_every == 0 or step + 1 == steps):
             P.save_state(out / "state.pt", student, optimizer, step + 1)

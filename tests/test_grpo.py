@@ -5,6 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import argos
+import train_grpo
+
 from train_grpo import REWARDS, advantages, average, token_loss, zero_variance_cause
 
 
@@ -77,3 +80,16 @@ def test_zero_variance_groups_are_named_by_cause():
 def test_reward_names_are_the_papers_ablations():
     assert set(REWARDS["no-vg"]) == {"outcome", "reasoning"} and set(REWARDS["no-rq"]) == {"outcome", "grounding"}
     assert set(REWARDS["argos"]) == {"outcome", "grounding", "reasoning"} and REWARDS["outcome"] == ("outcome",)
+
+
+def test_damaged_files_make_room_for_the_next_that_can_be_read():
+    good = {2, 5}
+    verifier = SimpleNamespace(usable=lambda samples: ([s for s in samples if s.path in good], [s.path for s in samples if s.path in good]))
+    train, order = [SimpleNamespace(path=k) for k in range(6)], [0, 1, 2, 3, 4, 5]
+    assert train_grpo.readable(verifier, train, order, [1, 2])[1] == [2]
+    assert train_grpo.readable(verifier, train, order, [3, 4])[1] == [5]
+    assert train_grpo.readable(verifier, train, order, [6, 7])[1] == [2]  # the second time around, 0 and 1 again
+    good.clear()
+    train[0].path = "a.png"
+    with pytest.raises(argos.BadInput, match="no file of the training data"):
+        train_grpo.readable(verifier, train, order, [0])
