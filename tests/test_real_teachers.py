@@ -544,7 +544,7 @@ def test_teachers_by_name(zero_shot, tmp_path):
 
 
 @pytest.mark.parametrize("flags, cure", [
-    (dict(detector="yolo"), "choose pixels, yolo-world"), (dict(pointer="pixels:somewhere"), "all but pixels take a checkpoint"),
+    (dict(detector="yolo"), "choose pixels, yolo-world"), (dict(pointer="pixels:somewhere"), "real ones take a checkpoint"),
     (dict(detector="owlv2:nobody/nothing"), "hf download nobody/nothing"),
     (dict(detector="owlv2:/nowhere/at/all"), "hf download OWNER/NAME"),
     (dict(segmenter="sam2-hf"), "hf download facebook/sam2.1-hiera-large"), (dict(pointer="molmo"), "hf download *allenai/Molmo"),
