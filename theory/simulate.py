@@ -10,7 +10,7 @@ correlated across rewards or across the actions of a batch, shared by copies of 
     action_scale         a number or (K,): how much noisier an action is than sigma
     noise                "fresh" for each draw, or "per_action": copies of an action share one draw
 
-Speed: trials lie along the fast axis, one vectorised pass for each member of the batch, in chunks that stay in the cache; so
+Speed: trials lie along the fast axis, one vectorised pass for each member of the batch, in chunks of about a megabyte; so
 memory does not grow with trials or n. Chunks run on all cores (numpy works without Python's lock), each with a stream of its own:
 the result depends on the seed, not on the number of cores. Float32 for Gaussian noise: scores are kept relative to the best action that
 can be drawn, where its digits suffice. `collapse=True` draws the weighted sum of Gaussian noises at once (its law is known);
@@ -29,7 +29,7 @@ from theory import inputs
 from theory.exact import pareto_optimal
 
 FAMILIES = ("gaussian", "rademacher", "uniform")
-_CHUNK = 1 << 16  # numbers in one block of noise
+_CHUNK = 1 << 18  # numbers in one block of noise: large enough that threads seldom wait for each other
 
 
 class Estimate(NamedTuple):
@@ -222,7 +222,7 @@ def success_probability(n, policy, rewards, weights, sigma, eps, noise="fresh", 
             if noise == "per_action":
                 score = verifier.tidy(table[action, every])
             else:
-                score = verifier.tidy(means[action] + noise_of() * (1 if scale is None else scale[action]))
+                score = verifier.tidy(means.take(action) + noise_of() * (1 if scale is None else scale[action]))
             if i == 0:
                 best, winner = score, action
             else:
