@@ -109,8 +109,8 @@ def run(cfg):
                 part, media = verifier.usable(part)  # damaged files are named and left out
                 if not part:
                     continue
-                for sample, m, text in zip(part, media, ask(actor, part, media, mode, cfg, pointer)):
-                    verdict = verifier.verify(sample, text, m)
+                texts = ask(actor, part, media, mode, cfg, pointer)
+                for sample, text, (verdict,) in zip(part, texts, verifier.verify_groups(part, [[text] for text in texts], media)):
                     row = dict(model=name, folder=folder, set=Path(path).stem, id=sample.id, task=sample.task, source=sample.source,
                                kind=sample.kind, outcome=verdict.outcome, grounding=verdict.grounding if sample.grounding else None,
                                response=text, stamp=stamp)  # grounding counts where the sample calls for it, whoever answers

@@ -194,8 +194,8 @@ def evaluate(actor, verifier, samples, cfg, step, accelerator):
             continue
         rollouts = P.sample(actor, prompts_for(actor, part, media, cfg.preset), 1, cfg.temperature,
                             max_new_tokens=cfg.max_new_tokens, generator=generator)
-        for sample, text, m in zip(part, rollouts.texts, media):
-            verdict = verifier.verify(sample, text, m)
+        verdicts = verifier.verify_groups(part, [[text] for text in rollouts.texts], media)
+        for sample, text, m, (verdict,) in zip(part, rollouts.texts, media, verdicts):
             if verdict.outcome is not None:  # None: a teacher failed
                 outcomes.append(verdict.outcome)
             if sample.grounding and verdict.grounding is not None:
