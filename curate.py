@@ -17,6 +17,7 @@ teachers are too good for that, so a share of the SFT examples gets its points m
 pipeline). The policy learns this habit too, and what becomes of it in RL is up to the reward: README.md, "What came out".
 
 Run:   python curate.py --data out/data/curate.jsonl --out out/curated      # --resume continues after a kill
+       accelerate launch curate.py ...      # all GPUs of the machine: the same samples and rollouts, each process every n-th batch
 Reads: JSONL rows with a picture or clip, a question and an answer (python -m tiny.world, python -m benchmarks.prepare). A sample
        whose file is damaged is named, counted and left out.
 Writes, under --out:
@@ -46,6 +47,7 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
@@ -246,7 +248,7 @@ def curate_batch(samples, media, cfg, teacher, verifier, pointer, generator):
 
 
 # ---- 7. The log, and what is made of it ------------------------------------------------------------------------------------
-# Rollouts of 85K samples do not fit into memory: the log is read row by row, in the order of the samples.
+# Rollouts of 85K samples do not fit into memory: the log is read row by row.
 def read_log(path):
     """Yield (row, where it ends in bytes) of every complete row of rollouts.jsonl."""
     import argos
@@ -272,6 +274,17 @@ def resume_log(path):
     return done
 
 
+def in_order(path, samples):
+    """The rows of these samples in the samples' order: several processes append as they finish. samples: {id: Sample}."""
+    places, begin = {}, 0
+    for row, end in read_log(path):
+        places[row["id"]], begin = begin, end
+    with open(path, "rb") as file:
+        for begin in (places[i] for i in samples if i in places):
+            file.seek(begin)
+            yield json.loads(file.readline())
+
+
 @contextmanager
 def written_aside(path):
     """A file to write line by line, which takes its name when it is complete."""
@@ -287,9 +300,9 @@ def write_sft(log, samples, cfg, verifier, out):
     import policy as P
     count = moved_count = 0
     with written_aside(out / "sft.jsonl") as chats, written_aside(out / "llamafactory.jsonl") as factory:
-        for row, _ in read_log(log):
-            sample = samples.get(row["id"])
-            if sample is None or row["reason"] is not None:
+        for row in in_order(log, samples):
+            sample = samples[row["id"]]
+            if row["reason"] is not None:
                 continue
             question = P.prompt(cfg.preset, "reason", question=sample.question)
             for i, rollout in enumerate(keep_rollouts(row, cfg)):
@@ -310,10 +323,8 @@ def report(log, samples, threshold):
     """Yield overall, by task, kind and source, by reason of rejection. Damaged files are counted apart, and in no yield."""
     table, reasons = Counter({"survived": 0, "rollouts": 0, "extraction malformed": 0, "rollouts that pass": 0}), Counter()
     yields = {key: defaultdict(lambda: [0, 0]) for key in ("task", "kind", "source")}
-    for row, _ in read_log(log):
-        sample, survived = samples.get(row["id"]), row["reason"] is None
-        if sample is None:
-            continue
+    for row in in_order(log, samples):
+        sample, survived = samples[row["id"]], row["reason"] is None
         reasons[row["reason"]] += 1
         if row["reason"] == DAMAGED:
             continue
@@ -332,8 +343,7 @@ def draw_cards(log, samples, cfg, verifier, out):
     """Cards of the best and the worst rollouts, one a sample: best/01-<id>.png is the best of all, worst/01-<id>.png the worst."""
     import argos
     quality = lambda rollout: (rollout["reward"], rollout["grounding"] or 0, rollout["reasoning"] or 0)
-    scored = lambda: ((quality(r), k, row) for row, _ in read_log(log) if row["id"] in samples
-                      for k, r in enumerate(row["rollouts"]) if r["reward"] is not None)
+    scored = lambda: ((quality(r), k, row) for row in in_order(log, samples) for k, r in enumerate(row["rollouts"]) if r["reward"] is not None)
     for folder, extreme, first in (("best", heapq.nlargest, max), ("worst", heapq.nsmallest, min)):
         (out / folder).mkdir(exist_ok=True)
         for old in (out / folder).glob("[0-9][0-9]-*.png"):
@@ -356,21 +366,26 @@ def main():
     if not 0 <= cfg.made_up <= 1:
         raise argos.BadInput(f"--made_up {cfg.made_up}: a share lies between 0 and 1")
     out = Path(cfg.out)
+    accelerator = scale.start(cfg)
     (out / "overlays").mkdir(parents=True, exist_ok=True)
     samples = argos.read_samples(cfg.data)
     teacher = P.load_policy(cfg.teacher, dtype=cfg.dtype)
     detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache, base=teacher)
     verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(teacher, preset=cfg.preset), **scale.verifier_options(cfg))
     verifier.self_check()
-    memory = out / "rollouts.jsonl"
-    if memory.exists() and not cfg.resume:
-        raise argos.BadInput(f"{memory} exists: continue it with --resume, or name another --out")
+    memory, done = out / "rollouts.jsonl", {}
     claimed = {k: v for k, v in asdict(cfg).items() if k not in ("keep", "made_up", "pictures", "teacher_cache")}  # those may change: no rollout depends on them
-    argos.claim_run(out / "settings.jsonl", claimed)
-    done = resume_log(memory)
+    if accelerator.is_main_process:
+        if memory.exists() and not cfg.resume:
+            raise argos.BadInput(f"{memory} exists: continue it with --resume, or name another --out")
+        argos.claim_run(out / "settings.jsonl", claimed)
+        done = resume_log(memory)
+    done, = broadcast_object_list([done])
 
-    # Batches are cut from the whole list and seeded by their place in it, so a resumed run rolls out what the killed one would.
-    bar = tqdm(range(0, len(samples), cfg.batch), desc="curate", unit="batch")
+    # Batches are cut from the whole list and seeded by their place in it, so that a resumed run, or one of more processes, rolls out
+    # the same.
+    bar = tqdm(range(0, len(samples), cfg.batch)[accelerator.process_index::accelerator.num_processes], desc="curate", unit="batch",
+               disable=not accelerator.is_main_process)
     for start in bar:
         batch = samples[start:start + cfg.batch]
         if all(s.id in done for s in batch):
@@ -393,6 +408,9 @@ def main():
                 done[sample.id] = rows[sample.id]["reason"] is None
         bar.set_postfix({"yield": f"{sum(done.values())}/{len(done)}"})
 
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        return
     by_id = {s.id: s for s in samples}
     examples, moved = write_sft(memory, by_id, cfg, verifier, out)
     table = report(memory, by_id, cfg.threshold) | {"SFT examples": examples, "of them with moved points": moved}

@@ -14,12 +14,13 @@ import importlib.util
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -104,11 +105,13 @@ def vision_tokens(cfg):
 # On CPUs: ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 train_grpo.py ...
 def start(cfg):
     """One process, or one of those that `accelerate launch` started, with the tracker that was asked for. -> Accelerator."""
-    if cfg.tracker not in ("none", "tensorboard", "wandb"):
-        raise BadInput(f"--tracker {cfg.tracker}: choose none, tensorboard or wandb")
-    if cfg.tracker != "none" and importlib.util.find_spec(cfg.tracker) is None:
-        raise BadInput(f"--tracker {cfg.tracker}: the package is missing; pip install {cfg.tracker}")
-    return Accelerator(log_with=None if cfg.tracker == "none" else cfg.tracker, project_dir=cfg.out)
+    tracker = getattr(cfg, "tracker", "none")
+    if tracker not in ("none", "tensorboard", "wandb"):
+        raise BadInput(f"--tracker {tracker}: choose none, tensorboard or wandb")
+    if tracker != "none" and importlib.util.find_spec(tracker) is None:
+        raise BadInput(f"--tracker {tracker}: the package is missing; pip install {tracker}")
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=1))  # one may have longer videos than the other
+    return Accelerator(log_with=None if tracker == "none" else tracker, project_dir=cfg.out, kwargs_handlers=[patient])
 
 
 def claim(accelerator, cfg):
@@ -117,7 +120,8 @@ def claim(accelerator, cfg):
         if accelerator.is_main_process:
             Path(cfg.out).mkdir(parents=True, exist_ok=True)
             free = ("dry_run", "memory_gb", "tracker", "teacher_cache")  # what --resume may change
-            claim_run(Path(cfg.out, "metrics.jsonl"), {k: v for k, v in vars(cfg).items() if k not in free})
+            claim_run(Path(cfg.out, "metrics.jsonl"), {k: v for k, v in vars(cfg).items() if k not in free}
+                      | dict(num_processes=accelerator.num_processes))  # each draws its own rollouts: another number, another run
     if cfg.tracker != "none":
         accelerator.init_trackers("argos", config=vars(cfg))
     picture, clip = vision_tokens(cfg)

@@ -211,6 +211,27 @@ def test_only_damaged_files_is_one_line_and_exit_code_2(undisturbed, launch, tmp
     assert code == 2 and "none of its 2 files can be read" in said.splitlines()[-1] and "Traceback" not in said
 
 
+def test_several_processes_write_what_one_writes(undisturbed):
+    """As `accelerate launch` does, on the CPU. Kills a share that depends on the process, and files in the order of finishing."""
+    from test_scale import launch as processes
+    folder, _, _ = undisturbed
+    flags = ["--data", folder / "curate.jsonl", "--out", folder / "two", "--rollouts", 2, "--batch", 2, "--max_new_tokens", 48, "--threshold", .5,
+             "--pictures", 1]
+    running = processes(2, "import argos, curate; argos.run_main(curate.main)", folder, *flags)
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 0, err
+    logs = [sorted((folder / name / "rollouts.jsonl").read_text().splitlines()) for name in ("whole", "two")]
+    assert logs[0] == logs[1] and len(logs[0]) == 7
+    for name in ("sft.jsonl", "llamafactory.jsonl", "dataset_info.json", "report.json"):
+        assert (folder / "whole" / name).read_text().splitlines() == (folder / "two" / name).read_text().splitlines(), name
+    assert err.count("left out:") == 3
+
+
+def test_the_rows_come_in_the_order_of_the_samples(tmp_path):
+    (tmp_path / "log").write_text('{"id": "b"}\n{"id": "c"}\n{"id": "é"}\n{"id": "a"}\n')
+    assert [row["id"] for row in curate.in_order(tmp_path / "log", dict.fromkeys(["a", "é", "b", "d"]))] == ["a", "é", "b"]
+
+
 def test_examples_read_back(undisturbed):
     folder, _, _ = undisturbed
     chats = [json.loads(line) for line in open(folder / "whole/sft.jsonl")]

@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import argos
 import policy as P
+import scale
 import train_grpo
 import train_sft
 from tiny import world
@@ -81,6 +84,19 @@ def test_sft_resumes_bit_equal_and_learns(folder, tmp_path):
     assert torch.allclose(a, b, atol=1e-4)
 
 
+def test_sft_names_and_counts_damaged_files_and_trains_on(folder, tmp_path):
+    rows = (folder / "sft.jsonl").read_text().splitlines()[:4]
+    bad = json.loads(rows[1])
+    (folder / "bad.png").write_bytes(b"\x89PNG and then nothing")
+    bad.pop("videos", None)
+    bad["images"] = ["bad.png"]
+    (folder / "damaged.jsonl").write_text("\n".join([rows[0], json.dumps(bad), *rows[2:]]))
+    _, err = finish(start("train_sft.py", "--data", folder / "damaged.jsonl", "--batch", 2, "--warmup", 1, "--lora_rank", 4, "--out", tmp_path / "out"))
+    assert err.count(f"left out: {folder / 'bad.png'}") == 1 and "Traceback" not in err
+    trained = [row for _, row in argos.read_jsonl(tmp_path / "out/metrics.jsonl") if row["kind"] == "train"]
+    assert sorted(row["damaged"] for row in trained) == [0, 1] and all(row["grad_norm"] > 0 for row in trained)
+
+
 @pytest.mark.parametrize("reward", ["argos", "outcome"])
 def test_grpo_resumes_bit_equal(folder, tmp_path, reward):
     flags = ["--policy", ROOT / "tiny/teacher", "--data", folder / "rl.jsonl", "--val", folder / "val.jsonl", "--reward", reward,
@@ -132,3 +148,10 @@ def test_a_new_run_does_not_mix_with_an_old_one(tmp_path):
     argos.claim_run(tmp_path / "m.jsonl", config | {"resume": True})
     with pytest.raises(argos.BadInput, match="--lr 0.1, not 0.2"):
         argos.claim_run(tmp_path / "m.jsonl", dict(lr=.2, resume=True))
+
+
+def test_a_run_is_not_resumed_with_another_number_of_processes(tmp_path):
+    two = SimpleNamespace(num_processes=2, is_main_process=True, main_process_first=nullcontext, print=print)
+    scale.claim(two, train_sft.Config(out=str(tmp_path)))
+    with pytest.raises(argos.BadInput, match="--num_processes 2, not 1"):
+        scale.claim(SimpleNamespace(**vars(two) | dict(num_processes=1)), train_sft.Config(out=str(tmp_path), resume=True))

@@ -17,9 +17,11 @@ Run:   python -m tiny.world --out out/data       # writes the splits, and a cont
 Next:  tiny/models.py (the two small models), tiny/train.py (the recipe that made them)
 """
 import json
+import multiprocessing
 import os
 import textwrap
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -480,18 +482,19 @@ def save_media(pixels, path):
     return path
 
 
-def write_split(split, n, out, seed=0):
-    """Write <out>/<split>.jsonl and its media. Rows hold a picture, a question and an answer; no objects."""
-    rows = []
-    for i in tqdm(range(n), desc=f"draw {split}", unit="sample"):
-        item = split_item(split, i, seed)
-        path = save_media(item.pixels, Path(out) / "media" / f"{split}-{i:05d}")
-        row = dict(id=f"{split}-{i:05d}", question=item.question, answer=item.answer, kind=item.kind, task=item.task,
-                   source=item.source)
-        row["video" if len(item.pixels) > 1 else "image"] = str(path.relative_to(out))
-        if item.options:
-            row["options"] = item.options
-        rows.append(json.dumps(row))
+def write_item(split, out, seed, index):
+    """Write the media of one item -> its row: a picture or clip, a question and an answer; no objects."""
+    item, name = split_item(split, index, seed), f"{split}-{index:05d}"
+    path = save_media(item.pixels, Path(out) / "media" / name)
+    row = dict(id=name, question=item.question, answer=item.answer, kind=item.kind, task=item.task, source=item.source)
+    row["video" if len(item.pixels) > 1 else "image"] = str(path.relative_to(out))
+    return row | (dict(options=item.options) if item.options else {})
+
+
+def write_split(split, n, out, seed=0, map=map):
+    """Write <out>/<split>.jsonl and its media. map: the built-in one, or that of a pool of processes."""
+    made = map(partial(write_item, split, out, seed), range(n))
+    rows = [json.dumps(row) for row in tqdm(made, total=n, desc=f"draw {split}", unit="sample")]
     temporary = Path(out) / f".{split}.tmp"
     temporary.write_text("\n".join(rows) + "\n")
     os.replace(temporary, Path(out) / f"{split}.jsonl")
@@ -513,8 +516,9 @@ def contact_sheet(path, seed=0, n=24):
 def main():
     cfg = argos.parse_config(Config, __doc__)
     os.makedirs(cfg.out, exist_ok=True)
-    for split in SPLITS:
-        write_split(split, getattr(cfg, split, cfg.ood), cfg.out, cfg.seed)
+    with multiprocessing.Pool() as pool:  # an item depends on its split, place and seed alone
+        for split in SPLITS:
+            write_split(split, getattr(cfg, split, cfg.ood), cfg.out, cfg.seed, partial(pool.imap, chunksize=16))
     contact_sheet(Path(cfg.out) / "contact.png", cfg.seed)
     print(f"wrote {', '.join(SPLITS)} to {cfg.out}; look at {cfg.out}/contact.png")
 
