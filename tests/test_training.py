@@ -29,7 +29,11 @@ def start(script, *flags):
 
 
 def finish(process, code=0):
-    out, err = process.communicate()
+    try:
+        out, err = process.communicate(timeout=400)
+    except subprocess.TimeoutExpired:  # two processes that wait for each other
+        process.kill()
+        raise
     assert process.returncode == code, err[-3000:]
     return out, err
 
