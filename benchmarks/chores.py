@@ -29,12 +29,14 @@ SMALL = ("Fork", "Spoon", "Knife", "ButterKnife", "Pen", "Pencil", "KeyChain", "
 HINTS = {  # common sense: what a thing is for
     "Apple": "the fruit that keeps the doctor away", "Bread": "what toast is made from", "Egg": "what a hen lays",
     "Ladle": "what soup is served with", "Fork": "what pasta is eaten with", "Kettle": "what water for tea is boiled in",
-    "SaltShaker": "what makes a bland dish salty", "RemoteControl": "what switches the channels", "Newspaper": "what reports yesterday's events",
-    "KeyChain": "what opens the front door", "CreditCard": "what you pay with when you carry no cash", "Pillow": "what your head rests on at night",
-    "WateringCan": "what the plants get their water from", "AlarmClock": "what wakes you in the morning", "CellPhone": "what you make calls with",
+    "SaltShaker": "what makes a bland dish salty", "RemoteControl": "what switches the channels",
+    "Newspaper": "what reports yesterday's events", "KeyChain": "what opens the front door", "CreditCard": "what you pay with without cash",
+    "Pillow": "what your head rests on at night", "WateringCan": "what the plants get their water from",
+    "AlarmClock": "what wakes you in the morning", "CellPhone": "what you make calls with",
     "Pencil": "what you sketch with and can rub out again", "BasketBall": "what is dribbled and thrown through a hoop",
-    "ToiletPaper": "what is on the roll next to the toilet", "HandTowel": "what you dry your hands with", "Plunger": "what frees a blocked drain",
-    "SoapBar": "what hands are washed with", "Candle": "what gives light when the power fails", "Watch": "what you wear to tell the time"}
+    "ToiletPaper": "what is on the roll next to the toilet", "HandTowel": "what you dry your hands with",
+    "Plunger": "what frees a blocked drain", "SoapBar": "what hands are washed with", "Candle": "what gives light when the power fails",
+    "Watch": "what you wear to tell the time"}
 SAY = {
     "pick_and_place_simple": ("Put {thing} {place}.", "Move {thing} so that it is {place}.", "I want {thing} {place}."),
     "pick_and_place_with_movable_recep": ("Put {thing} in {inside}, then both {place}.", "Set {inside} with {thing} in it {place}."),
@@ -52,6 +54,21 @@ AROUND = ("Guests are due at eight and nothing is where it belongs. {} The rest 
 def words(kind):
     """"RemoteControl" -> "remote control"."""
     return kind if kind == "CD" else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind).lower()
+
+
+def load_splits(path):
+    """splits.json -> {subset: [{"task", "repeat_idx", "instruction"}, ...]}. Raises argos.BadInput naming file, subset and row."""
+    try:
+        splits = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise argos.BadInput(f"{path}: cannot be read as JSON ({type(error).__name__}); give EB-ALFRED's splits.json") from None
+    if not isinstance(splits, dict) or not splits:
+        raise argos.BadInput(f"{path}: should be one object, a subset's name -> its list of tasks")
+    for name, rows in splits.items():
+        for i, row in enumerate(rows if isinstance(rows, list) and rows else [None]):
+            if not (isinstance(row, dict) and isinstance(row.get("task"), str) and isinstance(row.get("instruction"), str)):
+                raise argos.BadInput(f'{path}: {name} row {i}: should be {{"task": ..., "repeat_idx": ..., "instruction": ...}}')
+    return splits
 
 
 def make_splits(seed=0, size=50):
@@ -84,17 +101,20 @@ def _make(subset, rng, number):
         return _make(subset, rng, number)
     kind, inside = rng.choice(kinds), rng.choice(held) if type_ == "pick_and_place_with_movable_recep" else None
     lamp = next((k for k in furniture if k.endswith("Lamp")), None)
-    odd = {"Lamp", "Faucet", "Microwave", "Burner", "Machine", "Hanger", *{"clean": ("Sink",), "cold": ("Fridge",)}.get(STATE.get(type_), ())}
-    places = [k for k in dict.fromkeys(furniture) if not k.endswith(tuple(odd)) and (subset != "spatial" or furniture.count(k) == 2)]
+    odd = ("Lamp", "Faucet", "Microwave", "Burner", "Machine", "Hanger", *{"clean": ["Sink"], "cold": ["Fridge"]}.get(STATE.get(type_), []))
+    places = [k for k in dict.fromkeys(furniture) if not k.endswith(odd) and (subset != "spatial" or furniture.count(k) == 2)]
     place = lamp if type_ == "look_at_obj_in_light" else rng.choice(places)
     if subset == "visual_appearance":
         mark = rng.choice(list(COLORS))
     elif subset == "spatial":
         mark = rng.choice(("left", "right"))
-    where = ("in " if place in OPENABLE or place in ("Sink", "Bathtub", "GarbageCan") else "on ") + f"the {mark + ' ' if subset == 'spatial' else ''}{words(place)}"
-    thing = HINTS[kind] if subset == "common_sense" else f"a slice of {words(kind)}" if long else f"the {mark + ' ' if mark in COLORS else ''}{words(kind)}"
-    many = f"slices of {words(kind)}, each from another one," if long else words(kind) + ("es" if kind.endswith(("s", "ch", "x")) else "s")
-    text = rng.choice(SAY[type_]).format(thing=thing, things=many, place=where, inside=f"the {words(inside or '')}")
+    which = lambda kind, meant: f"the {mark + ' ' if meant else ''}{words(kind)}"
+    where = ("in " if place in OPENABLE + ("Sink", "Bathtub", "GarbageCan") else "on ") + which(place, subset == "spatial")
+    thing = (HINTS[kind] if subset == "common_sense" else f"a slice of {words(kind)}" if long
+             else which(kind, subset == "visual_appearance"))
+    plural = words(kind) + ("es" if kind.endswith(("s", "ch", "x")) else "s")
+    many = f"slices of {words(kind)}, each from another one," if long else plural
+    text = rng.choice(SAY[type_]).format(thing=thing, things=many, place=where, inside=which(inside or "", False))
     if subset == "complex_instruction":
         text = rng.choice(AROUND).format(text)
     task = f"{type_}-{kind}{'Sliced' * long}-{inside}-{place}-{100 * scene + rng.randrange(1, 31)}/trial_{mark or 'any'}_{number:03d}"
@@ -149,7 +169,8 @@ def oracle(world):
         elif goal.type in STATE:
             machine = "Microwave" if STATE[goal.type] == "hot" else "Fridge"
             put(machine)
-            do(f"close the {machine}", *["turn on the Microwave", "turn off the Microwave"] * (machine == "Microwave"), f"open the {machine}")
+            do(f"close the {machine}", *["turn on the Microwave", "turn off the Microwave"] * (machine == "Microwave"),
+               f"open the {machine}")
         if goal.type in STATE and world.spot(thing) not in world.targets:  # or it was washed in the very sink
             fetch(thing)
         if world.held:
@@ -196,7 +217,8 @@ def main():
         for choose in (follow(), lambda world, step: rng.randrange(len(world.skills))):
             env = HouseholdEnv(splits, subset)
             results = [play(env, choose) for _ in rows]
-            scores.append(f"{100 * sum(s for s, _ in results) / len(rows):.0f} % done, progress {sum(p for _, p in results) / len(rows):.2f}")
+            success, progress = (sum(column) / len(rows) for column in zip(*results))
+            scores.append(f"{100 * success:.0f} % done, progress {progress:.2f}")
         print(f"{subset}: oracle {scores[0]}; chance {scores[1]}. E.g. {rows[0]['instruction']}")
     argos.save_figure(sheet, out / "pictures.png")
     print(f"wrote {out}/splits.json, {out}/pictures.png")

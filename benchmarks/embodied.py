@@ -52,9 +52,9 @@ class Config(scale.Settings):
     mode: str = field(default="base", metadata={"help": "base: JSON alone; cot: reason first; grounded: reason and point first"})
     shots: int = field(default=0, metadata={"help": "worked examples in the prompt"})
     examples: str = field(default="", metadata={"help": "where those are from: EmbodiedBench's alfred_examples.json (default: our own)"})
-    match: str = field(default="name", metadata={"help": "when an action's name and id disagree, who is believed: name or id (EmbodiedBench)"})
+    match: str = field(default="name", metadata={"help": "which decides where an action's name and id disagree: name or id"})
     actions: int = field(default=20, metadata={"help": "most actions that are taken from a plan; 1: plan anew after each"})
-    retries: int = field(default=0, metadata={"help": "ask again so often before a reply without a plan counts as an invalid action"})
+    retries: int = field(default=0, metadata={"help": "with a temperature: ask again so often before a reply without a plan counts"})
     temperature: float = field(default=0., metadata={"help": "0: greedy (EmbodiedBench)"})
     max_new_tokens: int = field(default=1024, metadata={"help": "a reply is cut here"})
     limit: int = field(default=0, metadata={"help": "play the first so many episodes of each subset (0: all)"})
@@ -65,17 +65,17 @@ class Config(scale.Settings):
 
 # ---- 1. An episode ------------------------------------------------------------------------------------------------------------
 def see(obs, cfg):
-    """An observation -> media.Media, in the size in which the policy sees it."""
+    """An observation -> (picture as it is, media.Media in the size in which the policy sees it)."""
     image = Image.fromarray(np.ascontiguousarray(np.asarray(obs["head_rgb"], np.uint8)[..., :3]))
     size = media.seen_size(*image.size, 1, cfg.min_pixels, cfg.image_pixels)
-    return media.Media([image.resize(size, Image.BICUBIC)], [0.], image.size)
+    return image, media.Media([image.resize(size, Image.BICUBIC)], [0.], image.size)
 
 
 def play(env, cfg, where):
     """One episode, as a generator: yields (prompt, Media), is sent the reply, returns (record, frames). So many can be played at once.
 
-    record: EmbodiedBench's fields and num_invalid_plans, log (a reply None: as the one before); frames: [(picture, caption, reply or None), ...]. `where` names the
-    episode in messages.
+    record: EmbodiedBench's fields, num_invalid_plans and log, in which a reply None is the one before; frames: [(picture, caption,
+    points of the reasoning, in its pixels), ...]. `where` names the episode in messages. Raises argos.BadInput where the environment fails.
     """
     def ask(function, *args):  # a simulator may fail in any way
         try:
@@ -84,9 +84,10 @@ def play(env, cfg, where):
             raise argos.BadInput(f"{where}: the environment failed ({type(error).__name__}: {str(error)[:200]}); run it again, and "
                                  "it goes on with this episode") from error
 
-    started, shown = time.monotonic(), see(ask(env.reset), cfg)
+    started = time.monotonic()
+    image, shown = ask(see, ask(env.reset), cfg)
     actions, instruction = list(env.language_skill_set), env.episode_language_instruction
-    rewards, history, log, frames = [], [], [], [(shown.frames[0], instruction, None)]
+    rewards, history, log, frames = [], [], [], [(image, instruction, [])]
     invalid = bad_plans = errors = tries = 0
     success, progress, done, empty, reply = 0., 0., False, False, None
     while not (done or empty) and len(history) < MAX_STEPS and invalid < MAX_INVALID:
@@ -102,14 +103,16 @@ def play(env, cfg, where):
         if not plan.actions and not empty:
             invalid, bad_plans = invalid + 1, bad_plans + 1
             rewards.append(-1.)
-        frames[-1] = (*frames[-1][:2], reply)
+        seen = shown.frames[0].size
+        frames[-1][2][:] = [argos.convert(p.x, p.y, "seen", "original", image.size, seen) for p in argos.parse(reply).points]
         for action in plan.actions[:MAX_STEPS - len(history)]:
             obs, reward, done, info = ask(env.step, action)
-            shown, failed, reply = see(obs, cfg), not ask(info.__getitem__, "last_action_success"), None
+            image, shown = ask(see, obs, cfg)
+            failed, reply = not ask(info.__getitem__, "last_action_success"), None
             success, progress = float(ask(info.__getitem__, "task_success")), float(info.get("task_progress", 0.))
             history.append([action, argos.clean(str(info.get("env_feedback", "")))[:500]])
             rewards.append(float(reward))
-            frames.append((shown.frames[0], f"{len(history)}. {actions[action]}" + (": failed" if failed else ""), None))
+            frames.append((image, f"{len(history)}. {actions[action]}" + ": failed" * failed, []))
             invalid += failed
             if done or failed or invalid >= MAX_INVALID:
                 break
@@ -163,7 +166,6 @@ def play_all(cfg, subset, numbers, splits, ask, keep):
 # means of three runs, under eb_alfred and eb_habitat, which agrees with the text. They have visual 1.3 and long 0.0 where the first
 # row of table 3 has 0.0 and 1.3, and by their names: single-action plans (--actions 1), names before ids, up to three tries at a
 # plan, temperature 0 for the base model and 0.6 for the others. The numbers here are as printed.
-COLUMNS = household.SUBSETS
 PAPER = {
     "eb-alfred": {"Qwen2.5-VL-7B": (4.0, 3.3, 2.0, 0.0, 0.7, 1.3, 1.9), "Qwen2.5-VL-7B, CoT": (6.0, 9.3, 7.3, 5.3, 4.7, 0.7, 5.6),
                   "Video-R1": (16.7, 11.3, 18.0, 8.0, 5.3, 0.7, 10.0), "Argos": (24.7, 18.0, 27.3, 8.7, 8.7, 0.7, 14.7)},
@@ -172,6 +174,11 @@ PAPER = {
 SCORES = {"success": lambda r: r["task_success"], "progress": lambda r: r["task_progress"],
           "invalid actions": lambda r: r["num_invalid_actions"] / max(1, r["num_steps"] + r["num_invalid_plans"]),
           "replies without a plan": lambda r: r["planner_output_error"] / max(1, r["planner_steps"])}
+
+
+def columns(env):
+    """The six subsets by the names that an environment has for them."""
+    return [name.replace("spatial", "spatial_relationship") if env == "eb-habitat" else name for name in household.SUBSETS]
 
 
 def metrics(rows):
@@ -188,8 +195,8 @@ def metrics(rows):
             values, rng = np.array([score(r) for r in mine]), np.random.default_rng(len(draws[name]))
             draws[name].append(values[rng.integers(len(values), size=(2000, len(values)))].mean(1))  # (2000,)
     if len(table) > 1:
-        table["mean"] = {name: (np.mean([table[s][name][0] for s in by_subset]), *np.quantile(np.mean(draws[name], 0), [.025, .975]))
-                         for name in SCORES}
+        spread = {name: np.quantile(np.mean(draws[name], 0), [.025, .975]) for name in SCORES}
+        table["mean"] = {name: (np.mean([table[s][name][0] for s in by_subset]), *spread[name]) for name in SCORES}
     return table
 
 
@@ -198,14 +205,15 @@ def write_table(cfg, rows):
     table, counts = metrics(rows), defaultdict(int)
     for row in rows:
         counts[row["subset"]] += 1
-    lines = [f"## {cfg.env}, {cfg.mode}: {cfg.model}", "", "| subset | episodes | " + " | ".join(SCORES) + " |", "|---" * (2 + len(SCORES)) + "|"]
+    lines = [f"## {cfg.env}, {cfg.mode}: {cfg.model} (in %)", "", "| subset | episodes | " + " | ".join(SCORES) + " |",
+             "|---" * (2 + len(SCORES)) + "|"]
     for subset, scores in table.items():
         cells = [f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]" for mean, low, high in scores.values()]
         lines.append(f"| {subset} | {counts[subset] or len(rows)} | {' | '.join(cells)} |")
     if any(scores["success"][0] in (0, 1) for scores in table.values()):
-        lines += ["", "Where all episodes of n ended alike the bootstrap sees no spread; the true rate may still be 3/n away (rule of three)."]
+        lines += ["", "Where all episodes of n ended alike the bootstrap sees no spread; the rate may still be 3/n away (rule of three)."]
     if cfg.env in PAPER:
-        names = [c.replace("spatial", "spatial_relationship") if cfg.env == "eb-habitat" else c for c in COLUMNS]
+        names = columns(cfg.env)
         ours = [f"{100 * table[n]['success'][0]:.1f}" if n in table else "-" for n in names]
         mean = f"{100 * table['mean']['success'][0]:.1f}" if set(names) <= set(table) else "-"
         lines += ["", f"| success, % | {' | '.join(names)} | mean |", "|---" * (2 + len(names)) + "|",
@@ -219,12 +227,12 @@ def write_table(cfg, rows):
 def save_gif(frames, path):
     """An episode as a gif: every picture the policy saw, what was done, and the points of its reasoning."""
     small, drawn = media._font(11), []
-    for image, caption, reply in frames:
+    for image, caption, points in frames:
         framed = Image.new("RGB", (max(image.width, 330), image.height + 34), "white")
         framed.paste(image)
         pen = ImageDraw.Draw(framed)
-        for p in argos.parse(reply).points if reply else []:
-            pen.ellipse((p.x - 6, p.y - 6, p.x + 6, p.y + 6), None, "red", 2)
+        for x, y in points:
+            pen.ellipse((x - 6, y - 6, x + 6, y + 6), None, "red", 2)
         for i, line in enumerate(media._wrap(argos.clean(caption), small, framed.width - 8)[:2]):
             pen.text((4, image.height + 2 + 15 * i), line, "black", small)
         drawn.append(framed)
@@ -252,8 +260,8 @@ def run(cfg, ask=None):
     out, ask = Path(cfg.out), ask or planner(cfg)
     splits = None
     if cfg.env == "household":
-        splits = household.load_splits(cfg.splits) if cfg.splits else chores.make_splits(cfg.seed)
-    names = list(splits) if splits else [c.replace("spatial", "spatial_relationship") if cfg.env == "eb-habitat" else c for c in COLUMNS]
+        splits = chores.load_splits(cfg.splits) if cfg.splits else chores.make_splits(cfg.seed)
+    names = list(splits or columns(cfg.env))
     for subset in cfg.subset:
         if subset not in names:
             raise argos.BadInput(f"--subset {subset}: {cfg.env} has {', '.join(names)}")
@@ -285,7 +293,7 @@ def main():
         if getattr(cfg, name) not in choices:
             raise argos.BadInput(f"--{name} {getattr(cfg, name)}: choose {', '.join(choices)}")
     if min(cfg.batch, cfg.actions, cfg.max_new_tokens) < 1 or min(cfg.temperature, cfg.shots, cfg.retries, cfg.limit) < 0:
-        raise argos.BadInput("--batch, --actions and --max_new_tokens must be at least 1; --temperature, --shots, --retries and --limit not below 0")
+        raise argos.BadInput("--batch, --actions, --max_new_tokens: at least 1; --temperature, --shots, --retries, --limit: not below 0")
     text = write_table(cfg, run(cfg))
     argos.write_atomically(Path(cfg.out) / "table.md", text)
     print(text)

@@ -14,11 +14,9 @@ with each other and with the oracle of chores.py; they are no EB-ALFRED numbers.
 Next:  chores.py (our own 300 instructions, and an oracle), embodied.py (lets a model play)
 """
 import functools
-import json
 import random
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -31,7 +29,8 @@ MAX_STEPS, MAX_INVALID = 30, 10  # EB-ALFRED's
 
 # ---- 1. What there is ------------------------------------------------------------------------------------------------------
 ROOMS = {  # AI2-THOR's scene numbers // 100 -> the room, its furniture, and the things that may be in it
-    0: ("kitchen", "CounterTop CounterTop DiningTable Cabinet Cabinet Drawer Drawer Fridge Microwave Sink StoveBurner GarbageCan CoffeeMachine Faucet",
+    0: ("kitchen", "CounterTop CounterTop DiningTable Cabinet Cabinet Drawer Drawer Fridge Microwave Sink StoveBurner GarbageCan "
+        "CoffeeMachine Faucet",
         "Apple Bread Potato Tomato Lettuce Egg Knife ButterKnife Fork Spoon Ladle Spatula Plate Bowl Cup Mug Pan Pot Kettle SaltShaker "
         "PepperShaker DishSponge WineBottle Glassbottle SoapBottle"),
     2: ("living room", "Sofa ArmChair CoffeeTable SideTable Shelf Drawer Drawer Dresser Ottoman FloorLamp",
@@ -94,28 +93,14 @@ def read_task(task):
         kind, sliced, inside, place, scene, trial = found.group(2, 3, 4, 5, 6, 7)
         place = {"SinkBasin": "Sink", "BathtubBasin": "Bathtub"}.get(place, place)
         inside, words = inside.replace("None", ""), trial.split("_")
-        known = (found[1] in TYPES and kind in THINGS and place in FURNITURE and int(scene) // 100 in ROOMS and (not sliced or kind in SLICEABLE)
+        known = (found[1] in TYPES and kind in THINGS and place in FURNITURE and int(scene) // 100 in ROOMS
+                 and (not sliced or kind in SLICEABLE)
                  and (inside in CONTAINERS and inside != kind if found[1] == "pick_and_place_with_movable_recep" else not inside)
                  and ((place in ("DeskLamp", "FloorLamp")) if found[1] == "look_at_obj_in_light" else place not in HOLDS_NOTHING))
     if not found or not known:
-        raise argos.BadInput(f"task {task[:120]!r}: not one that can be played here; it should be TYPE-Thing-Container-Place-SCENE/trial_NAME")
+        raise argos.BadInput(f"task {task[:120]!r}: not one that can be played here; write TYPE-Thing-Container-Place-SCENE/trial_NAME")
     return Goal(found[1], kind, bool(sliced), inside, place, int(scene), next((w for w in words if w in COLORS), ""),
                 next((w for w in words if w in ("left", "right")), ""))
-
-
-def load_splits(path):
-    """splits.json -> {subset: [{"task", "repeat_idx", "instruction"}, ...]}. Raises argos.BadInput naming file, subset and row."""
-    try:
-        splits = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise argos.BadInput(f"{path}: cannot be read as JSON ({type(error).__name__}); give EB-ALFRED's splits.json") from None
-    if not isinstance(splits, dict) or not splits:
-        raise argos.BadInput(f"{path}: should be one object, a subset's name -> its list of tasks")
-    for name, rows in splits.items():
-        for i, row in enumerate(rows if isinstance(rows, list) and rows else [None]):
-            if not (isinstance(row, dict) and isinstance(row.get("task"), str) and isinstance(row.get("instruction"), str)):
-                raise argos.BadInput(f'{path}: {name} row {i}: should be {{"task": ..., "repeat_idx": ..., "instruction": ...}}')
-    return splits
 
 
 # ---- 3. The world: skills with preconditions --------------------------------------------------------------------------------
@@ -143,18 +128,13 @@ class World:
         if goal.side:
             self.targets = [self.targets[0 if goal.side == "left" else -1]]
         spots = [t.name for t in self.things.values() if t.kind not in HOLDS_NOTHING + (goal.place,)]
-        pairs = goal.type == "pick_two_obj_and_place"
-        kinds = [goal.kind] * (3 if pairs and goal.color else 2 if pairs or goal.color else 1) + [goal.inside] * bool(goal.inside)
-        kinds += ["Knife"] * goal.sliced
-        kinds += rng.sample([k for k in here if k not in kinds], min(7, len(here) - len(set(kinds) & set(here))))
-        other = [c for c in COLORS if c != goal.color]
-        wanted = [goal.color or rng.choice(other)] * (2 if pairs else 1)
-        for kind in kinds:
-            color = wanted.pop() if kind == goal.kind and wanted else rng.choice(other)
-            self._add(kind, rng.choice(spots), color)
-        if self.things.keys() > {goal.kind, goal.kind + "_2"} and rng.random() < .5:  # the wanted one is not always the first
-            a, b = self.things[goal.kind], self.things[goal.kind + "_2"]
-            a.color, b.color, a.place, b.place = b.color, a.color, b.place, a.place
+        pair, other = goal.type == "pick_two_obj_and_place", [c for c in COLORS if c != goal.color]
+        colors = [goal.color or rng.choice(other)] * (1 + pair) + [rng.choice(other)] * bool(goal.color)  # with one that is not meant
+        rng.shuffle(colors)
+        kinds = [goal.kind] * len(colors) + [goal.inside] * bool(goal.inside) + ["Knife"] * goal.sliced
+        kinds += rng.sample([k for k in here if k not in kinds], 5)
+        for i, kind in enumerate(kinds):
+            self._add(kind, rng.choice(spots), colors[i] if i < len(colors) else rng.choice(other))
         several = [t for t in self.things.values() if "_" in t.name]
         self.skills = SKILLS + [f"find a {t.name}" for t in several] + [
             f"{verb} the {t.name}" for t in several if t.open is not None and t.place is None for verb in ("open", "close")]
@@ -190,9 +170,8 @@ class World:
         return self.spot(thing) == self.here and not self.shut_in(thing)
 
     def act(self, skill):
-        verb, name = re.fullmatch(r"(find a|pick up the|open the|close the|turn on the|turn off the|slice the|put down|drop) (.+)", skill).groups()
-        verb = verb.removesuffix(" the")
-        if verb == "find a":
+        verb, _, name = re.fullmatch(r"(find|pick up|open|close|turn on|turn off|slice|put down|drop) (a |the )(.+)", skill).groups()
+        if verb == "find":
             if name not in self.things:
                 return f"Cannot find {name}. This object may not exist in this scene. Try to explore other instances instead."
             if self.spot(self.things[name]) != "hand":
@@ -238,7 +217,8 @@ class World:
         if self.held:
             return f"Robot is currently holding {self.held.kind}"
         if not self.reach(thing):
-            return f"{thing.kind} is not visible because it is in {self.shut_in(thing) or self.spot(thing)}. Go there to pick the object instead."
+            where = self.shut_in(thing) or self.spot(thing)
+            return f"{thing.kind} is not visible because it is in {where}. Go there to pick the object instead."
         self.held, thing.place, self.focus = thing, "hand", self.things.get(self.here)
         return ""
 
@@ -246,15 +226,16 @@ class World:
         if self.held is None:
             return "Robot is not holding any object"
         target = self.things["Sink"] if self.focus and self.focus.kind == "Faucet" else self.focus
-        if place is None and (target is None or target.place is None and target.kind in HOLDS_NOTHING or self.spot(target) == "hand"
-                              or target.place is not None and target.kind not in CONTAINERS or target.open is False or self.shut_in(target)):
-            return (f"Putting the object on {target.name if target else 'nothing'} failed. First check whether the receptacle is open or not. "
-                    "Also try other instances of the receptacle")
+        holds = target and (target.kind not in HOLDS_NOTHING if target.place is None else target.kind in CONTAINERS)
+        if place is None and (not holds or target.open is False or self.shut_in(target)):
+            return (f"Putting the object on {target.name if target else 'nothing'} failed. First check whether the receptacle is open or "
+                    "not. Also try other instances of the receptacle")
         self.held.place, self.held = place or target.name, None
         return ""
 
     def met(self):
-        """Conditions of the goal -> list of bool. One thing must meet all of its own: the best one counts, of two tasks the best two."""
+        """Conditions of the goal -> list of bool. One thing must meet all of its own: the best one counts, where two are asked for the
+        best two."""
         goal = self.goal
         wanted = [t for t in self.things.values() if t.kind == goal.kind and goal.color in ("", t.color)]
         if goal.type == "look_at_obj_in_light":
@@ -271,7 +252,7 @@ class World:
         for i, t in enumerate(t for t in self.things.values() if t.place is None):
             x, y = 2 + 67 * (i % self.columns), 2 + 44 * (i // self.columns)
             shade = (255, 225, 90) if t.on else (250, 250, 248) if t.open else (196, 170, 140)
-            pen.rectangle((x, y, x + 63, y + 40), shade, (200, 40, 40) if t.name == self.here else (110, 90, 70), 3 if t.name == self.here else 1)
+            pen.rectangle((x, y, x + 63, y + 40), shade, *((200, 40, 40), 3) if t.name == self.here else ((110, 90, 70), 1))
             pen.text((x + 32, y + 20), t.name, "black", small, "mm")
         pen.rectangle((0, 136, 336, 252), (220, 226, 230))
         pen.text((6, 140), f"{self.room}: at {self.here or 'the door'}", "black", small)

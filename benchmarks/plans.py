@@ -23,7 +23,7 @@ import argos
 # ---- 1. The prompt -----------------------------------------------------------------------------------------------------------
 # Our words; the fields of the JSON are EmbodiedBench's. Modes as in the paper: direct, CoT, and ours, which points.
 RULES = {
-    "alfred": """- find: go to a thing or a piece of furniture. Always do so before you use it.
+    "alfred": """- find: {find}
 - pick up: only what you are at and can see, with an empty hand. What is in something closed must be opened first.
 - put down: puts what you hold into or onto what you found last. drop only lets it fall.
 - open, close, turn on, turn off, slice: only what you are at; slicing takes a knife in the hand.
@@ -42,8 +42,9 @@ ASK = {
     "grounded": """Think first, then answer: <think> your reasoning </think><answer> the plan </answer>. In your reasoning, point at each
 object that you rely on, in pixels of the picture: <point x1="412" y1="96" alt="red mug">red mug</point>. The plan is """ + FORM}
 EXAMPLES = [  # (instruction, actions): whichever an environment has
-    ("Put a chilled tomato on the table.", ["find a Tomato", "pick up the Tomato", "find a Fridge", "open the Fridge", "put down the object in hand",
-     "close the Fridge", "open the Fridge", "find a Tomato", "pick up the Tomato", "find a DiningTable", "put down the object in hand"]),
+    ("Put a chilled tomato on the table.", ["find a Tomato", "pick up the Tomato", "find a Fridge", "open the Fridge",
+     "put down the object in hand", "close the Fridge", "open the Fridge", "find a Tomato", "pick up the Tomato", "find a DiningTable",
+     "put down the object in hand"]),
     ("Read the book by the lamp.", ["find a Book", "pick up the Book", "find a DeskLamp", "turn on the DeskLamp"]),
     ("Put two forks in the drawer.", ["find a Drawer", "open the Drawer", "find a Fork", "pick up the Fork", "find a Drawer",
      "put down the object in hand", "find a Fork_2", "pick up the Fork", "find a Drawer", "put down the object in hand"]),
@@ -68,8 +69,11 @@ def examples(cfg, actions):
 
 def write_prompt(cfg, actions, instruction, history):
     """What the planner is asked. history: [(number of the action, feedback), ...], oldest first."""
+    find = "go to a thing or a piece of furniture. Always do so before you use it."
+    if any(a.startswith("Move forward") for a in actions):  # later releases of EmbodiedBench: eight small moves, and find has none
+        find = "say what you look for; then move, turn and tilt until it is in sight and near."
     parts = ["You are a robot in a home. Carry out an instruction with the actions listed here and no others.",
-             RULES["habitat" if any(a.startswith("navigate to") for a in actions) else "alfred"],
+             RULES["habitat" if any(a.startswith("navigate to") for a in actions) else "alfred"].replace("{find}", find),
              "Things of one kind are numbered, as in Cabinet, Cabinet_2: what is not in one may be in another.",
              "Actions, by id:\n" + "\n".join(f"{i}: {a}" for i, a in enumerate(actions)),
              *(f"Example {i}. {text}" for i, text in enumerate(examples(cfg, actions), 1)), f"The instruction: {instruction}"]
@@ -120,7 +124,8 @@ def read_plan(reply, actions, match="name", most=20):
     numbers = {_fold(name): i for i, name in reversed(list(enumerate(actions)))}
     chosen = []
     for item in items[:most]:
-        number, name = (item.get("action_id"), item.get("action_name")) if isinstance(item, dict) else (item, item)  # [3, 7], ["find a Mug"]
+        bare = not isinstance(item, dict)  # [3, 7], ["find a Mug"]
+        number, name = (item, item) if bare else (item.get("action_id"), item.get("action_name"))
         number, name = (number if isinstance(number, (int, float, str)) else ""), (name if isinstance(name, str) else "")
         said, digits = f"action {str(number)[:20]}, {name[:60]}", re.fullmatch(r"\s*(-?\d{1,9})(?:\.0)?\s*", str(number)[:20])
         by_id = int(digits[1]) if digits and 0 <= int(digits[1]) < len(actions) else None
