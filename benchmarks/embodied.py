@@ -7,8 +7,8 @@ plan counts as one), or with an empty plan. This is a client of any environment 
 
 Where it departs from the published loop, and why:
 - A reply is repaired as far as its meaning is clear (plans.py).
-- Progress made before an empty or unreadable plan stays in the record; there it becomes 0. Mean success is reported by subset; its
-  automatic summary is easily read as if progress were success.
+- Progress made before an empty or unreadable plan stays in the record; there it becomes 0. Mean success is reported by subset; the
+  summary of its first release is of progress alone.
 - The rate of invalid actions is a share of all attempts. Published, and in our rows too: num_invalid_action_ratio divides by the
   executed actions alone, is 0 for a model that never wrote a plan, and exceeds 1 for one that seldom does.
 - At temperature 0 a question that was just asked is not asked again: the reply would be the same one.
@@ -161,11 +161,12 @@ def play_all(cfg, subset, numbers, splits, ask, keep):
 
 
 # ---- 2. Numbers and pictures ---------------------------------------------------------------------------------------------------
-# Success rates in %, columns in this order, then the mean. The printed tables do not name their simulator; the text speaks of Alfred
-# as table 3 and Habitat as table 4. Logs in a public fork (github.com/tupini07/EmbodiedBench, results_pp.txt) hold the same rows,
-# means of three runs, under eb_alfred and eb_habitat, which agrees with the text. They have visual 1.3 and long 0.0 where the first
-# row of table 3 has 0.0 and 1.3, and by their names: single-action plans (--actions 1), names before ids, up to three tries at a
-# plan, temperature 0 for the base model and 0.6 for the others. The numbers here are as printed.
+# Success rates in %, as printed: the columns in this order, then their mean. The printed tables do not name their simulator; the text
+# speaks of Alfred as table 3 and of Habitat as table 4. Logs in a public fork of EmbodiedBench (github.com/tupini07/EmbodiedBench,
+# results_pp.txt, no official source) hold these very rows, means of three runs, under eb_alfred and eb_habitat: they agree. They have
+# visual 1.3 and long 0.0 where the first row of table 3 says 0.0 and 1.3, and the two Argos rows under two checkpoints. By the names
+# of the base model's rows there: plans of one action (--actions 1), names before ids (--match name), three tries at a plan
+# (--retries 2), temperature 0, and with CoT 0.6.
 PAPER = {
     "eb-alfred": {"Qwen2.5-VL-7B": (4.0, 3.3, 2.0, 0.0, 0.7, 1.3, 1.9), "Qwen2.5-VL-7B, CoT": (6.0, 9.3, 7.3, 5.3, 4.7, 0.7, 5.6),
                   "Video-R1": (16.7, 11.3, 18.0, 8.0, 5.3, 0.7, 10.0), "Argos": (24.7, 18.0, 27.3, 8.7, 8.7, 0.7, 14.7)},

@@ -6,9 +6,9 @@ environment's feedback. A reply should be one JSON object with the fields of Emb
     {"visual_state_description": "...", "reasoning_and_reflection": "...", "language_plan": "...",
      "executable_plan": [{"action_id": 14, "action_name": "find a Mug"}, {"action_id": 97, "action_name": "pick up the Mug"}]}
 
-Models write much that is nearly so. EmbodiedBench replaces single quotes and strips code fences, then gives up at the first error, and
-its own worked examples would not pass: they mix quotes and have no commas between the actions. Here a reply is read as far as its
-meaning is clear, and every liberty that was taken is noted.
+Models write much that is nearly so. EmbodiedBench mends quotes and code fences at best, and its own worked examples would not pass:
+they mix quotes and have no commas between the actions. Here a reply is read as far as its meaning is clear, and every liberty that
+was taken is noted.
 
 Next:  embodied.py
 """

@@ -151,6 +151,8 @@ def test_prompt_holds_what_the_planner_needs(tmp_path):
     assert "<think>" not in texts["base"] and "<point" not in texts["cot"] and '<point x1="' in texts["grounded"]
     assert "Done so far" not in write_prompt(config(tmp_path), ACTIONS, "Go", [])
     assert "navigate to" in write_prompt(config(tmp_path), ["navigate to the sofa"], "Go", [])  # EB-Habitat's rules
+    for actions, where in ((ACTIONS, "go to a thing"), (["Move forward by 0.25", *ACTIONS], "then move, turn and tilt")):  # first and later releases
+        assert f"- find: {where}" in write_prompt(config(tmp_path), actions, "Go", []).replace("say what you look for; ", "")
 
 
 def test_examples_have_the_ids_of_this_environment(tmp_path):
