@@ -40,6 +40,7 @@ _7B = {
     "train_sft": dict(policy=QWEN_7B, batch=256, epochs=3., micro_batch=1, max_new_tokens=1024, lr=1e-4, warmup=30),  # paper: 256
     "train_grpo": dict(policy=QWEN_7B, judge="base", prompts=7, group_size=8,  # paper: batches of 56
                        max_new_tokens=768, sample_batch=24, micro_batch=1, lr=1e-5, warmup=5, beta=.01, eval_samples=64, save_every=10),
+    "embodied": dict(model=QWEN_7B, max_new_tokens=2048),
     "evaluate": dict(judge=QWEN_7B, max_new_tokens=1024, temperature=.6, batch=8),  # paper: 0.6, up to 8192 tokens
 }
 _7B_BF16 = {script: values | dict(dtype="bfloat16") if script == "all" else values for script, values in _7B.items()}
