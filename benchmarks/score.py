@@ -1,20 +1,21 @@
 """Scoring: what did a response answer, is that right, and what do the answers come to?
 
 Reading an answer out of a response is where harnesses disagree by several points. One function does it here for every benchmark, and says
-None where there is no answer; its steps, surest first:
+None where there is no answer. It asks, the surest sign first:
 
-    1. which part of the response answers: <answer> tags, else what follows the reasoning, else all of it
-    2. a statement: \\boxed{B}, "the answer is B", "B is correct"; the last one counts, since models change their minds in between
-    3. the response's first or last line, if it begins with an option: "(B) 1", "B. red", "red"
-    4. the last sentence that names exactly one option, by letter or by its text, and does not deny it
+    1. which part of the response answers?     <answer> tags, else what follows the reasoning, else all of it
+    2. is that an option and nothing else?     "B", "(B) 1", "B. red", "red"
+    3. does it state an answer?                \\boxed{B}, "the answer is B", "B is correct"; the last one, since models change their minds
+    4. does the first or last line begin with an option?     "(D) 1" and then a line that explains it
+    5. which one option do its sentences name, by letter or by text, without denying it?
 
 Known faults that are avoided, each with a test: any text's first letter taken for the answer (a "T" for "The answer is B"); the last
-"[A-E]." anywhere taken for it, reasoning included; the article "A" taken for option A; a right answer scored because its letter occurs
-somewhere (`answer in text`); numbers compared as strings ("3.0", "three"); a judge that is not there turning every answer wrong.
+"[A-E]." anywhere taken for it, reasoning included; the article "A" read as option A; a letter that merely occurs somewhere counted as
+right; numbers compared as strings ("3.0", "three"); a judge that is not there making every answer wrong.
 
-What is simplified: English only; sarcasm and long denials ("I would not go so far as to say B") are not understood.
+What is simplified: English only; no rule understands irony or a long denial ("I would not go so far as to say B").
 
-Next: run.py; tasks.py has the benchmarks and the averages' names
+Next: run.py; tasks.py has the benchmarks and the names of the averages
 """
 import re
 import unicodedata
@@ -27,308 +28,273 @@ import numpy as np
 import argos
 from benchmarks import tasks
 
-MAX_READ = 6_000  # characters of a final answer that are read: its head and its end (our choice); what is done below is linear in them
+MAX_READ = 6_000  # characters of a final answer that are read, its head and its end (our choice); what follows is linear in them
 
 
 # ---- 1. Which part of the response answers ------------------------------------------------------------------------------------
+def extract(response, item):
+    """What a response answers, in the form of item.answer; None: nothing, or two things. Never raises; linear in the length.
+
+    Choices give an option's letter (its number, where the options are numbered), yes-or-no questions "yes" or "no", counts digits,
+    other questions the text of the answer.
+    """
+    if not isinstance(response, str):
+        return None
+    texts, tagged = finals(response)
+    read = _READERS.get(item.scorer, _read_text)
+    if tagged and item.scorer not in _CLOSED:
+        return argos._answer(texts, [*(item.options or ()), item.answer])[0]  # free text in tags is taken as the verifier takes it
+    found = {read(_plain(text), item) for text in texts[:8]}
+    return found.pop() if len(found) == 1 else None  # answers that differ are no answer
+
+
 def finals(response):
-    """-> the texts that answer, of which there should be one. [] for reasoning that never came to an answer."""
+    """-> (the texts that answer, of which there should be one; whether tags say so). ([], ...): reasoning that came to no answer."""
     if "<" not in response:
-        return [response]
+        return [response], False
     answers = [text for text in argos._sections(response)[1] if text.strip()]
     if answers:
-        return answers
-    thought, after = _THINK_END.search(response), response
-    for thought in _THINK_END.finditer(response):
-        after = response[thought.end():]
-    opened = _ANSWER.split(after)
-    if thought or not _THINK.search(response):  # text after the reasoning, or no reasoning; an <answer> may have been left open
-        text = opened[-1] if len(opened) > 1 and opened[-1].strip() else " ".join(opened)
+        return answers, True
+    ends = [m.end() for m in _THINK_END.finditer(response)]
+    if ends or not _THINK.search(response):  # what follows the reasoning, or there is none; an <answer> may have been left open
+        *before, last = _ANSWER.split(response[ends[-1] if ends else 0:])
+        text = last if last.strip() else " ".join(before)
         if text.strip():
-            return [text]
-    inside = [text for text in _ANSWER_PAIR.findall(response) if text.strip()]  # in reasoning that was not closed
-    return inside[-1:]
+            return [text], False
+    inside = [text for text in _ANSWER_PAIR.findall(response) if text.strip()]  # tags within reasoning that was not closed
+    return inside[-1:], True
 
 
 _THINK, _THINK_END = re.compile(r"<think\s{0,9}>", re.I), re.compile(r"</think\s{0,9}>", re.I)
 _ANSWER, _ANSWER_PAIR = re.compile(r"</?answer\s{0,9}>", re.I), re.compile(r"<answer\s{0,9}>([^<]*)</answer\s{0,9}>", re.I)
-
-
-def extract(response, item):
-    """What a response answers, in the form of item.answer; None: nothing, or two things. Never raises; linear in the length.
-
-    Choices give an option's letter (or number, where the options are numbered), yes-or-no questions "yes" or "no", counts digits, other
-    questions the text of the answer.
-    """
-    if not isinstance(response, str):
-        return None
-    read = _READERS.get(item.scorer, _read_text)
-    found = {read(_plain(text), item) for text in finals(response)[:8]}
-    return found.pop() if len(found) == 1 else None  # answers that differ are no answer
-
-
-_WRAPPED = re.compile(r"\*{1,3}\s?[(\[]?([A-Za-z0-9])[)\].:]{0,2}\s?\*{1,3}|\$\s?([A-Z0-9])\s?\$|[\"“`]([A-Z0-9])[\"”`]")
 _BOXED = re.compile(r"\\boxed\s?\{((?:[^{}]|\{[^{}]{0,200}\}){0,300})\}")
 _LATEX = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]{0,200})\}")
+_WRAPPED = re.compile(r"\*{1,3}\s?[(\[]?([A-Za-z0-9])[)\].:]{0,2}\s?\*{1,3}|\$\s?([A-Z0-9])\s?\$|[\"“`]([A-Z0-9])[\"”`]")
 
 
 def _plain(text):
-    """Markdown and LaTeX to plain text; a letter that was marked by them keeps a mark: **B** -> (B)."""
+    """Markdown and LaTeX to plain text; a letter that they marked keeps a mark: **B** -> (B)."""
     if len(text) > MAX_READ:
         text = f"{text[:1000]}\n{text[1000 - MAX_READ:]}"
     text = unicodedata.normalize("NFKC", argos.clean(text)).strip()
-    if text.isalnum():
-        return text
-    text = _BOXED.sub(lambda m: f"\nThe answer is: {m[1]}\n", _LATEX.sub(r"\1", text))
-    text = _WRAPPED.sub(lambda m: f"({m[1] or m[2] or m[3]})", text)
-    return re.sub(r"[*`\"“”#$]|^\s*>|\\[()\[\]]", "", text, flags=re.M).replace("’", "'").strip()
+    if not text.isalnum():
+        text = _BOXED.sub(lambda m: f"\nThe answer is: {m[1]}\n", _LATEX.sub(r"\1", text))
+        text = _WRAPPED.sub(lambda m: f"({m[1] or m[2] or m[3]})", text)
+        text = re.sub(r"[*`\"“”#$]|\\[()\[\]]", "", text).replace("’", "'").strip()
+    return text
 
 
-# ---- 2. Choices ---------------------------------------------------------------------------------------------------------------
-_SAID = r"(?:\s(?:to|for|of|in|on|from|among|that|which|here)\b[^.:\n]{0,120}?)?"  # "the answer to the question"
-_IS = (r"\s{0,3}(?:\bis\b|\bare\b|\bwould be\b|\bwill be\b|\bshould be\b|\bmust be\b|\b(?:seems|appears) to be\b|:|=|->|→)"
-       r"(?:\s{0,3}(?:therefore|thus|then|hence|clearly|most likely|likely|probably|simply|indeed|definitely|as follows)\b){0,3}\s?:?")
+# ---- 2. Choices: find every mention of an option, then see which of them is the answer ------------------------------------------
+_IS = (r"(?:\s(?:to|for|of|in|on|from|among|that|which|here)\b[^.:\n]{0,120}?)?"  # "the answer to the question"
+       r"\s{0,3}(?:\b(?:is|are|would be|will be|should be|must be|(?:seems|appears) to be)\b|:|=|->|→)"
+       r"(?:\s{0,3}(?:therefore|thus|then|hence|clearly|most likely|likely|probably|simply|indeed|definitely|either|as follows)\b){0,3}\s?:?")
 _STATED = re.compile(  # after it stands the answer
-    rf"\banswers?\b(?:{_SAID}{_IS}|(?=\s{{0,3}}\(?[A-Z0-9]\b))"
-    rf"|\b(?:correct|right|best|final|appropriate|likely|accurate|matching)\s(?:option|choice|caption|statement|description|one|image)\b{_SAID}{_IS}"
-    r"|\b(?:I|we)(?:\s?'d|\s?'ll|\swould|\swill|\smust|\sshould)?\s(?:choose|pick|select|go with|say|answer)\b|\boutput\b:?", re.I)
-_PRAISED = re.compile(  # before it stands the answer
-    r"(?<![A-Za-z0-9'])\(?([A-Za-z0-9])[).:]?\s(?:is|seems|appears|looks|would be|must be|has to be)(?:\sto be)?"
-    r"(?:\s(?:the|most|more|clearly|therefore|thus|indeed|definitely)){0,3}"
-    r"\s(?:correct|right|best|answer|appropriate|accurate|likely|closest match)\b|"
-    r"(?<![A-Za-z0-9'])\(?([A-Z0-9])[).:]?\s(?:fits|matches)\s(?:\w+\s){0,3}best\b", re.I)
-_AT = re.compile(  # an option named at a place: (opening, letter, closing)
-    r"[\s(\[<'=-]{0,9}(?:(?:either|the|option|choice|letter|caption|answer|statement|number|image|point)\s{1,3}){0,3}"
-    r"([(\[<']{0,2})([A-Za-z0-9])(?![A-Za-z0-9'])([)\].:,;>']{0,3})", re.I)
-# A single "a" before one of these is a letter, before any other word an article.
-_AFTER_LETTER = ("is", "are", "was", "has", "because", "since", "as", "for", "which", "with", "and", "or", "but", "based", "due", "in",
-                 "seems", "appears", "looks", "matches", "shows", "not", "rather", "fits", "over", "from", "over")
-_WORD = re.compile(r"\s{0,3}([A-Za-z]+|[^\sA-Za-z])?")
-_OTHER = re.compile(r"\s{0,3}(?:or|and|/|&|,(?:\s{0,3}(?:or|and))?)\s{0,3}(?:option\s|choice\s)?[(\[]?([A-Za-z0-9])(?![A-Za-z0-9'])[)\]]?"
-                    r"(?!\s{1,3}(?:is|are|was|seems|looks|can|does|has)\b)", re.I)
-_TEXT_WORD = re.compile(r"\w+|[^\w\s]")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
-_MENTION = re.compile(r"(?<![A-Za-z0-9'])(?:\(\s?([A-Za-z0-9])\s?\)|\[\s?([A-Z0-9])\s?\]|\b(?:option|choice|answer|caption|letter)\s\(?([A-Za-z0-9])\b\)?"
-                      r"|([A-Z])(?=[.,;:!?)]|\s|$))(?![A-Za-z0-9'])")
-_DENIED = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\brul(?:e|es|ed|ing) out|\beliminat\w+|\bexclud\w+|\brather than|\binstead of|\bunlike|\bexcept|"
-                     r"\bincorrect|\bwrong|\bno)\b[^,;:]{0,40}$", re.I)
-_DENIED_AFTER = re.compile(r"[)\].]?\s{0,2}(?:(?:is|are|was|can|does|do|could|would|seems)\s?(?:not\b|n't)|(?:isn't|aren't|can't|cannot|doesn't|don't)\b|"
-                           r"(?:is|are|seems|looks)\s(?:\w+\s)?(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too)\b|"
-                           r"can be (?:ruled out|eliminated|excluded))", re.I)
+    rf"\banswers?\b(?:{_IS}|(?=\s{{1,3}}\(?[A-Z0-9]\b))|\boutput\b:?|\blet's (?:choose|pick|select|go with)\b:?"
+    r"|\b(?:I|we)(?:\s?'d|\s?'ll|\swould|\swill|\smust|\sshould)?\s(?:choose|pick|select|go with|say|answer)\b:?"
+    rf"|\b(?:correct|right|best|final|appropriate|likely|accurate|matching)\s(?:option|choice|caption|statement|description|one|image)\b{_IS}",
+    re.I)
+_PRAISE = re.compile(  # before it stands the answer
+    r"\s{0,2}(?:is|seems|appears|looks|would be|must be|has to be)(?:\sto be)?(?:\s(?:the|most|more|clearly|therefore|thus|indeed)){0,3}"
+    r"\s(?:correct|right|best|answer|appropriate|accurate|likely)\b|\s(?:fits|matches|describes)\s(?:\w+\s){0,3}best\b", re.I)
+_DENIAL = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\brul(?:es?|ed|ing) out|\beliminat\w+|\bexclud\w+|\brather than|\binstead of|\bunlike|"
+                     r"\bexcept|\bincorrect|\bwrong|\bno)\b(?:(?!\bbut\b)[^,;:.]){0,40}$", re.I)
+_DENIED = re.compile(r"\s{0,2}(?:(?:is|are|was|can|does|do|could|would|seems?)\s?(?:not|n't|no)\b|(?:cannot|can't|doesn't|isn't)\b|(?:is|are|seems|looks)"
+                     r"\s(?:\w+\s)?(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too)\b|can be (?:ruled|elim|excl))", re.I)
+_LETTER = re.compile(r"(?<![\w'-])(?:(?P<noun>option|choice|answer|caption|letter|statement|picture|point)\s)?(?P<open>[(\[]\s?)?"
+                     r"(?P<letter>[A-Za-z0-9])(?![\w'-]|[.,]\d)(?P<close>\s?[)\]]|[.:](?=\s|$))?", re.I)
 _ORDINAL = re.compile(r"\b(first|second|third|fourth|fifth)\s(?:option|choice|caption|statement|description)\b", re.I)
-_TWO = object()  # the response names two options
+_ALONE = re.compile(r"\W{0,4}(?:(?:option|choice|answer|caption|output)\W{1,3})?([A-Za-z0-9])(?![\w'])(\W{0,4})(.{0,600})", re.I | re.S)
+# "A" before one of these words is a letter, before any other an article.
+_AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|with|and|or|but|based|due|seems|appears|looks|matches|shows|fits|not|"
+                           r"rather|over)\b", re.I)
+_LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
+_HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|/|&)\s{0,2}(?:either\s)?", re.I)
+_CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary|this means)\b", re.I)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
+_NUMERALS = {str(value): word for word, value in argos._SMALL.items() if word != "none"}
 
 
-@lru_cache(100_000)
+def _words(text):
+    """A text without case, punctuation and articles, where "A" is one: not in "Point A", "A is closer"."""
+    return " ".join(argos._WORD.findall(argos._fold(text))) if _LABEL_A.search(text) else argos.normalise(text)
+
+
+@lru_cache(10_000)
 def _known(options):
-    """Normalised texts of the options, numbers in digits: what a mention is compared with."""
-    return [_digits(argos.normalise(o)) for o in options]
+    """The options' texts as words; a pattern that finds them in a text, the longest first; None where all are the same."""
+    known = [_words(option) for option in options]
+    words = [[rf"(?:{w}|{_NUMERALS[w]})" if w in _NUMERALS else re.escape(w) for w in text.split()[:60]] for text in known]
+    parts = [(i, r"\W{1,4}(?:(?:an?|the)\s)?".join(own)) for i, own in enumerate(words) if own and known.count(known[i]) == 1]
+    parts.sort(key=lambda part: -len(part[1]))
+    return known, re.compile(rf"(?<![\w.])(?:{'|'.join(f'(?P<o{i}>{own})' for i, own in parts)})(?!\w|\.\d)", re.I) if parts else None
 
 
-def _digits(text):
-    return " ".join(str(argos._SMALL[w]) if w in argos._SMALL and w != "none" else w for w in text.split())
+def _mentions(text, labels, pattern):
+    """-> [(start, end, index, by)] of the options that a text names, in order; by "letter", "text" or "weak", a letter that could be a
+    word. A letter and a text that contradict each other ("B. green") are a mention of index None."""
+    found = [(m.start(), m.end(), int(m.lastgroup[1:]), "text") for m in pattern.finditer(text)] if pattern else []
+    found = [(a, b, i, "letter" if re.search(rf"\b{labels[i]}\b", text[a:b]) else by) for a, b, i, by in found]  # "B is closer" names B
+    texts = sorted(found)
+    for m in _LETTER.finditer(text):
+        letter, index = m["letter"], labels.find(m["letter"].upper())
+        start, end = m.span("letter")
+        if index < 0 or any(a <= start < b for a, b, *_ in texts):
+            continue
+        head = not text[:start].rpartition("\n")[2].strip(" ([")
+        marked = bool(m["open"] and m["close"] or m["close"] and head or m["noun"] and not letter.islower())
+        ends = bool(re.match(r"\s*(?:$|[.,;:!?)\n])", text[end:]))
+        plain = letter.isupper() and (ends or letter not in "AI" or _AFTER_LETTER.match(text, end))
+        weak = not (marked or plain)
+        if weak and not ends and letter.isalpha():
+            continue  # an article, or a word of another language
+        span = (m.start(), m.end(), index, "weak" if weak else "letter")
+        if (own := next((t for t in texts if 0 <= t[0] - m.end() <= 3 and not text[m.end():t[0]].strip(" ).:-–")), None)) and (marked or head):
+            found.remove(own)
+            span = (m.start(), own[1], index if own[2] == index else None, "letter")
+        found.append(span)
+    for m in _ORDINAL.finditer(text):
+        index = ("first", "second", "third", "fourth", "fifth").index(m[1].lower())
+        found += [(*m.span(), index, "letter")] if index < len(labels) else []
+    return sorted(found, key=lambda mention: mention[:2])
 
 
 def _read_choice(text, item):
-    labels = "123456789" if item.answer.isdigit() else tasks.LETTERS
-    known = _known(tuple(item.options)) if item.options else []
-    labels = labels[:len(known) or 8]
-    found = _choice(text, labels, known)
-    return labels[found] if isinstance(found, int) else None
+    labels = ("123456789" if item.answer.isdigit() else tasks.LETTERS)[:len(item.options) if item.options else 8]
+    known, pattern = _known(tuple(item.options)) if item.options else ([], None)
+    if (m := _ALONE.fullmatch(text)) and (index := labels.find(m[1].upper())) >= 0:
+        if not m[3] or known and _words(m[3]) == known[index] and m[2].strip():
+            return labels[index]
+    whole = _words(text) if len(text) <= 600 else ""
+    if whole and known.count(whole) == 1:
+        return labels[known.index(whole)]
+    index = _chosen(text, labels, known, pattern)
+    return None if index is None else labels[index]
 
 
-def _choice(text, labels, known):
-    """-> index of the option, _TWO, or None."""
-    whole = _digits(argos.normalise(text)) if len(text) <= 600 else ""
-    if whole and known.count(whole) == 1 and whole.upper() not in labels:
-        return known.index(whole)
-    stated = [(m.end(), _at(text, m.end(), labels, known)) for m in _STATED.finditer(text)]
-    for m in _PRAISED.finditer(text):
-        label = m[1] or m[2]
-        if label.upper() in labels and not _DENIED.search(text[max(0, m.start() - 60):m.start()]) and (label.isupper() or label.isdigit()):
-            stated.append((m.end(), labels.index(label)))
-    stated = [found for _, found in sorted(stated, key=lambda s: s[0]) if found is not None]
+def _chosen(text, labels, known, pattern):
+    """The index of the option that a text chooses, or None."""
+    mentions = _mentions(text, labels, pattern)
+    two = set()  # where a mention goes on with another: "A or B"
+    for (_, end, one, _), (start, stop, other, by) in zip(mentions, mentions[1:]):
+        if one != other and _HEDGE.fullmatch(text[end:start]) and not (_PRAISE.match(text, stop) or re.match(r"\s(?:is|are)\b", text[stop:])):
+            two |= {end, stop}
+
+    def value(mention):
+        return None if mention[1] in two else mention[2]
+
+    denied = lambda m: bool(_DENIAL.search(text[max(0, m[0] - 60):m[0]]) or _DENIED.match(text, m[1]))
+    stated = []
+    for m in _STATED.finditer(text):
+        after = next((one for one in mentions if one[0] >= m.end() - 1), None)
+        if after and re.fullmatch(r"[\s('=-]*(?:(?:the|an?|option|choice|letter|image)\s)*[(\[]*", text[m.end():after[0]], re.I):
+            if not text[after[1]:].lstrip(" ).").startswith("?"):
+                stated.append((after[0], value(after)))
+    stated += [(m[0], value(m)) for m in mentions if m[3] != "weak" and _PRAISE.match(text, m[1]) and not denied(m)]
     if stated:
-        return stated[-1]
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    heads = [_at(line, 0, labels, known, strict=True) for line in lines]
-    # Lines that count up, "A. ... B. ...", list the options; they answer nothing.
-    listed = {j for i in range(len(heads) - 1) if isinstance(heads[i], int) and heads[i + 1] == heads[i] + 1 for j in (i, i + 1)}
-    for i in (0, -1):
-        if heads and heads[i] is not None and i % len(heads) not in listed:
-            return heads[i]
-    if known and set(known) <= {"yes", "no"}:
-        said = _yes_or_no(text)
-        return known.index(said) if said in known else None
-    for sentence in reversed(_SENTENCE.split(text)):
-        named = _named(sentence, labels)
-        spoken = _spoken(sentence, known)
-        if len(named) > 1 and re.search(r"\bor\b|\beither\b|\bbetween\b|/", sentence):
-            return _TWO
-        if len(named) == 1 or not named and len(spoken) == 1:
-            return (named or spoken).pop()
+        return max(stated, key=lambda one: one[0])[1]
+
+    mentions = [m for m in mentions if m[3] != "weak"]
+    lines = [(line.start(), line.end()) for line in re.finditer(r"[^\n]*\S[^\n]*", text)]
+    heads = [next((m for m in mentions if a <= m[0] < b and not text[a:m[0]].strip(" (-") and (
+        m[3] == "letter" and re.search(r"[)\].:]", text[m[0]:m[1] + 1]) or not text[m[1]:b].strip(" .)"))), None) for a, b in lines]
+    # Lines that count up, "A. ... B. ...", list the options and answer nothing.
+    listed = {j for i, (one, other) in enumerate(zip(heads, heads[1:])) if one and other and one[2] is not None
+              and other[2] == one[2] + 1 for j in (i, i + 1)}
+    for i in (0, len(lines) - 1):
+        if i not in listed and heads and heads[i]:
+            return value(heads[i])
+    if sorted(known) == ["no", "yes"]:
+        said = _read_yes_no(text)
+        return known.index(said) if said else None
+
+    skip = [lines[i] for i in listed]
+    mentions = [m for m in mentions if not denied(m) and not any(a <= m[0] < b for a, b in skip)]
+    borders = [0, *(m.end() for m in _SENTENCE.finditer(text)), len(text)]
+    sentences = list(zip(borders, borders[1:]))
+    for kind in ("letter", "text"):
+        named = [{m[2] for m in mentions if m[3] == kind and a <= m[0] < b} for a, b in sentences]
+        if two and any(m[1] in two and m[3] == kind for m in mentions):
+            return None
+        if len(everything := set().union(*named)) == 1:
+            return everything.pop()
+        # Two are named, here and there: a conclusion decides, then the sentence that the response begins with, then the last.
+        concluding = [i for i in reversed(range(len(named))) if _CONCLUDES.match(text, sentences[i][0])]
+        opening = [0] if len(named) > 1 and not any(n == {i + 1} for i in named[0] if i is not None for n in named[1:2]) else []
+        for i in (*concluding, *opening, *reversed(range(1, len(named)))):
+            if len(named[i]) == 1:
+                return next(iter(named[i]))
     return None
-
-
-def _at(text, start, labels, known, strict=False):
-    """The option that `text` names at `start`, by letter or by text. strict: a letter must be marked or alone."""
-    rest = text[start:start + 400]
-    m = _AT.match(rest)
-    index = labels.find(m[2].upper()) if m else -1
-    if index >= 0:
-        opening, letter, closing, tail = m[1], m[2], m[3], rest[m.end():]
-        word = _WORD.match(tail)[1] or ""
-        spelt = word[:1].isalpha() and not closing.strip("'")  # a word follows, without a sign between
-        marked = bool(opening or closing.strip("'")) or "(" in rest[:m.start(2)]
-        if letter in "AaIi" and spelt and not marked and (letter.islower() or word.lower() not in _AFTER_LETTER):
-            index = -1
-        elif strict and not (marked or not tail.strip()) or letter.islower() and spelt and not marked:
-            index = -1
-        elif tail.lstrip().startswith("?") or closing.startswith(":") and strict and len(tail) > 200:
-            index = -1
-        elif letter.isdigit() and re.match(r"[.,]?\d", closing[:1] + tail):  # 1.5, 1,000
-            index = -1
-    if index >= 0:
-        other = _OTHER.match(tail if not closing.startswith(",") else "," + tail)
-        if other and labels.find(other[1].upper()) not in (-1, index) and (other[1].isupper() or other[1].isdigit()):
-            return _TWO
-        text_of = _begins(tail, known)
-        if text_of not in (None, index) and known[text_of].upper() not in labels:  # "B. blue", where blue is C
-            return _TWO
-        return index
-    if strict and len(rest) > 200:
-        return None
-    ordinal = _ORDINAL.match(rest.strip().removeprefix("the "))
-    if ordinal:
-        index = ("first", "second", "third", "fourth", "fifth").index(ordinal[1].lower())
-        return index if index < len(labels) else None
-    found = _begins(re.sub(r"^[\s(]*[A-Z0-9][).:]\s", "", rest), known)
-    if found is not None and not strict and re.match(r"\s{0,3}or\b", rest[len(known[found]):]):
-        return _TWO
-    whole = found is not None and _digits(argos.normalise(rest.split("\n")[0])) == known[found]
-    return found if whole or not strict else None
-
-
-def _begins(text, known):
-    """The option whose text `text` begins with; the longest, where one begins with another."""
-    head = f"{_digits(argos.normalise(text.split(chr(10))[0][:400]))} " if text.strip() else " "
-    fits = [i for i, option in enumerate(known) if option and head.startswith(f"{option} ")]
-    longest = [i for i in fits if len(known[i]) == max(len(known[j]) for j in fits)]
-    return longest[0] if len(longest) == 1 else None
-
-
-def _named(sentence, labels):
-    """Indices of the options that a sentence names by letter and does not deny."""
-    found = set()
-    for m in _MENTION.finditer(sentence):
-        letter, bare = m[1] or m[2] or m[3] or m[4], bool(m[4])
-        index = labels.find(letter.upper())
-        if index < 0 or bare and letter in "AI" and (_WORD.match(sentence, m.end())[1] or ".")[0].isalpha() and not re.match(
-                r"\s(?:is|are|was|has|seems|fits|matches|because|since)\b", sentence[m.end():]):
-            continue
-        if not _DENIED.search(sentence[max(0, m.start() - 60):m.start()]) and not _DENIED_AFTER.match(sentence, m.end()):
-            found.add(index)
-    for m in _ORDINAL.finditer(sentence):
-        index = ("first", "second", "third", "fourth", "fifth").index(m[1].lower())
-        if index < len(labels) and not _DENIED.search(sentence[:m.start()][-60:]) and not _DENIED_AFTER.match(sentence, m.end()):
-            found.add(index)
-    return found
-
-
-def _spoken(sentence, known):
-    """Indices of the options whose text stands in a sentence, not denied and not within another option's."""
-    said, found = f" {_digits(argos.normalise(sentence))} ", set()
-    for index in sorted(range(len(known)), key=lambda i: -len(known[i])):
-        option = f" {known[index]} "
-        at = said.rfind(option)
-        if known[index] and at >= 0:
-            before, after = said[max(0, at - 60):at], said[at + len(option):]
-            if not re.search(r"\b(?:not|isn t|neither|nor|no|rather than|instead of|unlike|ruled out)(?: \w+){0,2}$", before) and not re.match(
-                    r"(?:is|are|does|can)(?: not|n t| t)\b|isn t\b|doesn t\b", after):
-                found.add(index)
-            said = said.replace(option, " | ")
-    return found
 
 
 # ---- 3. Yes or no, numbers, and any other text --------------------------------------------------------------------------------
 _YES_NO = re.compile(r"\b(yes|no)\b", re.I)
-_STATED_ANY = re.compile(rf"\banswers?\b{_SAID}{_IS}\s{{0,3}}", re.I)
+_YES_NO_HEAD = re.compile(r"[\s('-]*(yes|no)\b(?=\W*$|\s*[,.;:!)-])", re.I)
+_FIGURE = re.compile(rf"(?<![\w.])(-?\$?(?:\d{{1,3}}(?:,\d{{3}}){{1,5}}(?![\d,])|\d{{1,15}})(?:\.\d{{1,10}})?(?:\s?/\s?\d{{1,9}})?%?)(?!\w)"
+                     rf"|\b((?:{'|'.join(_NUMERALS.values())})(?:[- ](?:{'|'.join(_NUMERALS.values())}|hundred|thousand|and)){{0,5}})\b", re.I)
+_TOTAL = re.compile(r"\b(?:total|count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?(?:\b(?:is|are|of)\b|:|=)", re.I)
+_THERE = re.compile(r"\b(?:there (?:is|are|were|was)|I (?:can )?(?:see|count))\b", re.I)
+_FILLER = re.compile(r"[\s(~]*(?:(?:only|exactly|about|approximately|a total of|indeed)\s+)?")
+_UP_TO = re.compile(r"\s{0,3}(?:or|to|-|–)\s{0,3}(\w+)")
+_ENUMERATED = re.compile(r"^\s{0,9}\d{1,3}[.)]\s", re.M)
 
 
-def _yes_or_no(text):
-    """The string rule of the benchmark's harnesses, yes or no as a whole word but not both, after a statement, first, last."""
-    stated = [m[1].lower() for s in _STATED_ANY.finditer(text) if (m := re.match(r"[\s(']*(yes|no)\b", text[s.end():s.end() + 20], re.I))]
-    if stated:
-        return stated[-1]
-    lines = [line for line in text.split("\n") if line.strip()]
-    sentences = [s for s in _SENTENCE.split(text) if s.strip()]
-    heads = [m[1].lower() for s in (*sentences[:1], *lines[-1:]) if (m := re.match(r"[\s(']*(yes|no)\b(?=\W*$|\s*[,.;:!)-])", s, re.I))]
-    for part in ([" ".join(heads)] if heads else []) + [text] + sentences[-1:]:
-        said = {m.lower() for m in _YES_NO.findall(part)}
-        if len(said) == 1:
+def _read_yes_no(text, item=None):
+    """The harnesses' string rule, yes or no as a whole word and not both: of a statement, the first or last word, all, the end."""
+    stated = [m[1] for s in _STATED.finditer(text) if (m := re.match(r"[\s(']*(yes|no)\b", text[s.end():], re.I))]
+    sentences = [sentence for sentence in _SENTENCE.split(text) if sentence.strip()]
+    heads = [m[1] for part in sentences[:1] + text.split("\n")[-1:] if (m := _YES_NO_HEAD.match(part))]
+    for part in (stated[-1:], heads, _YES_NO.findall(text), _YES_NO.findall("".join(sentences[-1:]))):
+        if len(said := {word.lower() for word in part}) == 1:
             return said.pop()
     return None
 
 
-_WORDS = "|".join(w for w in argos._SMALL if w != "none")
-_FIGURE = re.compile(rf"(?<![\w.])(-?\$?(?:\d{{1,3}}(?:,\d{{3}}){{1,5}}(?![\d,])|\d{{1,15}})(?:\.\d{{1,10}})?(?:\s?/\s?\d{{1,9}})?%?)(?![\w])"
-                     rf"|\b((?:{_WORDS})(?:[- ](?:{_WORDS}|hundred|thousand|and)){{0,5}})\b", re.I)
-_TOTAL = re.compile(r"\b(?:total|count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?(?:\bis\b|\bare\b|:|=|\bof\b)\s{0,3}", re.I)
-_THERE = re.compile(r"\bthere (?:is|are|were|was)\s{1,3}(?:only |exactly |about |approximately |a total of |indeed )?|\bI (?:can )?(?:see|count)\s", re.I)
-_ENUMERATED = re.compile(r"^\s{0,9}\d{1,3}[.)]\s", re.M)
-
-
 def _read_number(text, item):
-    """A count in digits; other numbers as they are written, with their unit."""
-    if argos.number(text):
-        return _written(text, item)
+    """A count in digits; another number as it is written, with its unit. What is stated counts, then a total, then "there are ..."; else
+    the last sentence with a number, if it has but one."""
+    if argos.number(text) and not _STATED.search(text):
+        return _written(text, text, item)
     text = _ENUMERATED.sub("", text)
-    for cue in (_STATED_ANY, _TOTAL, _THERE):
+    for cue in (_STATED, _TOTAL, _THERE):
         for m in reversed(list(cue.finditer(text))):
-            tail = text[m.end():m.end() + 60]
-            if item.scorer == "count" and re.match(r"(?:no|none|not any)\b", tail, re.I):
+            tail = text[m.end():m.end() + 100]
+            tail = tail[_FILLER.match(tail).end():]
+            if item.scorer == "count" and re.match(r"(?:no|none)\b", tail, re.I):
                 return "0"
-            said = _FIGURE.match(tail.lstrip(" ~("))
-            if said:
-                return None if re.match(r"\s{0,3}(?:or|to|-)\s{0,3}\w+", tail.lstrip(" ~(")[said.end():]) and argos.number(
-                    re.match(r"\s{0,3}(?:or|to|-)\s{0,3}(\w+)", tail.lstrip(" ~(")[said.end():])[1]) else _written(said[0], item, tail)
+            if said := _FIGURE.match(tail):
+                upto = _UP_TO.match(tail, said.end())
+                return None if upto and argos.number(upto[1]) else _written(said[0], tail, item)  # "3 or 4"
     for sentence in reversed(_SENTENCE.split(text)):
         found = list(_FIGURE.finditer(sentence))
-        digits = [m for m in found if m[1]]
-        values = {argos.number(m[0]) for m in digits or found} - {None}
-        if len(values) == 1:
-            one = (digits or found)[0]
-            return _written(one[0], item, sentence[one.start():])
-        if values:
+        found = [m for m in found if m[1]] or found  # in "one of the 3 dogs" the digits count
+        if len({argos.number(m[0]) for m in found}) == 1:
+            return _written(found[0][0], sentence[found[0].start():], item)
+        if found:
             return None
     return None
 
 
-def _written(text, item, tail=""):
-    """Digits for a count; else the number with the unit that follows it."""
-    if item.scorer == "count":
-        value = argos.number(text)
-        return None if value is None else f"{value[0]:.0f}" if value[0] == int(value[0]) else f"{value[0]:g}"
-    for words in (3, 2):
-        longer = " ".join(tail.split()[:words]).rstrip(".,;")
-        if longer.startswith(text) and argos.number(longer):
-            return longer
-    return text.strip()
+def _written(text, tail, item):
+    """The number `text`, with which `tail` begins: digits for a count, else with the unit that follows it."""
+    value = argos.number(text)
+    if value is None or item.scorer == "count":
+        return value and f"{value[0]:.15g}"
+    longer = " ".join(tail.split()[:2]).rstrip(".,;")
+    return longer if longer.startswith(text) and argos.number(longer) else text
 
 
 def _read_text(text, item):
-    """What stands after "the answer is", else all of it; of a short sentence, what it says of its subject ("The shape is a circle.")."""
-    stated = list(_STATED_ANY.finditer(text))
-    if stated:
-        text = text[stated[-1].end():].strip().split("\n")[0]
-    text = text.strip()
+    """What follows "the answer is", else all of it; of a short sentence, what it says of its subject ("The shape is a circle.")."""
+    if stated := list(_STATED.finditer(text)):
+        text = text[stated[-1].end():].strip().partition("\n")[0]
     if item.scorer == "phrase" and len(text) <= 120 and (m := re.match(r"(?:the|it|this|that)\b.{0,80}\b(?:is|are)\s(?=\S)", text, re.I)):
         text = text[m.end():]
     return " ".join(text.split())[:argos.MAX_ANSWER] or None
 
 
-_READERS = {"choice": _read_choice, "yesno": lambda text, item: _yes_or_no(text), "yesno or unclear": lambda text, item: _yes_or_no(text),
-            "count": _read_number, "number": _read_number, "regression": _read_number}
+_READERS = {"choice": _read_choice, "yesno": _read_yes_no, "yesno or unclear": _read_yes_no, "count": _read_number,
+            "number": _read_number, "regression": _read_number}
+_CLOSED = ("choice", "yesno", "yesno or unclear", "count")  # a few answers are possible: they are read out of tags, too
 
 
 # ---- 4. Right or wrong --------------------------------------------------------------------------------------------------------
@@ -348,7 +314,7 @@ def _same(extracted, item, judge, response):
 
 def _yesno(extracted, item, judge, response):
     if extracted is None and judge and response.strip() and item.groups.get("details"):
-        said = argos.judged(finals(response)[-1][-argos.MAX_JUDGED:] if finals(response) else "")
+        said = argos.judged("\n".join(finals(response)[0])[-argos.MAX_JUDGED:])
         return bool(said) and judge.equivalent(item.question, item.groups["details"], said)
     return extracted == item.answer
 
@@ -419,7 +385,7 @@ def _cells(name, rows):
                 found[label + kind] = _split(mine, metric, metric.over, 1.0)
     seen = [row for row in rows if row.get("grounding") is not None]
     if seen:
-        found["visual grounding"] = _split([row | {"correct": row["grounding"]} for row in seen], Metric(), (), 1.0)
+        found["visual grounding"] = _split([row | {"correct": row["grounding"]} for row in seen], tasks.Metric(), (), 1.0)
     return found
 
 
@@ -435,6 +401,3 @@ def _split(rows, metric, over, weight):
         lambda own: sum(row["correct"] for row in own) / len(own))
     return [(weight, np.array([score(parts[key]) for key in keys], float), zlib.crc32("\n".join(keys).encode("utf-8", "replace")))]
 
-
-Metric = tasks.Metric
-METRICS = {name: metrics for name in tasks.BENCHMARKS}
