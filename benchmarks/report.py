@@ -72,7 +72,8 @@ def cell(three, sign=""):
 
 
 def line(*cells):
-    return "| " + " | ".join(argos.clean(str(c)).replace("|", "/").replace("\n", " ") for c in cells) + " |"
+    """A row of a Markdown table; cells may hold names from a data file."""
+    return "| " + " | ".join(argos.clean(str(c)).replace("|", "/").replace("<", "&lt;").replace("\n", " ") for c in cells) + " |"
 
 
 def head(*cells):
@@ -107,8 +108,8 @@ def one_table(name, found, rows_of, left_out, seed):
     """All metrics of a benchmark, a column for each model; how much of it was asked; differences between models."""
     entry, mine = tasks.BENCHMARKS[name], list(found)
     asked, blank = set().union(*rows_of.values()), [""] * len(entry.printed)
-    lines = [f"## {entry.title}: {len(asked):,} questions" + f" of {entry.count:,} published" * bool(entry.count), "",
-             *head("percent", *(PAPER[m] for m in entry.printed), *mine)]
+    published = f" of {entry.count:,} published" if entry.count else ""
+    lines = [f"## {entry.title}: {len(asked):,} questions{published}", "", *head("percent", *(PAPER[m] for m in entry.printed), *mine)]
     for metric in dict.fromkeys(metric for m in mine for metric in found[m]):
         paper = [printed.get(metric, "") for printed in entry.printed.values()]
         lines.append(line(metric, *paper, *(cell(found[m].get(metric)) for m in mine)))

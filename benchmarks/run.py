@@ -223,7 +223,8 @@ def run(cfg, models, names, left_out):
     log = Path(cfg.out, "answers.jsonl")
     have = read_answers(log, {(m.name, name): m.stamp for m in models for name in names})
     looks = set(names) & set(GROUNDED) and any(m.mode == "grounded" for m in models)
-    verifier, judge = evaluate.load_verifier(cfg) if looks else None, load_judge(cfg)
+    verifier = evaluate.load_verifier(cfg) if looks else None
+    judge = verifier.judge if verifier and cfg.judge_answers else load_judge(cfg)
     chosen = {}
     for name in names:
         report = functools.partial(note, left_out, name)
