@@ -228,7 +228,7 @@ def read_curve(folder):
 def checkpoints(have, dataset):
     """Models named "run@step" -> {run: [(steps, answers, grounding)]}, as draw_curves takes them; several seeds: their mean."""
     points = defaultdict(list)
-    for label in {name for name, _, d in have if d == dataset}:
+    for label in {name for (name, _, d), rows in have.items() if d == dataset and rows}:
         run, _, step = label.rpartition("@")
         if run and step.isdigit():
             scores = [by_item(have, label, dataset, score)[0] for score in ("outcome", "grounding")]

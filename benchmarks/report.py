@@ -117,10 +117,11 @@ def one_table(name, found, rows_of, left_out, seed):
     lines += [line("no answer could be read", *blank, *share(lambda row: not row["read"])),
               line("cut before the end", *blank, *share(lambda row: not row["finished"]))]
     lines += [f"\n{m} has not answered {len(asked) - len(rows_of[m])} of them." for m in mine if len(rows_of[m]) < len(asked)]
-    reasons = Counter(reason if reason != f"{entry.title}: wrong count" else f"{reason} ({where}: {detail})"
-                      for (n, reason, where), detail in left_out.items() if n == name)
-    if reasons:
-        lines += ["", "Not as published: " + argos.clean("; ".join(f"{n} x {why}" for why, n in reasons.most_common())) + "."]
+    told = [(reason.removeprefix(f"{entry.title}: "), where, detail) for (n, reason, where), detail in left_out.items() if n == name]
+    reasons = Counter(reason for reason, _, _ in told if reason != "wrong count").most_common()
+    counts = [f"{where}: {detail}" for reason, where, detail in told if reason == "wrong count"]
+    if told:
+        lines += ["", "Not as published: " + argos.clean("; ".join([f"{n} x {why}" for why, n in reasons] + counts)) + "."]
     if len(mine) > 1:
         pairs = [(f"{a} - {b}", *paired(name, rows_of[a], rows_of[b], seed)) for b, a in combinations(mine, 2)]
         shown = list(dict.fromkeys(metric for _, less, _, _ in pairs for metric in less))

@@ -184,7 +184,7 @@ def test_damaged_media_are_named_counted_and_left_out(data, tmp_path, monkeypatc
     call(monkeypatch, *args)
     rows, told = stored(tmp_path), capsys.readouterr()
     assert sorted(row["id"].partition("-")[0] for row in rows) == ["0", "0", "1", "1", "3", "3"] and "2.png" in told.err
-    assert "2 x damaged media" in told.out and "wrong count (all: 8 usable questions, 9673 published)" in told.out
+    assert "2 x damaged media" in told.out and "; all: 8 usable questions, 9673 published." in told.out
     left = [row for _, row in argos.read_jsonl(tmp_path / "left_out.jsonl")]
     assert sum(row["reason"] == "damaged media" for row in left) == 2 and "6 questions of 9,673 published" in told.out
     (tmp_path / "left_out.jsonl").unlink()
