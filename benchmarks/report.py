@@ -35,10 +35,10 @@ def percent(value, draws):
 
 
 def measure(name, rows, seed):
-    """{metric: (value, low, high)}. rows: {id: row}."""
+    """{metric: (value, its bootstrap draws)}. rows: {id: row}."""
     rows = [rows[i] for i in sorted(rows)]
     drawn = score.draws(name, rows, seed=seed)
-    return {metric: percent(value, drawn[metric]) for metric, value in score.metrics(name, rows).items()}
+    return {metric: (value, drawn[metric]) for metric, value in score.metrics(name, rows).items()}
 
 
 def headlines(name):
@@ -53,22 +53,27 @@ def mcnemar(a, b):
     return binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1., only_a, only_b
 
 
-def paired(name, a, b, seed):
-    """Model a less model b on the questions that both answered. a, b: {id: row}.
+def paired(name, a, b, seed, measured=None):
+    """Model a less model b on the questions that both answered. a, b: {id: row}; measured: both as `measure` has them, if it has.
 
     -> ({metric: (difference, low, high)}, McNemar's test or None where answers can be half right, how many questions)
     """
     both = sorted(a.keys() & b.keys())
-    a, b = [a[i] for i in both], [b[i] for i in both]
-    (of_a, draws_a), (of_b, draws_b) = ((score.metrics(name, rows), score.draws(name, rows, seed=seed)) for rows in (a, b))
-    less = {m: percent(of_a[m] - of_b[m], draws_a[m] - draws_b[m]) for m in [*headlines(name), GROUNDING] if m in of_a and m in of_b}
-    right = [[row["correct"] for row in rows] for rows in (a, b)]
+    if measured is None or not len(a) == len(b) == len(both):
+        measured = [measure(name, {i: rows[i] for i in both}, seed) for rows in (a, b)]
+    of_a, of_b = measured
+    less = {m: percent(of_a[m][0] - of_b[m][0], of_a[m][1] - of_b[m][1]) for m in [*headlines(name), GROUNDING] if m in of_a and m in of_b}
+    right = [[rows[i]["correct"] for i in both] for rows in (a, b)]
     return less, mcnemar(*right) if {*right[0], *right[1]} <= {0, 1} else None, len(both)
 
 
 # ---- 2. Tables ------------------------------------------------------------------------------------------------------------
 def cell(three, sign=""):
     return "-" if three is None else "{:{s}.1f} [{:{s}.1f}, {:{s}.1f}]".format(*three, s=sign)
+
+
+def measured_cell(row, metric):
+    return cell(percent(*row[metric]) if metric in row else None)
 
 
 def line(*cells):
@@ -81,7 +86,7 @@ def head(*cells):
 
 
 def numbers(have, seed):
-    """{benchmark: {model: {metric: (value, low, high)}}}, in the order of both; those of our own models."""
+    """{benchmark: {model: {metric: (value, draws)}}} of our own models."""
     found = defaultdict(dict)
     for (model, _, name), rows in tqdm(have.items(), desc="bootstrap", unit="model"):
         if rows:
@@ -101,7 +106,7 @@ def summary(found, models):
     for model, label in PAPER.items():
         cells = [tasks.BENCHMARKS[name].printed.get(model, {}).get(metric, "-") for name, metric, _ in columns(found)]
         lines += [line(label, *cells)] * (set(cells) != {"-"})
-    return lines + [line(m, *(cell(found[name].get(m, {}).get(metric)) for name, metric, _ in columns(found))) for m in models]
+    return lines + [line(m, *(measured_cell(found[name].get(m, {}), metric) for name, metric, _ in columns(found))) for m in models]
 
 
 def one_table(name, found, rows_of, left_out, seed):
@@ -112,7 +117,7 @@ def one_table(name, found, rows_of, left_out, seed):
     lines = [f"## {entry.title}: {len(asked):,} questions{published}", "", *head("percent", *(PAPER[m] for m in entry.printed), *mine)]
     for metric in dict.fromkeys(metric for m in mine for metric in found[m]):
         paper = [printed.get(metric, "") for printed in entry.printed.values()]
-        lines.append(line(metric, *paper, *(cell(found[m].get(metric)) for m in mine)))
+        lines.append(line(metric, *paper, *(measured_cell(found[m], metric) for m in mine)))
     share = lambda which: [f"{100 * np.mean([which(row) for row in rows_of[m].values()]):.1f}" for m in mine]
     lines += [line("no answer could be read", *blank, *share(lambda row: not row["read"])),
               line("cut before the end", *blank, *share(lambda row: not row["finished"]))]
@@ -123,7 +128,7 @@ def one_table(name, found, rows_of, left_out, seed):
     if told:
         lines += ["", "Not as published: " + argos.clean("; ".join([f"{n} x {why}" for why, n in reasons] + counts)) + "."]
     if len(mine) > 1:
-        pairs = [(f"{a} - {b}", *paired(name, rows_of[a], rows_of[b], seed)) for b, a in combinations(mine, 2)]
+        pairs = [(f"{a} - {b}", *paired(name, rows_of[a], rows_of[b], seed, (found[a], found[b]))) for b, a in combinations(mine, 2)]
         shown = list(dict.fromkeys(metric for _, less, _, _ in pairs for metric in less))
         lines += ["", *head("paired difference", "questions", *shown, "only the first right / only the second", "McNemar p")]
         for label, less, test, n in pairs:
@@ -149,7 +154,7 @@ def as_csv(found, have):
         for m, row in tasks.BENCHMARKS[name].printed.items():
             rows += [(name, metric, PAPER[m], "", value, "", "") for metric, value in row.items()]
         for m, row in by_model.items():
-            rows += [(name, metric, m, count[m, name], *(f"{v:.4f}" for v in three)) for metric, three in row.items()]
+            rows += [(name, metric, m, count[m, name], *(f"{v:.4f}" for v in percent(*row[metric]))) for metric in row]
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue()
@@ -164,7 +169,7 @@ def draw_bars(found, models, path):
                 bars[PAPER[m]].append((x, *[printed[metric]] * 3))
         for m, row in found[name].items():
             if metric in row:
-                bars[m].append((x, *row[metric]))
+                bars[m].append((x, *percent(*row[metric])))
     labels = [label for label in [*PAPER.values(), *models] if label in bars]
     greys = dict(zip(PAPER.values(), plt.get_cmap("Greys")(np.linspace(.2, .7, len(PAPER)))))
     colors = greys | {m: evaluate.COLORS.get(m.split("@")[0], f"C{i}") for i, m in enumerate(models)}

@@ -273,7 +273,7 @@ def read_answers(log, stamps):
 
 def rescore(cfg):
     """Extract and score all stored answers again, in place. -> as `run`; where a model was asked in several ways, the last counts."""
-    log, stamps = Path(cfg.out, "answers.jsonl"), {}
+    log, kept, last = Path(cfg.out, "answers.jsonl"), defaultdict(dict), {}
     if not log.is_file():
         raise argos.BadInput(f"{log}: nothing is stored there; give the --out of an evaluation")
     judge = load_judge(cfg)
@@ -283,10 +283,11 @@ def rescore(cfg):
         for _, row in tqdm(argos.read_jsonl(log, torn=True), desc="score", unit="answer"):
             if row.get("benchmark") in asked:
                 row = scored(row, judge)
-                stamps[row["model"], row["benchmark"]] = row["stamp"]
+                way = last[row["model"], row["benchmark"]] = row["model"], tuple(row["stamp"]), row["benchmark"]
+                kept[way][row["id"]] = slim(row)
             file.write(json.dumps(row) + "\n")
     os.replace(aside, log)
-    return read_answers(log, stamps)
+    return {(model, stamp[0], name): kept[model, stamp, name] for model, stamp, name in last.values()}
 
 
 
