@@ -121,7 +121,7 @@ def stratified(entry, items, limit, seed):
     Strata are the groups that the benchmark averages over. Rows that belong together (both orders of a caption, all questions on one
     set of figures) come together: half a figure would make "all right" too easy.
     """
-    keys = {entry.part, *(key for m in entry.metrics.values() for key in (m.each, *m.over))} - set(entry.together)
+    keys = {entry.part, *(key for m in entry.metrics.values() for key in (m.each, *m.over))}
     units = defaultdict(list)
     for item in items:
         units[tuple(item.groups.get(key) for key in entry.together) or item.id].append(item)
