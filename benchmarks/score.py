@@ -111,6 +111,7 @@ _ALONE = re.compile(r"\W{0,4}(?:(?:option|choice|answer|caption|output)\W{1,3})?
 _AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|with|and|or|but|based|due|seems|appears|looks|matches|shows|fits|not|"
                            r"rather|over)\b", re.I)
 _LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
+_ENDS = re.compile(r"\s{0,9}(?:\Z|[.,;:!?)/&\n])")
 _HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|/|&)\s{0,2}(?:either\s)?", re.I)
 _CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary|this means)\b", re.I)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
@@ -162,7 +163,7 @@ def _mentions(text, labels, known):
             continue
         head = not text[:start].rpartition("\n")[2].strip(" ([")
         marked = bool(m["open"] and m["close"] or m["close"] and head or m["noun"] and not letter.islower())
-        ends = bool(re.match(r"\s*(?:$|[.,;:!?)\n])", text[end:]))
+        ends = bool(_ENDS.match(text, end))
         plain = letter.isupper() and (ends or letter not in "AI" or _AFTER_LETTER.match(text, end))
         weak = not (marked or plain)
         if weak and not ends and letter.isalpha():
