@@ -88,7 +88,7 @@ def _plain(text):
 
 
 # ---- 2. Choices: find every mention of an option, then see which of them is the answer ------------------------------------------
-_IS = (r"(?:\s(?:to|for|of|in|on|from|among|that|which|here)\b[^.:\n]{0,120}?)?"  # "the answer to the question"
+_IS = (r"(?:\s(?:to|for|of|in|on|from|among|that|which|here|I|we)\b[^.:\n]{0,120}?)?"  # "the answer to the question"
        r"\s{0,3}(?:\b(?:is|are|would be|will be|should be|must be|(?:seems|appears) to be)\b|:|=|->|→)"
        r"(?:\s{0,3}(?:therefore|thus|then|hence|clearly|most likely|likely|probably|simply|indeed|definitely|either|as follows)\b){0,3}\s?:?")
 _STATED = re.compile(  # after it stands the answer
@@ -111,9 +111,10 @@ _ALONE = re.compile(r"\W{0,4}(?:(?:option|choice|answer|caption|output)\W{1,3})?
 _AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|with|and|or|but|based|due|seems|appears|looks|matches|shows|fits|not|"
                            r"rather|over)\b", re.I)
 _LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
+_NAMES_ONE = ("option", "choice", "letter")  # "option a" is a letter, "an answer a child gives" is none
 _ENDS = re.compile(r"\s{0,9}(?:\Z|[.,;:!?)/&\n])")
 _HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|/|&)\s{0,2}(?:either\s)?", re.I)
-_CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary|this means)\b", re.I)
+_CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary|this means|wait|actually)\b", re.I)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
 _ARTICLES = {"a", "an", "the"}
 
@@ -162,7 +163,7 @@ def _mentions(text, labels, known):
         if index < 0 or any(a <= start < b for a, b, *_ in texts):
             continue
         head = not text[:start].rpartition("\n")[2].strip(" ([")
-        marked = bool(m["open"] and m["close"] or m["close"] and head or m["noun"] and not letter.islower())
+        marked = bool(m["open"] and m["close"] or m["close"] and head or m["noun"] and (not letter.islower() or m["noun"].lower() in _NAMES_ONE))
         ends = bool(_ENDS.match(text, end))
         plain = letter.isupper() and (ends or letter not in "AI" or _AFTER_LETTER.match(text, end))
         weak = not (marked or plain)

@@ -286,6 +286,11 @@ HARD = [  # (question, response, what it answers, why it is hard)
     (COLORS, "It is not A but C.", "C", "a denial ends at but"),
     (COLORS, "The mug isn't red. It is blue.", "B", "a text that is denied"),
     (COLORS, "The mug is blue, not red.", "B", "a text that is denied afterwards"),
+    (COLORS, "The mug could be red, but the answer I choose is blue.", "B", "words between answer and is"),
+    (CUBE, "Turning left, the bag is directly left of me. Wait: it is directly right.", "D", "a change of mind without a statement"),
+    (COLORS, "It's option c.", "C", "a small letter after option"),
+    (COLORS, "The correct answer is neither A nor B.", None, "two denied, nothing said"),
+    (COLORS, "A is incorrect. C is incorrect. Thus B.", "B", "what is left after the denials"),
     (COLORS, "It is not B.", None, "a denial is no answer"),
     (COLORS, "The answer is not B.", None, "a denied statement is none"),
     *[(COLORS, said, None, "two answers are none") for said in
