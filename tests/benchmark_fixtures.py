@@ -69,11 +69,12 @@ def write_blink(folder):
 
 
 def write_mindcube(folder):
-    """As data.zip unpacks. Left out: a line that is no JSON, a picture that is missing, one that lies outside the folder, a truth that
-    is no option."""
+    """As data.zip unpacks. Left out: a line that is no JSON, a picture that is missing, two that lie outside the folder, a truth
+    that is no option."""
     pictures = [f"other_all_image/among/backpack_002/{side}.jpg" for side in ("front", "left")]
     for name in pictures:
         picture(folder / "data" / name)
+    picture(folder.parent / "outside.png")  # it exists, but it is not the benchmark's
     options = " A. Directly left B. Diagonally forward and right C. Diagonally forward and left D. Directly right"
 
     def row(name, answer="C", images=pictures, options=options):
@@ -82,7 +83,7 @@ def write_mindcube(folder):
                            "gt_answer": answer})
     lines = [row("among_group002_q0_1_1"), row("aroundnew_group1_q0", "A"), row("Around_group1_q1", "B"), row("rotation_group1_q0", "D"),
              row("among_group002_q0_1_2", "E", options=options + " E. Above"), "{torn", row("among_group9_q0", images=["other_all_image/none.jpg"]),
-             row("among_group9_q1", images=["../../../etc/passwd"]), row("among_group9_q2", "E")]
+             row("among_group9_q1", images=["../outside.png"]), row("among_group9_q3", images=[str(folder.parent.resolve() / "outside.png")]), row("among_group9_q2", "E")]
     (folder / "data/raw").mkdir(parents=True, exist_ok=True)
     (folder / "data/raw/MindCube_tinybench.jsonl").write_text("\n".join(lines) + "\n")
     return 5
@@ -117,9 +118,10 @@ def write_countercurate(folder):
     lr, ud = ("A dog is to the left of a man.", "A dog is to the right of a man."), ("A cup is above a hat.", "A cup is below a hat.")
     left_right = [row("left_right", 1, "../../train_data/left_right/pos/10.jpg", "A", lr), row("left_right", 2, "../../train_data/left_right/neg/10_0.png", "B", lr),
                   row("left_right", 3, "../../train_data/left_right/pos/11.jpg", "A", lr)]
-    up_down = [row("up_down", 1, "/home/me/train_data/up_down/pos/10.jpg", "B", ud), row("up_down", 2, "../../train_data/../../../etc/passwd", "B", ud)]
+    up_down = [row("up_down", 1, "/home/me/train_data/up_down/pos/10.jpg", "B", ud), row("up_down", 2, "../../train_data/../../outside.png", "B", ud)]
     for name in ("left_right/pos/10.jpg", "left_right/neg/10_0.png", "up_down/pos/10.jpg"):
         picture(folder / "train_data" / name)
+    picture(folder.parent / "outside.png")
     (folder / "llava_sample_data").mkdir(parents=True, exist_ok=True)
     for name, rows in (("left_right", left_right), ("up_down", up_down), ("left_right_up_down", left_right + up_down)):
         (folder / f"llava_sample_data/test_{name}_.json").write_text(json.dumps(rows, indent=4))

@@ -52,8 +52,7 @@ def test_expected_counts(name, count):
 # ---- 2. The loaders -----------------------------------------------------------------------------------------------------------
 LEFT_OUT = {
     "blink": ["id used before", "picture cannot be decoded", "picture missing", "the truth is no option (a hidden answer?)"],
-    "mindcube": ["not JSON", "picture missing, or outside the folder", "picture missing, or outside the folder",
-                 "the truth is no option (a hidden answer?)"],
+    "mindcube": ["not JSON", *["picture missing, or outside the folder"] * 3, "the truth is no option (a hidden answer?)"],
     "cv-bench": ["picture missing"],
     "countercurate": ["picture missing, or outside the folder"] * 2,
     "hallusionbench": ["picture missing, or outside the folder"],
