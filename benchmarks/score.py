@@ -67,6 +67,7 @@ def finals(response):
 
 _THINK, _THINK_END = re.compile(r"<think\s{0,9}>", re.I), re.compile(r"</think\s{0,9}>", re.I)
 _ANSWER, _ANSWER_PAIR = re.compile(r"</?answer\s{0,9}>", re.I), re.compile(r"<answer\s{0,9}>([^<]*)</answer\s{0,9}>", re.I)
+_ASCII = re.compile(r"[ -~\n]*")
 _BOXED = re.compile(r"\\boxed\s?\{((?:[^{}]|\{[^{}]{0,200}\}){0,300})\}")
 _LATEX = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]{0,200})\}")
 _WRAPPED = re.compile(r"\*{1,3}\s?[(\[]?([A-Za-z0-9])[)\].:]{0,2}\s?\*{1,3}|\$\s?([A-Z0-9])\s?\$|[\"“`]([A-Z0-9])[\"”`]")
@@ -76,7 +77,9 @@ def _plain(text):
     """Markdown and LaTeX to plain text; a letter that they marked keeps a mark: **B** -> (B)."""
     if len(text) > MAX_READ:
         text = f"{text[:1000]}\n{text[1000 - MAX_READ:]}"
-    text = unicodedata.normalize("NFKC", argos.clean(text)).strip()
+    if not _ASCII.fullmatch(text):
+        text = unicodedata.normalize("NFKC", argos.clean(text))
+    text = text.strip()
     if not text.isalnum():
         text = _BOXED.sub(lambda m: f"\nThe answer is: {m[1]}\n", _LATEX.sub(r"\1", text))
         text = _WRAPPED.sub(lambda m: f"({m[1] or m[2] or m[3]})", text)
@@ -85,7 +88,7 @@ def _plain(text):
 
 
 # ---- 2. Choices: find every mention of an option, then see which of them is the answer ------------------------------------------
-_IS = (r"(?:\s(?:to|for|of|in|on|from|among|that|which|here)\b[^.:\n]{0,120}?)?"  # "the answer to the question"
+_IS = (r"(?:\s(?:to|for|of|in|on|from|among|that|which|here|I|we)\b[^.:\n]{0,120}?)?"  # "the answer to the question"
        r"\s{0,3}(?:\b(?:is|are|would be|will be|should be|must be|(?:seems|appears) to be)\b|:|=|->|→)"
        r"(?:\s{0,3}(?:therefore|thus|then|hence|clearly|most likely|likely|probably|simply|indeed|definitely|either|as follows)\b){0,3}\s?:?")
 _STATED = re.compile(  # after it stands the answer
@@ -108,41 +111,60 @@ _ALONE = re.compile(r"\W{0,4}(?:(?:option|choice|answer|caption|output)\W{1,3})?
 _AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|with|and|or|but|based|due|seems|appears|looks|matches|shows|fits|not|"
                            r"rather|over)\b", re.I)
 _LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
+_NAMES_ONE = ("option", "choice", "letter")  # "option a" is a letter, "an answer a child gives" is none
+_ENDS = re.compile(r"\s{0,9}(?:\Z|[.,;:!?)/&\n])")
 _HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|/|&)\s{0,2}(?:either\s)?", re.I)
-_CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary|this means)\b", re.I)
+_CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary|this means|wait|actually)\b", re.I)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
-_NUMERALS = {str(value): word for word, value in argos._SMALL.items() if word != "none"}
+_ARTICLES = {"a", "an", "the"}
 
 
-def _words(text):
-    """A text without case, punctuation and articles, where "A" is one: not in "Point A", "A is closer"."""
-    return " ".join(argos._WORD.findall(argos._fold(text))) if _LABEL_A.search(text) else argos.normalise(text)
+def _words(text, articles=False):
+    """[(start, end, word)]: case and punctuation do not matter, "three" is 3, and articles are left out or not."""
+    found = ((m.start(), m.end(), m[0].casefold()) for m in argos._WORD.finditer(text))
+    return [(a, b, str(argos._SMALL[w]) if w in argos._SMALL and w != "none" else w) for a, b, w in found if articles or w not in _ARTICLES]
 
 
-@lru_cache(10_000)
+@lru_cache(20_000)
 def _known(options):
-    """The options' texts as words; a pattern that finds them in a text, the longest first; None where all are the same."""
-    known = [_words(option) for option in options]
-    words = [[rf"(?:{w}|{_NUMERALS[w]})" if w in _NUMERALS else re.escape(w) for w in text.split()[:60]] for text in known]
-    parts = [(i, r"\W{1,4}(?:(?:an?|the)\s)?".join(own)) for i, own in enumerate(words) if own and known.count(known[i]) == 1]
-    parts.sort(key=lambda part: -len(part[1]))
-    return known, re.compile(rf"(?<![\w.])(?:{'|'.join(f'(?P<o{i}>{own})' for i, own in parts)})(?!\w|\.\d)", re.I) if parts else None
+    """-> (the words of each option, {first word: options, the longest first}, whether "A" is a letter in them: "Point A")."""
+    articles = any(_LABEL_A.search(option) for option in options)
+    known = [tuple(word for *_, word in _words(option, articles)) for option in options]
+    first = defaultdict(list)
+    for i in sorted(range(len(known)), key=lambda i: -len(known[i])):
+        if known[i] and known.count(known[i]) == 1:
+            first[known[i][0]].append(i)
+    return known, first, articles
 
 
-def _mentions(text, labels, pattern):
+def _texts(text, known, first, articles):
+    """[(start, end, index)]: where a text has the words of an option, the longest option there. The 1 of "1. First ..." is none."""
+    words, found, at = _words(text, articles), [], 0
+    while at < len(words):
+        start, end, word = words[at]
+        for i in first.get(word, ()):
+            own = words[at:at + len(known[i])]
+            if tuple(w for *_, w in own) == known[i] and not (word.isdigit() and _ENUMERATED.match(text[text.rfind("\n", 0, start) + 1:end + 2])):
+                found.append((start, own[-1][1], i))
+                at += len(own) - 1
+                break
+        at += 1
+    return found
+
+
+def _mentions(text, labels, known):
     """-> [(start, end, index, by)] of the options that a text names, in order; by "letter", "text" or "weak", a letter that could be a
     word. A letter and a text that contradict each other ("B. green") are a mention of index None."""
-    found = [(m.start(), m.end(), int(m.lastgroup[1:]), "text") for m in pattern.finditer(text)] if pattern else []
-    found = [(a, b, i, "letter" if re.search(rf"\b{labels[i]}\b", text[a:b]) else by) for a, b, i, by in found]  # "B is closer" names B
-    texts = sorted(found)
+    texts = [(start, end, i, "letter" if labels[i].lower() in known[0][i] else "text") for start, end, i in _texts(text, *known)]
+    found = list(texts)  # "B is closer" names B by its letter
     for m in _LETTER.finditer(text):
         letter, index = m["letter"], labels.find(m["letter"].upper())
         start, end = m.span("letter")
         if index < 0 or any(a <= start < b for a, b, *_ in texts):
             continue
         head = not text[:start].rpartition("\n")[2].strip(" ([")
-        marked = bool(m["open"] and m["close"] or m["close"] and head or m["noun"] and not letter.islower())
-        ends = bool(re.match(r"\s*(?:$|[.,;:!?)\n])", text[end:]))
+        marked = bool(m["open"] and m["close"] or m["close"] and head or m["noun"] and (not letter.islower() or m["noun"].lower() in _NAMES_ONE))
+        ends = bool(_ENDS.match(text, end))
         plain = letter.isupper() and (ends or letter not in "AI" or _AFTER_LETTER.match(text, end))
         weak = not (marked or plain)
         if weak and not ends and letter.isalpha():
@@ -160,20 +182,24 @@ def _mentions(text, labels, pattern):
 
 def _read_choice(text, item):
     labels = ("123456789" if item.answer.isdigit() else tasks.LETTERS)[:len(item.options) if item.options else 8]
-    known, pattern = _known(tuple(item.options)) if item.options else ([], None)
-    if (m := _ALONE.fullmatch(text)) and (index := labels.find(m[1].upper())) >= 0:
-        if not m[3] or known and _words(m[3]) == known[index] and m[2].strip():
-            return labels[index]
-    whole = _words(text) if len(text) <= 600 else ""
-    if whole and known.count(whole) == 1:
-        return labels[known.index(whole)]
-    index = _chosen(text, labels, known, pattern)
+    alone = _ALONE.fullmatch(text)
+    index = labels.find(alone[1].upper()) if alone else -1
+    if index >= 0 and not alone[3]:
+        return labels[index]
+    known = words, _, articles = _known(tuple(item.options or ()))
+    said = lambda text: tuple(word for *_, word in _words(text, articles))
+    if index >= 0 and words and alone[2].strip() and said(alone[3]) == words[index]:
+        return labels[index]
+    whole = said(text) if len(text) <= 600 else ()
+    if whole and words.count(whole) == 1:
+        return labels[words.index(whole)]
+    index = _chosen(text, labels, known)
     return None if index is None else labels[index]
 
 
-def _chosen(text, labels, known, pattern):
+def _chosen(text, labels, known):
     """The index of the option that a text chooses, or None."""
-    mentions = _mentions(text, labels, pattern)
+    mentions = _mentions(text, labels, known)
     two = set()  # where a mention goes on with another: "A or B"
     for (_, end, one, _), (start, stop, other, by) in zip(mentions, mentions[1:]):
         if one != other and _HEDGE.fullmatch(text[end:start]) and not (_PRAISE.match(text, stop) or re.match(r"\s(?:is|are)\b", text[stop:])):
@@ -203,9 +229,9 @@ def _chosen(text, labels, known, pattern):
     for i in (0, len(lines) - 1):
         if i not in listed and heads and heads[i]:
             return value(heads[i])
-    if sorted(known) == ["no", "yes"]:
+    if sorted(known[0]) == [("no",), ("yes",)]:
         said = _read_yes_no(text)
-        return known.index(said) if said else None
+        return known[0].index((said,)) if said else None
 
     skip = [lines[i] for i in listed]
     mentions = [m for m in mentions if not denied(m) and not any(a <= m[0] < b for a, b in skip)]
@@ -229,8 +255,9 @@ def _chosen(text, labels, known, pattern):
 # ---- 3. Yes or no, numbers, and any other text --------------------------------------------------------------------------------
 _YES_NO = re.compile(r"\b(yes|no)\b", re.I)
 _YES_NO_HEAD = re.compile(r"[\s('-]*(yes|no)\b(?=\W*$|\s*[,.;:!)-])", re.I)
+_NUMERALS = "|".join(word for word in argos._SMALL if word != "none")
 _FIGURE = re.compile(rf"(?<![\w.])(-?\$?(?:\d{{1,3}}(?:,\d{{3}}){{1,5}}(?![\d,])|\d{{1,15}})(?:\.\d{{1,10}})?(?:\s?/\s?\d{{1,9}})?%?)(?!\w)"
-                     rf"|\b((?:{'|'.join(_NUMERALS.values())})(?:[- ](?:{'|'.join(_NUMERALS.values())}|hundred|thousand|and)){{0,5}})\b", re.I)
+                     rf"|\b((?:{_NUMERALS})(?:[- ](?:{_NUMERALS}|hundred|thousand|and)){{0,5}})\b", re.I)
 _TOTAL = re.compile(r"\b(?:total|count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?(?:\b(?:is|are|of)\b|:|=)", re.I)
 _THERE = re.compile(r"\b(?:there (?:is|are|were|was)|I (?:can )?(?:see|count))\b", re.I)
 _FILLER = re.compile(r"[\s(~]*(?:(?:only|exactly|about|approximately|a total of|indeed)\s+)?")
@@ -339,7 +366,7 @@ def metrics(name, rows):
     Metrics that no row is part of are absent. Where rows are some of the questions, coverage says how many. Rows with a number under
     "grounding" add its mean (figure 4).
     """
-    return {metric: sum(weight * values.mean() for weight, values, _ in cells) for metric, cells in _cells(name, rows).items()}
+    return {metric: float(sum(weight * values.mean() for weight, values, _ in cells)) for metric, cells in _cells(name, rows).items()}
 
 
 def draws(name, rows, n=2000, seed=0):
@@ -348,14 +375,18 @@ def draws(name, rows, n=2000, seed=0):
     A unit is what the metric counts: a figure with all its questions for fAcc. The same seed and ids draw the same units, whatever the
     order of the rows, so that draws(a) - draws(b) is paired: give both models the rows that both have.
     """
-    drawn = {}
+    means, drawn = {}, {}  # cells that metrics share are drawn once
     for metric, cells in _cells(name, rows).items():
         drawn[metric] = np.zeros(n)
         for weight, values, key in cells:
-            rng, step = np.random.default_rng([seed, key]), max(1, 4_000_000 // len(values))
-            for start in range(0, n, step):  # memory stays bounded
-                chosen = rng.integers(len(values), size=(min(step, n - start), len(values)), dtype=np.int32)  # (draws, units)
-                drawn[metric][start:start + step] += weight * values[chosen].mean(1)
+            cell = key, values.tobytes()
+            if cell not in means:
+                rng, step, parts = np.random.default_rng([seed, key]), max(1, 4_000_000 // len(values)), []  # memory stays bounded
+                for start in range(0, n, step):
+                    chosen = rng.integers(len(values), size=(min(step, n - start), len(values)), dtype=np.int32)  # (draws, units)
+                    parts.append(values[chosen].mean(1))
+                means[cell] = np.concatenate(parts)
+            drawn[metric] += weight * means[cell]
     return drawn
 
 
@@ -370,19 +401,19 @@ def coverage(name, rows):
 def _cells(name, rows):
     """{metric: [(weight, values of its units (units,), a number made of their names)]}, the weights summing to 1."""
     entry = tasks.BENCHMARKS[name]
-    found = {}
+    found = dict.fromkeys(entry.metrics)
     for label, metric in entry.metrics.items():
-        if metric.of:
-            if all(part in found for part in metric.of):
-                found[label] = [(weight / len(metric.of), *cell) for part in metric.of for weight, *cell in found[part]]
-            continue
-        chosen = [row for row in rows if all(row["groups"].get(g) in (v if isinstance(v, tuple) else (v,)) for g, v in
-                                             (metric.where or {}).items()) and (not metric.unit or metric.unit in row["groups"])]
-        kinds = sorted({str(row["groups"].get(metric.each, "")) for row in chosen}) if metric.each else [""]
-        for kind in kinds:
-            mine = [row for row in chosen if not metric.each or str(row["groups"].get(metric.each, "")) == kind]
-            if mine:
-                found[label + kind] = _split(mine, metric, metric.over, 1.0)
+        chosen = [row for row in rows if (not metric.unit or metric.unit in row["groups"]) and all(
+            row["groups"].get(group) in (value if isinstance(value, tuple) else (value,)) for group, value in (metric.where or {}).items())]
+        kinds = defaultdict(list)
+        for row in chosen:
+            kinds[str(row["groups"].get(metric.each, ""))].append(row)
+        for kind in sorted(kinds) if not metric.of else ():
+            found[label + kind] = _split(kinds[kind], metric, metric.over, 1.0)
+    for label, metric in entry.metrics.items():
+        if metric.of and all(found.get(part) for part in metric.of):
+            found[label] = [(weight / len(metric.of), *cell) for part in metric.of for weight, *cell in found[part]]
+    found = {label: cells for label, cells in found.items() if cells}
     seen = [row for row in rows if row.get("grounding") is not None]
     if seen:
         found["visual grounding"] = _split([row | {"correct": row["grounding"]} for row in seen], tasks.Metric(), (), 1.0)
