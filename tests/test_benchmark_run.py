@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import benchmark_fixtures
 import numpy as np
 import pytest
 
@@ -265,6 +267,38 @@ def test_a_page_shows_what_a_model_wrote_and_runs_none_of_it(answered, data, tmp
     names = re.findall("img src='([^']*)'", page)
     assert len(names) == 2 and all(re.fullmatch(r"[\w.-]+\.png", name) for name in names)
     assert "<i>" not in (tmp_path / "table.md").read_text()
+
+
+def test_all_benchmarks_from_their_published_files_to_tables_and_page(tmp_path, monkeypatch, capsys):
+    made, out = benchmark_fixtures.write_all(tmp_path / "data"), tmp_path / "out"
+    args = ["--benchmark", "all", "--data", tmp_path / "data", "--out", out, "--models", f"a:direct={BASE}", f"b={BASE}", "--batch", 16,
+            "--max_new_tokens", 8, "--pages", 2]
+    call(monkeypatch, *args)
+    rows, told = stored(out), capsys.readouterr()
+    assert "skipped" not in told.err and set(made) == set(tasks.BENCHMARKS)
+    for model, mode in (("a", "direct"), ("b", "grounded")):
+        mine = [row for row in rows if row["model"] == model]
+        assert Counter(row["benchmark"] for row in mine) == made and {row["mode"] for row in mine} == {mode}
+        looked = {row["benchmark"] for row in mine if row["grounding"] is not None}
+        assert looked == (set(run.GROUNDED) if mode == "grounded" else set())
+    assert all(row["prompt"].startswith(row["question"]) and isinstance(row["response"], str) for row in rows)
+    text, page = (out / "table.md").read_text(), (out / "page/index.html").read_text()
+    for name, entry in tasks.BENCHMARKS.items():
+        assert f"## {entry.title}: {made[name]} questions" in text and f"<h2>{entry.title}</h2>" in page
+        section = text.split(f"## {entry.title}: ")[1].split("\n## ")[0]
+        assert "Not as published: " in section and all(f"| {metric} |" in section for metric in report.headlines(name))
+        for model, printed in entry.printed.items():
+            assert all(f" {value} |" in section for value in printed.values()) and f"{model} (paper)" in section
+    assert (out / "bars.png").stat().st_size > 10_000 and len(list((out / "page").glob("*.png"))) >= 2 * 2 * len(made) - 4
+
+    before = [(out / name).read_bytes() for name in ("answers.jsonl", "table.md", "table.csv")]
+    monkeypatch.setattr(P, "encode_prompts", must_not_load)
+    call(monkeypatch, *args, "--pages", 0)
+    call(monkeypatch, "--benchmark", "all", "--data", tmp_path / "data", "--out", out, "--rescore", "--pages", 0)
+    assert [(out / name).read_bytes() for name in ("answers.jsonl", "table.md", "table.csv")] == before
+    call(monkeypatch, *args, "--limit", 2, "--pages", 0)  # a part of what is there
+    assert "## MindCube-tiny: 2 questions of 1,050 published" in (out / "table.md").read_text()
+    assert (out / "answers.jsonl").read_bytes() == before[0]
 
 
 # ---- 4. Numbers -----------------------------------------------------------------------------------------------------------
