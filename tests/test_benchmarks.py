@@ -411,7 +411,7 @@ def test_shuffled_options_move_the_letter_with_the_text(order):
 
 
 @pytest.mark.parametrize("piece", ["\\boxed{", "<answer>", "<think>", "A or ", "the answer is ", "(A", "1,", "- ", "not ", "**A", "\n", "yes ", "one hundred ", "\\text{", "{}", "x",
-                                   "answer to ", "</think><answer>", "I see ", "A. ", "number of "])
+                                   "answer to ", "A\n", "A red ", "red\n", "(B) blue. ", "</think><answer>", "I see ", "A. ", "number of "])
 def test_hostile_length_costs_linear_time(piece):
     """100 KB of one piece, and 400 KB: four times the text may not take much more than four times as long."""
     times = []
