@@ -125,14 +125,16 @@ _HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|/|&)\s{0,2}(?:either\s)?"
 _CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary|this means|wait|actually)\b",
                         re.I)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
+_TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
+_GAP = re.compile(r"[\s).:–-]{0,4}(?:(?:an?|the)\s)?", re.I)  # between a letter and its text
 _ARTICLES = {"a", "an", "the"}
+_DIGITS = {word: str(value) for word, value in argos._SMALL.items() if word != "none"}
 
 
 def _words(text, articles=False):
     """[(start, end, word)]: case and punctuation do not matter, "three" is 3, and articles are left out or not."""
-    found = ((m.start(), m.end(), m[0].casefold()) for m in argos._WORD.finditer(text))
-    digits = lambda word: str(argos._SMALL[word]) if word in argos._SMALL and word != "none" else word
-    return [(start, end, digits(word)) for start, end, word in found if articles or word not in _ARTICLES]
+    found = [(m.start(), m.end(), m[0].casefold()) for m in _TOKEN.finditer(text)]
+    return [(start, end, _DIGITS.get(word, word)) for start, end, word in found if articles or word not in _ARTICLES]
 
 
 @lru_cache(20_000)
@@ -182,7 +184,7 @@ def _mentions(text, labels, known):
             continue  # an article, or a word of another language
         mention = (m.start(), m.end(), index, "letter" if marked or plain else "weak")
         at = bisect_left(starts, m.end())
-        if (marked or head) and at < len(texts) and texts[at][0] - m.end() <= 3 and not text[m.end():starts[at]].strip(" ).:-–"):
+        if (marked or head) and at < len(texts) and _GAP.fullmatch(text, m.end(), starts[at]):
             taken.add(at)  # "B. blue" is one mention
             mention = (m.start(), texts[at][1], index if texts[at][2] == index else None, "letter")
         letters.append(mention)
@@ -208,21 +210,23 @@ def _read_choice(text, item):
 
 def _chosen(text, labels, known):
     """The index of the option that a text chooses, or None: steps 3 to 5 of this file's head."""
-    mentions, two = _mentions(text, labels, known), set()
-    for (_, end, one, _), (start, stop, other, _) in zip(mentions, mentions[1:]):  # "A or B"; not "A, B is right"
-        if one != other and _HEDGE.fullmatch(text[end:start]) and not _PRAISE.match(text, stop) and not _VERB.match(text, stop):
-            two |= {end, stop}
-    value = lambda mention: None if mention[1] in two else mention[2]
-    denied = lambda m: bool(_DENIAL.search(text[max(0, m[0] - 60):m[0]]) or _DENIED.match(text, m[1]))
-
-    stated, starts = [(m[0], value(m)) for m in mentions if m[3] != "weak" and _PRAISE.match(text, m[1]) and not denied(m)], [
-        m[0] for m in mentions]
-    for m in _STATED.finditer(text):
-        after = mentions[i] if (i := bisect_left(starts, m.end() - 1)) < len(mentions) else None
-        if after and _LEADS.fullmatch(text[m.end():after[0]]) and text[after[1]:after[1] + 3].lstrip(" ).")[:1] != "?":
-            stated.append((after[0], value(after)))
-    if stated:
-        return max(stated, key=lambda one: one[0])[1]
+    cues = list(_STATED.finditer(text))
+    line = text.rfind("\n", 0, cues[-1].start()) + 1 if cues else 0
+    for part in dict.fromkeys((text[line:], text)):  # a statement is mostly the last thing said; then the rest need not be read
+        mentions, two = _mentions(part, labels, known), set()
+        for (_, end, one, _), (start, stop, other, _) in zip(mentions, mentions[1:]):  # "A or B"; not "A, B is right"
+            if one != other and _HEDGE.fullmatch(part[end:start]) and not _PRAISE.match(part, stop) and not _VERB.match(part, stop):
+                two |= {end, stop}
+        value = lambda mention: None if mention[1] in two else mention[2]
+        denied = lambda m: bool(_DENIAL.search(part[max(0, m[0] - 60):m[0]]) or _DENIED.match(part, m[1]))
+        stated = [(m[0], value(m)) for m in mentions if m[3] != "weak" and _PRAISE.match(part, m[1]) and not denied(m)]
+        starts = [m[0] for m in mentions]
+        for m in _STATED.finditer(part):
+            after = mentions[i] if (i := bisect_left(starts, m.end() - 1)) < len(mentions) else None
+            if after and _LEADS.fullmatch(part[m.end():after[0]]) and part[after[1]:after[1] + 3].lstrip(" ).")[:1] != "?":
+                stated.append((after[0], value(after)))
+        if stated:
+            return max(stated, key=lambda one: one[0])[1]
 
     mentions = [m for m in mentions if m[3] != "weak"]
     starts = [m[0] for m in mentions]
@@ -274,7 +278,7 @@ def _settled(text, mentions, two):
 # ---- 3. Yes or no, numbers, and any other text --------------------------------------------------------------------------------
 _YES_NO = re.compile(r"\b(yes|no)\b", re.I)
 _YES_NO_HEAD = re.compile(r"[\s('-]*(yes|no)\b(?=\W*$|\s*[,.;:!)-])", re.I)
-_NUMERALS = "|".join(word for word in argos._SMALL if word != "none")
+_NUMERALS = "|".join(_DIGITS)
 _FIGURE = re.compile(rf"(?<![\w.])(-?\$?(?:\d{{1,3}}(?:,\d{{3}}){{1,5}}(?![\d,])|\d{{1,15}})(?:\.\d{{1,10}})?(?:\s?/\s?\d{{1,9}})?%?)(?!\w)"
                      rf"|\b((?:{_NUMERALS})(?:[- ](?:{_NUMERALS}|hundred|thousand|and)){{0,5}})\b", re.I)
 _TOTAL = re.compile(r"\b(?:total|count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?(?:\b(?:is|are|of)\b|:|=)", re.I)

@@ -366,6 +366,7 @@ HARD = [  # (question, response, what it answers, why it is hard)
     (CAPTIONS, "None of the captions accurately describe the image. The image shows 2 surfboards.", None,
      "GPT-4V on SugarCrepe: a 2 that is no option"),
     (CAPTIONS, "(1) or (2)", None, "two numbers"),
+    (CAPTIONS, "I look at both. (1) A dog bites a man. That is it.", None, "number and text contradict each other"),
     (LETTERS, "C", "C", "options that are not known"),
     (LETTERS, "The answer is C. foo", "C", "options that are not known"),
     *[(YESNO, said, "yes", "yes") for said in ("Yes", "yes.", "**Yes**, they are.", "The answer is yes.",
