@@ -20,6 +20,7 @@ Next: run.py; tasks.py has the benchmarks and the names of the averages
 import re
 import unicodedata
 import zlib
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from functools import lru_cache
 
@@ -90,39 +91,50 @@ def _plain(text):
 # ---- 2. Choices: find every mention of an option, then see which of them is the answer ------------------------------------------
 _IS = (r"(?:\s(?:to|for|of|in|on|from|among|that|which|here|I|we)\b[^.:\n]{0,120}?)?"  # "the answer to the question"
        r"\s{0,3}(?:\b(?:is|are|would be|will be|should be|must be|(?:seems|appears) to be)\b|:|=|->|→)"
-       r"(?:\s{0,3}(?:therefore|thus|then|hence|clearly|most likely|likely|probably|simply|indeed|definitely|either|as follows)\b){0,3}\s?:?")
+       r"(?:\s{0,3}(?:therefore|thus|then|hence|clearly|most likely|likely|probably|simply|indeed|definitely|either|as follows)\b){0,3}"
+       r"\s?:?")
 _STATED = re.compile(  # after it stands the answer
     rf"\banswers?\b(?:{_IS}|(?=\s{{1,3}}\(?[A-Z0-9]\b))|\boutput\b:?|\blet's (?:choose|pick|select|go with)\b:?"
     r"|\b(?:I|we)(?:\s?'d|\s?'ll|\swould|\swill|\smust|\sshould)?\s(?:choose|pick|select|go with|say|answer)\b:?"
-    rf"|\b(?:correct|right|best|final|appropriate|likely|accurate|matching)\s(?:option|choice|caption|statement|description|one|image)\b{_IS}",
-    re.I)
+    r"|\b(?:correct|right|best|final|appropriate|likely|accurate|matching)\s"
+    rf"(?:option|choice|caption|statement|description|one|image)\b{_IS}", re.I)
+_LEADS = re.compile(r"[\s('=-]*(?:(?:the|an?|option|choice|letter|image)\s)*[(\[]*", re.I)  # between a statement and the option
 _PRAISE = re.compile(  # before it stands the answer
     r"\s{0,2}(?:is|seems|appears|looks|would be|must be|has to be)(?:\sto be)?(?:\s(?:the|most|more|clearly|therefore|thus|indeed)){0,3}"
     r"\s(?:correct|right|best|answer|appropriate|accurate|likely)\b|\s(?:fits|matches|describes)\s(?:\w+\s){0,3}best\b", re.I)
-_DENIAL = re.compile(r"(?:\bnot|n't|\bneither|\bnor|\brul(?:es?|ed|ing) out|\beliminat\w+|\bexclud\w+|\brather than|\binstead of|\bunlike|"
-                     r"\bexcept|\bincorrect|\bwrong|\bno)\b(?:(?!\bbut\b)[^,;:.]){0,40}$", re.I)
-_DENIED = re.compile(r"\s{0,2}(?:(?:is|are|was|can|does|do|could|would|seems?)\s?(?:not|n't|no)\b|(?:cannot|can't|doesn't|isn't)\b|(?:is|are|seems|looks)"
-                     r"\s(?:\w+\s)?(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too)\b|can be (?:ruled|elim|excl))", re.I)
+_DENIAL = re.compile(
+    r"(?:\bnot|n't|\bneither|\bnor|\brul(?:es?|ed|ing) out|\beliminat\w+|\bexclud\w+|\brather than|\binstead of|\bunlike|\bexcept|"
+    r"\bincorrect|\bwrong|\bno)\b(?:(?!\bbut\b)[^,;:.]){0,40}$", re.I)
+_DENIED = re.compile(
+    r"\s{0,2}(?:(?:is|are|was|can|does|do|could|would|seems?)\s?(?:not|n't|no)\b|(?:cannot|can't|doesn't|isn't)\b|"
+    r"(?:is|are|seems|looks)\s(?:\w+\s)?(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too)\b|can be (?:ruled|elim|excl))",
+    re.I)
 _LETTER = re.compile(r"(?<![\w'-])(?:(?P<noun>option|choice|answer|caption|letter|statement|picture|point)\s)?(?P<open>[(\[]\s?)?"
                      r"(?P<letter>[A-Za-z0-9])(?![\w'-]|[.,]\d)(?P<close>\s?[)\]]|[.:](?=\s|$))?", re.I)
 _ORDINAL = re.compile(r"\b(first|second|third|fourth|fifth)\s(?:option|choice|caption|statement|description)\b", re.I)
 _ALONE = re.compile(r"\W{0,4}(?:(?:option|choice|answer|caption|output)\W{1,3})?([A-Za-z0-9])(?![\w'])(\W{0,4})(.{0,600})", re.I | re.S)
 # "A" before one of these words is a letter, before any other an article.
-_AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|with|and|or|but|based|due|seems|appears|looks|matches|shows|fits|not|"
-                           r"rather|over)\b", re.I)
+_AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|with|and|or|but|based|due|seems|appears|looks|matches|shows|"
+                           r"fits|not|rather|over)\b", re.I)
 _LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
+_ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _NAMES_ONE = ("option", "choice", "letter")  # "option a" is a letter, "an answer a child gives" is none
 _ENDS = re.compile(r"\s{0,9}(?:\Z|[.,;:!?)/&\n])")
+_VERB = re.compile(r"\s(?:is|are)\b", re.I)
 _HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|/|&)\s{0,2}(?:either\s)?", re.I)
-_CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary|this means|wait|actually)\b", re.I)
+_CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary|this means|wait|actually)\b",
+                        re.I)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
+_TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
+_GAP = re.compile(r"[\s).:–-]{0,4}(?:(?:an?|the)\s)?", re.I)  # between a letter and its text
 _ARTICLES = {"a", "an", "the"}
+_DIGITS = {word: str(value) for word, value in argos._SMALL.items() if word != "none"}
 
 
 def _words(text, articles=False):
     """[(start, end, word)]: case and punctuation do not matter, "three" is 3, and articles are left out or not."""
-    found = ((m.start(), m.end(), m[0].casefold()) for m in argos._WORD.finditer(text))
-    return [(a, b, str(argos._SMALL[w]) if w in argos._SMALL and w != "none" else w) for a, b, w in found if articles or w not in _ARTICLES]
+    found = [(m.start(), m.end(), m[0].casefold()) for m in _TOKEN.finditer(text)]
+    return [(start, end, _DIGITS.get(word, word)) for start, end, word in found if articles or word not in _ARTICLES]
 
 
 @lru_cache(20_000)
@@ -144,8 +156,9 @@ def _texts(text, known, first, articles):
         start, end, word = words[at]
         for i in first.get(word, ()):
             own = words[at:at + len(known[i])]
-            if tuple(w for *_, w in own) == known[i] and not (word.isdigit() and _ENUMERATED.match(text[text.rfind("\n", 0, start) + 1:end + 2])):
-                found.append((start, own[-1][1], i))
+            if tuple(w for *_, w in own) == known[i]:
+                if not (word.isdigit() and _ENUMERATED.match(text[text.rfind("\n", 0, start) + 1:end + 2])):
+                    found.append((start, own[-1][1], i))
                 at += len(own) - 1
                 break
         at += 1
@@ -155,29 +168,29 @@ def _texts(text, known, first, articles):
 def _mentions(text, labels, known):
     """-> [(start, end, index, by)] of the options that a text names, in order; by "letter", "text" or "weak", a letter that could be a
     word. A letter and a text that contradict each other ("B. green") are a mention of index None."""
+    # "B is closer" is a text that names B by its letter
     texts = [(start, end, i, "letter" if labels[i].lower() in known[0][i] else "text") for start, end, i in _texts(text, *known)]
-    found = list(texts)  # "B is closer" names B by its letter
+    starts, letters, taken = [t[0] for t in texts], [], set()
     for m in _LETTER.finditer(text):
         letter, index = m["letter"], labels.find(m["letter"].upper())
-        start, end = m.span("letter")
-        if index < 0 or any(a <= start < b for a, b, *_ in texts):
+        (start, end), at = m.span("letter"), bisect_right(starts, m.start("letter"))
+        if index < 0 or at and texts[at - 1][1] > start:  # no option, or within a text
             continue
-        head = not text[:start].rpartition("\n")[2].strip(" ([")
-        marked = bool(m["open"] and m["close"] or m["close"] and head or m["noun"] and (not letter.islower() or m["noun"].lower() in _NAMES_ONE))
-        ends = bool(_ENDS.match(text, end))
+        head = not text[text.rfind("\n", 0, start) + 1:start].strip(" ([")
+        named = m["noun"] and (not letter.islower() or m["noun"].lower() in _NAMES_ONE)
+        marked, ends = bool(m["open"] and m["close"] or m["close"] and head or named), bool(_ENDS.match(text, end))
         plain = letter.isupper() and (ends or letter not in "AI" or _AFTER_LETTER.match(text, end))
-        weak = not (marked or plain)
-        if weak and not ends and letter.isalpha():
+        if not (marked or plain or ends or letter.isdigit()):
             continue  # an article, or a word of another language
-        span = (m.start(), m.end(), index, "weak" if weak else "letter")
-        if (own := next((t for t in texts if 0 <= t[0] - m.end() <= 3 and not text[m.end():t[0]].strip(" ).:-–")), None)) and (marked or head):
-            found.remove(own)
-            span = (m.start(), own[1], index if own[2] == index else None, "letter")
-        found.append(span)
-    for m in _ORDINAL.finditer(text):
-        index = ("first", "second", "third", "fourth", "fifth").index(m[1].lower())
-        found += [(*m.span(), index, "letter")] if index < len(labels) else []
-    return sorted(found, key=lambda mention: mention[:2])
+        mention = (m.start(), m.end(), index, "letter" if marked or plain else "weak")
+        at = bisect_left(starts, m.end())
+        if (marked or head) and at < len(texts) and _GAP.fullmatch(text, m.end(), starts[at]):
+            taken.add(at)  # "B. blue" is one mention
+            mention = (m.start(), texts[at][1], index if texts[at][2] == index else None, "letter")
+        letters.append(mention)
+    ordinals = [(*m.span(), _ORDINALS.index(m[1].lower()), "letter") for m in _ORDINAL.finditer(text)]
+    return sorted([t for i, t in enumerate(texts) if i not in taken] + letters + [o for o in ordinals if o[2] < len(labels)],
+                  key=lambda mention: mention[:2])
 
 
 def _read_choice(text, item):
@@ -191,38 +204,34 @@ def _read_choice(text, item):
     if index >= 0 and words and alone[2].strip() and said(alone[3]) == words[index]:
         return labels[index]
     whole = said(text) if len(text) <= 600 else ()
-    if whole and words.count(whole) == 1:
-        return labels[words.index(whole)]
-    index = _chosen(text, labels, known)
+    index = words.index(whole) if whole and words.count(whole) == 1 else _chosen(text, labels, known)
     return None if index is None else labels[index]
 
 
 def _chosen(text, labels, known):
-    """The index of the option that a text chooses, or None."""
-    mentions = _mentions(text, labels, known)
-    two = set()  # where a mention goes on with another: "A or B"
-    for (_, end, one, _), (start, stop, other, by) in zip(mentions, mentions[1:]):
-        if one != other and _HEDGE.fullmatch(text[end:start]) and not (_PRAISE.match(text, stop) or re.match(r"\s(?:is|are)\b", text[stop:])):
-            two |= {end, stop}
-
-    def value(mention):
-        return None if mention[1] in two else mention[2]
-
-    denied = lambda m: bool(_DENIAL.search(text[max(0, m[0] - 60):m[0]]) or _DENIED.match(text, m[1]))
-    stated = []
-    for m in _STATED.finditer(text):
-        after = next((one for one in mentions if one[0] >= m.end() - 1), None)
-        if after and re.fullmatch(r"[\s('=-]*(?:(?:the|an?|option|choice|letter|image)\s)*[(\[]*", text[m.end():after[0]], re.I):
-            if not text[after[1]:].lstrip(" ).").startswith("?"):
+    """The index of the option that a text chooses, or None: steps 3 to 5 of this file's head."""
+    cues = list(_STATED.finditer(text))
+    line = text.rfind("\n", 0, cues[-1].start()) + 1 if cues else 0
+    for part in dict.fromkeys((text[line:], text)):  # a statement is mostly the last thing said; then the rest need not be read
+        mentions, two = _mentions(part, labels, known), set()
+        for (_, end, one, _), (start, stop, other, _) in zip(mentions, mentions[1:]):  # "A or B"; not "A, B is right"
+            if one != other and _HEDGE.fullmatch(part[end:start]) and not _PRAISE.match(part, stop) and not _VERB.match(part, stop):
+                two |= {end, stop}
+        value = lambda mention: None if mention[1] in two else mention[2]
+        denied = lambda m: bool(_DENIAL.search(part[max(0, m[0] - 60):m[0]]) or _DENIED.match(part, m[1]))
+        stated = [(m[0], value(m)) for m in mentions if m[3] != "weak" and _PRAISE.match(part, m[1]) and not denied(m)]
+        starts = [m[0] for m in mentions]
+        for m in _STATED.finditer(part):
+            after = mentions[i] if (i := bisect_left(starts, m.end() - 1)) < len(mentions) else None
+            if after and _LEADS.fullmatch(part[m.end():after[0]]) and part[after[1]:after[1] + 3].lstrip(" ).")[:1] != "?":
                 stated.append((after[0], value(after)))
-    stated += [(m[0], value(m)) for m in mentions if m[3] != "weak" and _PRAISE.match(text, m[1]) and not denied(m)]
-    if stated:
-        return max(stated, key=lambda one: one[0])[1]
+        if stated:
+            return max(stated, key=lambda one: one[0])[1]
 
     mentions = [m for m in mentions if m[3] != "weak"]
-    lines = [(line.start(), line.end()) for line in re.finditer(r"[^\n]*\S[^\n]*", text)]
-    heads = [next((m for m in mentions if a <= m[0] < b and not text[a:m[0]].strip(" (-") and (
-        m[3] == "letter" and re.search(r"[)\].:]", text[m[0]:m[1] + 1]) or not text[m[1]:b].strip(" .)"))), None) for a, b in lines]
+    starts = [m[0] for m in mentions]
+    lines = [line.span() for line in re.finditer(r"[^\n]*\S[^\n]*", text)]
+    heads = [_head(text, a, b, mentions[i]) if (i := bisect_left(starts, a)) < len(mentions) else None for a, b in lines]
     # Lines that count up, "A. ... B. ...", list the options and answer nothing.
     listed = {j for i, (one, other) in enumerate(zip(heads, heads[1:])) if one and other and one[2] is not None
               and other[2] == one[2] + 1 for j in (i, i + 1)}
@@ -233,20 +242,34 @@ def _chosen(text, labels, known):
         said = _read_yes_no(text)
         return known[0].index((said,)) if said else None
 
-    skip = [lines[i] for i in listed]
-    mentions = [m for m in mentions if not denied(m) and not any(a <= m[0] < b for a, b in skip)]
-    borders = [0, *(m.end() for m in _SENTENCE.finditer(text)), len(text)]
-    sentences = list(zip(borders, borders[1:]))
+    begins = [a for a, _ in lines]
+    mentions = [m for m in mentions if not denied(m) and bisect_right(begins, m[0]) - 1 not in listed]
+    return _settled(text, mentions, two)
+
+
+def _head(text, start, end, mention):
+    """The mention, if a line from start to end begins with it: a marked letter, or nothing but an option."""
+    begins = start <= mention[0] < end and not text[start:mention[0]].strip(" (-")
+    marked = mention[3] == "letter" and re.search(r"[)\].:]", text[mention[0]:mention[1] + 1])
+    return mention if begins and (marked or not text[mention[1]:end].strip(" .)")) else None
+
+
+def _settled(text, mentions, two):
+    """The one option that the sentences name; letters before texts. Where they name two, here and there, a conclusion decides, then the
+    sentence that the response begins with ("It moves right. The bottle is on the left now."), then the last."""
+    begins = [0, *(m.end() for m in _SENTENCE.finditer(text))]
     for kind in ("letter", "text"):
-        named = [{m[2] for m in mentions if m[3] == kind and a <= m[0] < b} for a, b in sentences]
-        if two and any(m[1] in two and m[3] == kind for m in mentions):
+        mine, named = [m for m in mentions if m[3] == kind], [set() for _ in begins]
+        if any(m[1] in two for m in mine):
             return None
+        for m in mine:
+            named[bisect_right(begins, m[0]) - 1].add(m[2])
         if len(everything := set().union(*named)) == 1:
             return everything.pop()
-        # Two are named, here and there: a conclusion decides, then the sentence that the response begins with, then the last.
-        concluding = [i for i in reversed(range(len(named))) if _CONCLUDES.match(text, sentences[i][0])]
-        opening = [0] if len(named) > 1 and not any(n == {i + 1} for i in named[0] if i is not None for n in named[1:2]) else []
-        for i in (*concluding, *opening, *reversed(range(1, len(named)))):
+        last = range(len(named) - 1, 0, -1)
+        concluding = [i for i in last if named[i] and _CONCLUDES.match(text, begins[i])]
+        lists = len(named) > 1 and any(i is not None and named[1] == {i + 1} for i in named[0])  # "A is red. B is blue. ..."
+        for i in (*concluding, *([] if lists else [0]), *last):
             if len(named[i]) == 1:
                 return next(iter(named[i]))
     return None
@@ -255,7 +278,7 @@ def _chosen(text, labels, known):
 # ---- 3. Yes or no, numbers, and any other text --------------------------------------------------------------------------------
 _YES_NO = re.compile(r"\b(yes|no)\b", re.I)
 _YES_NO_HEAD = re.compile(r"[\s('-]*(yes|no)\b(?=\W*$|\s*[,.;:!)-])", re.I)
-_NUMERALS = "|".join(word for word in argos._SMALL if word != "none")
+_NUMERALS = "|".join(_DIGITS)
 _FIGURE = re.compile(rf"(?<![\w.])(-?\$?(?:\d{{1,3}}(?:,\d{{3}}){{1,5}}(?![\d,])|\d{{1,15}})(?:\.\d{{1,10}})?(?:\s?/\s?\d{{1,9}})?%?)(?!\w)"
                      rf"|\b((?:{_NUMERALS})(?:[- ](?:{_NUMERALS}|hundred|thousand|and)){{0,5}})\b", re.I)
 _TOTAL = re.compile(r"\b(?:total|count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?(?:\b(?:is|are|of)\b|:|=)", re.I)

@@ -57,8 +57,8 @@ class Metric:
 
     where: {group: value or several} a row must have. over: group keys; () is the micro average, ("task",) the macro average, two are
     means of means. unit: the group whose rows are one unit ("" = a row is); `all`: it counts as right if all its rows are, else by
-    their mean. A row without the unit's group is no part of the metric. each: one such metric per value of this group. of: the mean
-    of other metrics.
+    their mean. A row without the unit's group is no part of the metric. each: one such metric per value of this group, named by the
+    entry's key and the value ("" and "2D": "2D"). of: the mean of other metrics.
     """
     where: dict = None
     over: tuple = ()
@@ -83,7 +83,7 @@ class Benchmark:
     inside: tuple = ("",)         # sub-folders that may hold the files
     roots: tuple = ("",)          # sub-folders that paths of pictures may start from
     ask: str = ""                 # the shipped prompt's instruction for a direct answer, if it has one
-    paper: dict = None            # metric -> the paper's numbers in percent, in the order of MODELS
+    printed: dict = None          # metric -> the paper's numbers in percent, in the order of MODELS
     together: tuple = ()          # groups whose rows belong together when a sample is drawn (both orders, all questions on a set)
     package: str = ""             # a Python package that ships the files, if there is no folder
     open: Callable = None         # for files that need more than `read`: (entry, folder, report, pictures) -> (where, row, place)
@@ -94,9 +94,9 @@ class Benchmark:
         return None if None in self.counts.values() else sum(self.counts.values())
 
     @property
-    def printed(self):
+    def paper(self):
         """The paper's numbers in percent: {model: {metric: number}}."""
-        return {model: {metric: row[i] for metric, row in (self.paper or {}).items()} for i, model in enumerate(MODELS) if self.paper}
+        return {model: {metric: row[i] for metric, row in self.printed.items()} for i, model in enumerate(MODELS)} if self.printed else {}
 
 
 MODELS = ("Qwen2.5-VL-7B", "Qwen2.5-VL-7B (CoT)", "Video-R1 (SFT)", "Video-R1 (RL)", "Argos")  # the rows of tables 1 and 2
@@ -336,21 +336,21 @@ BENCHMARKS = {
         columns=("idx", "prompt", "choices", "answer"), pictures=("image_1", "image_2", "image_3", "image_4"),
         metrics={"accuracy": Metric(over=("task",)), "micro": Metric(), "": Metric(each="task")},  # official: the mean over 14 tasks
         part="task", counts={name.replace("Multi_view", "Multi-view"): n for name, n in _BLINK.items()},
-        paper={"accuracy": (54.4, 53.5, 52.7, 49.0, 56.0)}),
+        printed={"accuracy": (54.4, 53.5, 52.7, 49.0, 56.0)}),
     "mindcube": Benchmark(
         "MindCube-tiny", "hf:MLL-Lab/MindCube, data.zip unpacked", ("MindCube_tinybench.jsonl",), _mindcube,
         inside=("", "data/raw", "raw"), roots=("", "data"), ask="Answer with the option, like this: <answer>A. Above</answer>",
         # Official: pooled over all but translation, of which the tiny set has none.
         metrics={"accuracy": Metric(where={"setting": ("around", "rotation", "among", "other")}), "": Metric(each="setting")},
         part="setting", counts={"among": 600, "around": 250, "rotation": 200},
-        paper={"accuracy": (34.9, 33.1, 34.2, 31.9, 39.6)}),
+        printed={"accuracy": (34.9, 33.1, 34.2, 31.9, 39.6)}),
     "cv-bench": Benchmark(
         "CV-Bench", "hf:nyu-visionx/CV-Bench", ("test_2d*.parquet", "test_3d*.parquet"), _cv_bench, inside=("", "data"),
         columns=("idx", "type", "task", "prompt", "choices", "answer", "source"), pictures=("image",),
         # The data card: 2D is the mean of ADE20K and COCO, 3D is Omni3D, the whole is the mean of both.
         metrics={"accuracy": Metric(over=("type", "source")), "": Metric(over=("source",), each="type"), "task ": Metric(each="task")},
         part="type", counts={"2D": 1438, "3D": 1200},  # the sum is in the data card, the two numbers are from the Cambrian-1 paper
-        paper={"accuracy": (77.0, 75.6, 75.1, 60.2, 78.2), "3D": (77.9, 76.6, 75.6, 57.2, 82.0)}),
+        printed={"accuracy": (77.0, 75.6, 75.1, 60.2, 78.2), "3D": (77.9, 76.6, 75.6, 57.2, 82.0)}),
     "countercurate": Benchmark(
         "CounterCurate", "hf:HanSolo9682/Flickr30k-Counterfactuals, llava_sample_data and train_data.tar.gz unpacked; its pos/ pictures "
         "are Flickr30k's and are copied by the authors' prepare_training_data.py",
@@ -358,7 +358,7 @@ BENCHMARKS = {
         ask=LETTER_ONLY,
         # The authors' script only writes answers down. Mean of both files: our choice, the paper prints one number.
         metrics={"accuracy": Metric(over=("task",)), "micro": Metric(), "": Metric(each="task")},
-        part="task", counts={"left/right": None, "up/down": None}, paper={"accuracy": (61.4, 60.4, 60.6, 63.6, 85.3)}),
+        part="task", counts={"left/right": None, "up/down": None}, printed={"accuracy": (61.4, 60.4, 60.6, 63.6, 85.3)}),
     # All 1129 official questions, since the paper counts 1129: those on 346 figures, and 178 asked without one, where an unclear
     # answer is right, too. Harnesses that match strings, as we do, take the 951 with a picture: "pictures ..." is their number.
     # Which accuracy the paper prints it does not say. It is no aAcc, where "no" alone earns 57 %; the mean of the three, the
@@ -373,7 +373,7 @@ BENCHMARKS = {
                  "hard": Metric({"level": "hard"}, unit="pair", all=True),
                  "pictures aAcc": Metric({"seen": "picture"}), "pictures qAcc": Metric({"seen": "picture"}, unit="pair", all=True),
                  "pictures average": Metric(of=("pictures aAcc", "fAcc", "pictures qAcc"))},
-        part="category", counts={"VD": 591, "VS": 538}, together=("set",), paper={"average": (42.4, 38.6, 40.1, 25.8, 46.6)}),
+        part="category", counts={"VD": 591, "VS": 538}, together=("set",), printed={"average": (42.4, 38.6, 40.1, 25.8, 46.6)}),
     # The official number compares CLIP's similarities, which a model that writes has none of; this is the repository's prompt for
     # GPT-4V, asked in both orders. 7,511 captions (the paper counts one more swap_obj), so twice as many questions.
     "sugarcrepe": Benchmark(
@@ -382,7 +382,7 @@ BENCHMARKS = {
         metrics={"micro": Metric(unit="pair"), "macro": Metric(unit="pair", over=("category",)), "": Metric(unit="pair", each="category"),
                  "positive first": Metric({"order": "positive first"}), "negative first": Metric({"order": "negative first"})},
         part="category", counts={name: 2 * n for name, n in _SUGARCREPE.items()}, together=("pair",),
-        paper={"micro": (85.2, 83.2, 83.3, 79.9, 86.4)}),  # micro or macro: not said
+        printed={"micro": (85.2, 83.2, 83.3, 79.9, 86.4)}),  # micro or macro: not said
     "pixmo-count": Benchmark(
         "PixMo-Count", "hf:allenai/pixmo-count, with the pictures of image_url in images/", ("validation-*.parquet", "test-*.parquet"),
         _pixmo, inside=("", "data"), columns=("image_url", "image_sha256", "count", "label"), open=_open_pixmo,

@@ -54,7 +54,8 @@ def write_blink(folder):
     def row(task, n, choices, answer, pictures=1, **more):
         listed = "\n".join(f"({letter}) {text}" for letter, text in zip("ABCD", choices))
         return {"idx": f"val_{task}_{n}", "question": "Which?", "sub_task": task, "choices": choices, "answer": answer, "explanation": "",
-                "prompt": f"Which?\nSelect from the following choices.\n{listed}"} | {f"image_{i}": shown() for i in range(1, pictures + 1)} | more
+                "prompt": f"Which?\nSelect from the following choices.\n{listed}"} | {f"image_{i}": shown() for i in range(1,
+                    pictures + 1)} | more
 
     counting = [row("Counting", n, ["0", "3", "2", "1"], "(D)") for n in range(1, 5)]
     for shard in range(2):
@@ -82,8 +83,10 @@ def write_mindcube(folder):
                            "question": f"Based on these two views of the scene: where is the bag from view 1?{options}", "images": images,
                            "gt_answer": answer})
     lines = [row("among_group002_q0_1_1"), row("aroundnew_group1_q0", "A"), row("Around_group1_q1", "B"), row("rotation_group1_q0", "D"),
-             row("among_group002_q0_1_2", "E", options=options + " E. Above"), "{torn", row("among_group9_q0", images=["other_all_image/none.jpg"]),
-             row("among_group9_q1", images=["../outside.png"]), row("among_group9_q3", images=[str(folder.parent.resolve() / "outside.png")]), row("among_group9_q2", "E")]
+             row("among_group002_q0_1_2", "E", options=options + " E. Above"), "{torn",
+             row("among_group9_q0", images=["other_all_image/none.jpg"]),
+             row("among_group9_q1", images=["../outside.png"]),
+             row("among_group9_q3", images=[str(folder.parent.resolve() / "outside.png")]), row("among_group9_q2", "E")]
     (folder / "data/raw").mkdir(parents=True, exist_ok=True)
     (folder / "data/raw/MindCube_tinybench.jsonl").write_text("\n".join(lines) + "\n")
     return 5
@@ -91,17 +94,20 @@ def write_mindcube(folder):
 
 def write_cv_bench(folder):
     """2D of two sources in unequal numbers, 3D with boxes. Left out: a picture column that is null."""
-    columns = [("idx", pa.int64()), ("type", TEXT), ("task", TEXT), ("image", IMAGE), ("question", TEXT), ("choices", TEXTS), ("answer", TEXT),
+    columns = [("idx", pa.int64()), ("type", TEXT), ("task", TEXT), ("image", IMAGE), ("question", TEXT), ("choices", TEXTS),
+               ("answer", TEXT),
                ("prompt", TEXT), ("filename", TEXT), ("source", TEXT), ("source_dataset", TEXT), ("source_filename", TEXT),
                ("target_class", TEXT), ("target_size", pa.int64()), ("bbox", pa.list_(pa.list_(pa.float64())))]
 
     def row(idx, kind, task, source, answer, choices=("3", "2", "1", "0"), **more):
         listed = "\n".join(f"({letter}) {text}" for letter, text in zip("ABCD", choices))
-        return {"idx": idx, "type": kind, "task": task, "image": shown(), "question": "How many?", "choices": list(choices), "answer": answer,
+        return {"idx": idx, "type": kind, "task": task, "image": shown(), "question": "How many?", "choices": list(choices),
+                "answer": answer,
                 "prompt": f"How many? Select from the following choices.\n{listed}", "filename": f"img/{idx}.png", "source": source} | more
 
     parquet(folder / "test_2d.parquet", columns, [row(0, "2D", "Count", "ADE20K", "(C)"), row(1, "2D", "Count", "COCO", "(A)"),
-                                                  row(2, "2D", "Relation", "COCO", "(B)", ("above", "below")), row(3, "2D", "Count", "COCO", "(A)", image=None)])
+                                                  row(2, "2D", "Relation", "COCO", "(B)", ("above", "below")),
+                                                  row(3, "2D", "Count", "COCO", "(A)", image=None)])
     parquet(folder / "test_3d.parquet", columns, [row(4, "3D", "Depth", "Omni3D", "(A)", ("chair", "table"), bbox=[[1., 2., 3., 4.]]),
                                                   row(5, "3D", "Distance", "Omni3D", "(B)", ("chair", "table"))])
     return 5
@@ -110,15 +116,18 @@ def write_cv_bench(folder):
 def write_countercurate(folder):
     """Paths of the author's machine. Left out: a pos picture that was never copied from Flickr30k, one outside the folder. The file of
     both tasks together, which would double every question, is not read."""
-    asked = "<image>\nWhich of the following captions best describes the image?\nA. {}\nB. {}\nAnswer with the option's letter from the given choices directly."
+    asked = ("<image>\nWhich of the following captions best describes the image?\nA. {}\nB. {}\n"
+             "Answer with the option's letter from the given choices directly.")
 
     def row(task, n, image, answer, captions):
         return {"id": f"{task}_{n}", "image": image, "conversations": [{"from": "human", "value": asked.format(*captions)},
                                                                         {"from": "gpt", "value": answer}]}
     lr, ud = ("A dog is to the left of a man.", "A dog is to the right of a man."), ("A cup is above a hat.", "A cup is below a hat.")
-    left_right = [row("left_right", 1, "../../train_data/left_right/pos/10.jpg", "A", lr), row("left_right", 2, "../../train_data/left_right/neg/10_0.png", "B", lr),
+    left_right = [row("left_right", 1, "../../train_data/left_right/pos/10.jpg", "A", lr),
+                  row("left_right", 2, "../../train_data/left_right/neg/10_0.png", "B", lr),
                   row("left_right", 3, "../../train_data/left_right/pos/11.jpg", "A", lr)]
-    up_down = [row("up_down", 1, "/home/me/train_data/up_down/pos/10.jpg", "B", ud), row("up_down", 2, "../../train_data/../../outside.png", "B", ud)]
+    up_down = [row("up_down", 1, "/home/me/train_data/up_down/pos/10.jpg", "B", ud),
+               row("up_down", 2, "../../train_data/../../outside.png", "B", ud)]
     for name in ("left_right/pos/10.jpg", "left_right/neg/10_0.png", "up_down/pos/10.jpg"):
         picture(folder / "train_data" / name)
     picture(folder.parent / "outside.png")
@@ -131,7 +140,8 @@ def write_countercurate(folder):
 def hallusion_rows():
     """VD: two figures with two questions each; VS: the same question without a figure, with its figure, and with a changed one."""
     def row(category, subcategory, figure, asked, truth, seen):
-        return {"category": category, "subcategory": subcategory, "visual_input": seen, "set_id": "1", "figure_id": figure, "sample_note": "note",
+        return {"category": category, "subcategory": subcategory, "visual_input": seen, "set_id": "1", "figure_id": figure,
+                "sample_note": "note",
                 "question_id": asked, "question": "Is the top line longer?", "gt_answer_details": "The lines are the same length.",
                 "gt_answer": truth, "filename": None if seen == "0" else f"./{category}/{subcategory}/1_{figure}.png"}
     return [row("VD", "illusion", figure, asked, truth, "1" if figure == "0" else "2")
@@ -181,7 +191,8 @@ def write_pixmo_count(folder):
     for name, data in images.items():
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "images" / name).write_bytes(data if "2" not in name else data + b"changed")
-    rows = [{"image_url": f"http://x/{name}", "image_sha256": hashlib.sha256(data).hexdigest(), "count": 2 + i, "points": {"x": [], "y": []},
+    rows = [{"image_url": f"http://x/{name}", "image_sha256": hashlib.sha256(data).hexdigest(), "count": 2 + i,
+             "points": {"x": [], "y": []},
              "label": "red cars"} for i, (name, data) in enumerate(images.items())]
     parquet(folder / "data/test-00000-of-00001.parquet", columns, rows + [rows[0] | {"image_sha256": "0" * 64}, rows[1] | {"count": None}])
     parquet(folder / "data/validation-00000-of-00001.parquet", columns, rows[:1])
@@ -205,7 +216,8 @@ def write_video_r1(folder, published=False):
         (folder / "Video-R1-260k.json").write_text(json.dumps([made[1] | {"problem_id": 99, "problem": "Another?"}]))
     else:
         (folder / "val.jsonl").write_text("".join(json.dumps(
-            {"id": f"v{n}", "question": f"What is it, {n}?" + "".join(f"\n{o}" for o in options), "answer": answer, "kind": kind, "task": theirs,
+            {"id": f"v{n}", "question": f"What is it, {n}?" + "".join(f"\n{o}" for o in options), "answer": answer, "kind": kind,
+             "task": theirs,
              "source": "Video-R1 General", "image": "General/gone.png" if answer == "gone" else "General/a.png"}
             | ({"options": options} if options else {})) + "\n" for n, (theirs, kind, answer, options) in enumerate(rows)))
     return 5

@@ -40,7 +40,7 @@ def test_the_papers_numbers_are_the_papers():
              "Video-R1 (SFT)": (52.7, 34.2, 75.1, 75.6, 60.6, 40.1, 83.3), "Video-R1 (RL)": (49.0, 31.9, 60.2, 57.2, 63.6, 25.8, 79.9),
              "Argos": (56.0, 39.6, 78.2, 82.0, 85.3, 46.6, 86.4)}
     for model, row in table.items():
-        assert tuple(tasks.BENCHMARKS[name].printed[model][metric] for name, metric in columns) == row
+        assert tuple(tasks.BENCHMARKS[name].paper[model][metric] for name, metric in columns) == row
 
 
 @pytest.mark.parametrize("name, count", [("blink", 1901), ("mindcube", 1050), ("cv-bench", 2638), ("hallusionbench", 1129),
@@ -233,13 +233,15 @@ def test_unknown_names_and_damaged_files(tmp_path):
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=9), lambda inner: st.lists(inner, max_size=3)
-                    | st.dictionaries(st.sampled_from(["id", "question", "images", "gt_answer", "image", "conversations", "value"]), inner), max_leaves=12)
+                    | st.dictionaries(st.sampled_from(["id", "question", "images", "gt_answer", "image", "conversations", "value"]),
+                                      inner), max_leaves=12)
 
 
 @settings(max_examples=25)
 @given(rows=st.lists(JSON, max_size=5))
 @example(rows=[{"id": "a", "question": "\ud800", "images": ["x"], "gt_answer": "A"}])
-@example(rows=[{"id": "a", "question": "q", "images": ["\0", "x" * 9999], "gt_answer": "A", "image": "a", "conversations": [{"value": "q"}] * 2}])
+@example(rows=[{"id": "a", "question": "q", "images": ["\0", "x" * 9999], "gt_answer": "A", "image": "a",
+                "conversations": [{"value": "q"}] * 2}])
 def test_any_rows_are_reported_and_never_raise(rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rows")
     (folder / "MindCube_tinybench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -263,18 +265,22 @@ CLOSER, POINTS = ask(options=("A is closer", "B is closer")), ask(options=("Poin
 SIDES, PICTURES = ask(options=("left", "right")), ask(options=("picture A", "picture B", "picture C", "picture D"))
 YESNO_OPTIONS, CAPTIONS = ask(options=("yes", "no"), answer="A"), ask(options=("A man bites a dog.", "A dog bites a man."), answer="1")
 CUBE = ask(options=("Directly left", "Diagonally forward and right", "Diagonally forward and left", "Directly right"))
-YESNO, COUNT, NUMBER, PHRASE = ask("yesno", None, "yes"), ask("count", None, "3"), ask("number", None, "2.5 minutes"), ask("phrase", None, "circle")
+YESNO, COUNT, NUMBER, PHRASE = ask("yesno", None, "yes"), ask("count", None, "3"), ask("number", None, "2.5 minutes"), ask("phrase", None,
+    "circle")
 
 HARD = [  # (question, response, what it answers, why it is hard)
     *[(COLORS, said, "B", "a letter, however it is dressed") for said in
-      ("B", "b", "(B)", "(b)", "B.", "B)", "[B]", "**B**", "\\boxed{B}", "$\\boxed{\\text{B}}$", "$B$", '"B"', "Ｂ", "（Ｂ）", " B \n", "Option B", "B. blue",
+      ("B", "b", "(B)", "(b)", "B.", "B)", "[B]", "**B**", "\\boxed{B}", "$\\boxed{\\text{B}}$", "$B$", '"B"', "Ｂ", "（Ｂ）", " B \n",
+       "Option B", "B. blue",
        "(B) blue", "**(B) blue**", "\\boxed{B. blue}", "- (B) blue")],
     *[(COLORS, said, "B", "the option's text") for said in ("blue", "Blue.", "BLUE", "The mug is blue.", "the blue")],
     (COLORS, "dark red", "D", "one option's text is part of another's"),
     (COLORS, "The mug is dark red.", "D", "the same in a sentence: not red"),
     *[(COLORS, said, "B", "a statement") for said in
-      ("The answer is B", "The answer is (b).", "Answer: b", "Answer b", "Answer B", "answer = B", "Final answer: B", "The correct option is:\n\n(B) blue",
-       "the correct answer is therefore **(B) blue**", "The best answer is option B.", "I would choose B.", "Therefore, B.", '{"answer": "B"}',
+      ("The answer is B", "The answer is (b).", "Answer: b", "Answer b", "Answer B", "answer = B", "Final answer: B",
+       "The correct option is:\n\n(B) blue",
+       "the correct answer is therefore **(B) blue**", "The best answer is option B.", "I would choose B.", "Therefore, B.",
+       '{"answer": "B"}',
        "B is the correct answer, not A.", "Option B matches best.", "The answer to the question of its color is B.")],
     (COLORS, "The answer is A. Wait, no: the answer is B.", "B", "the last statement counts"),
     (COLORS, "A is too far away, so the answer is B.", "B", "another letter comes first"),
@@ -308,7 +314,8 @@ HARD = [  # (question, response, what it answers, why it is hard)
     (COLORS, "I would choose A.", "A", "A is a letter at the end"),
     (COLORS, "a", "A", "nothing but a is the letter"),
     *[(COLORS, said, None, "a refusal") for said in
-      ("", " \n", "I'm sorry, I can't help with that.", "I cannot determine the color from the image.", "None of the above.", "I can't tell whether it is A or B.",
+      ("", " \n", "I'm sorry, I can't help with that.", "I cannot determine the color from the image.", "None of the above.",
+       "I can't tell whether it is A or B.",
        "As an AI, I am unable to see images.")],
     (COLORS, "<think>A? no, C?</think><answer>B</answer>", "B", "the answer's tags, not the reasoning"),
     (COLORS, "A? no, C?</think><answer>B</answer>", "B", "the prompt had opened the reasoning"),
@@ -320,11 +327,13 @@ HARD = [  # (question, response, what it answers, why it is hard)
     (COLORS, "<answer></answer>", None, "an empty answer"),
     (COUNTS, "(D) 0\n\nThere is one blue float visible.", "D", "GPT-4o on BLINK: a later line names another option's number"),
     (COUNTS, "The number of tiles above the sink is (A) 3.", "A", "GPT-4o on BLINK: letter in the middle"),
-    (COUNTS, 'The letters are "A", "V" and "E". Therefore, the correct answer is:\n\n(D) 0', "D", "GPT-4o on BLINK: letters that are no options"),
+    (COUNTS, 'The letters are "A", "V" and "E". Therefore, the correct answer is:\n\n(D) 0', "D",
+     "GPT-4o on BLINK: letters that are no options"),
     (COUNTS, "There are three tiles.", "A", "a number in words is an option's text"),
     (COUNTS, "1", "C", "the number, not the first option"),
     (COUNTS, "The answer is 2", "B", "stated as a number"),
-    (JIGSAW, "By the edges, the second image (B) is the more appropriate choice to place in the missing spot.\n\nSo, the answer is:\n\n**(A) the second image**", "A",
+    (JIGSAW, "By the edges, the second image (B) is the more appropriate choice to place in the missing spot.\n\n"
+     "So, the answer is:\n\n**(A) the second image**", "A",
      "GPT-4o on BLINK: calls the pictures by letters of its own, then answers; GPT-3.5 read some of these as B"),
     (JIGSAW, "The second image (B) fits worse.\nTherefore, the third image (C) is the missing part of the first image.", "B",
      "GPT-4o on BLINK: C is no option, the text decides"),
@@ -333,11 +342,15 @@ HARD = [  # (question, response, what it answers, why it is hard)
     (CLOSER, "Point A is farther. Point B is closer to the camera.", "B", "the same in sentences"),
     (POINTS, "The point on the left corresponds to point C.", "C", "A in Point A is no article, and point alone is no option"),
     (POINTS, "It is the point marked D.", "D", "the same"),
-    (SIDES, "The camera is moving to the right (clockwise).\n\nIn the first image, the bottle is in front. In the second, it has moved to the left side of the boxes, "
+    (SIDES, "The camera is moving to the right (clockwise).\n\nIn the first image, the bottle is in front. "
+     "In the second, it has moved to the left side of the boxes, "
      "indicating that the camera has moved to the right.", "B", "GPT-4o on BLINK: the opening sentence answers"),
-    (SIDES, "The camera is moving to the right (option B). This is evident because the objects shift to the left.", "B", "a letter outranks a text"),
-    (SIDES, "The camera moves to the right. This is evident because the objects shift to the left.", "B", "evidence that names the other side"),
-    (PICTURES, "- Option A: top left.\n- Option B: bottom.\n- Option C: top right.\n- Option D: none.\n\nTherefore, the correct choice is:\n(C) picture C", "C",
+    (SIDES, "The camera is moving to the right (option B). This is evident because the objects shift to the left.", "B",
+     "a letter outranks a text"),
+    (SIDES, "The camera moves to the right. This is evident because the objects shift to the left.", "B",
+     "evidence that names the other side"),
+    (PICTURES, "- Option A: top left.\n- Option B: bottom.\n- Option C: top right.\n- Option D: none.\n\n"
+     "Therefore, the correct choice is:\n(C) picture C", "C",
      "GPT-4o on BLINK: all options discussed"),
     (PICTURES, "Options A, B, and C all fit. However, since we need to choose one, let's select:\n\n(C) picture C", "C", "GPT-4o on BLINK"),
     (YESNO_OPTIONS, "No, the cat is on the mat.", "B", "options yes and no"),
@@ -347,25 +360,34 @@ HARD = [  # (question, response, what it answers, why it is hard)
     (CUBE, "<answer>B. Diagonally forward and right</answer>", "B", "the form that MindCube asks for"),
     (CUBE, "My answer is D", "D", "a phrase of MindCube's list"),
     (CUBE, "diagonally forward and left", "C", "texts that begin alike"),
-    *[(CAPTIONS, said, "1", "numbered options") for said in ("(1)", "1", "Output (1).", "1.", "Caption 1", "The first caption is right.", "A man bites a dog.")],
+    *[(CAPTIONS, said, "1", "numbered options") for said in ("(1)", "1", "Output (1).", "1.", "Caption 1", "The first caption is right.",
+                                                             "A man bites a dog.")],
     (CAPTIONS, "The caption that best describes the image is (2).", "2", "numbered options, stated"),
-    (CAPTIONS, "None of the captions accurately describe the image. The image shows 2 surfboards.", None, "GPT-4V on SugarCrepe: a 2 that is no option"),
+    (CAPTIONS, "None of the captions accurately describe the image. The image shows 2 surfboards.", None,
+     "GPT-4V on SugarCrepe: a 2 that is no option"),
     (CAPTIONS, "(1) or (2)", None, "two numbers"),
+    (CAPTIONS, "I look at both. (1) A dog bites a man. That is it.", None, "number and text contradict each other"),
     (LETTERS, "C", "C", "options that are not known"),
     (LETTERS, "The answer is C. foo", "C", "options that are not known"),
-    *[(YESNO, said, "yes", "yes") for said in ("Yes", "yes.", "**Yes**, they are.", "The answer is yes.", "<think>no no</think><answer>Yes</answer>",
+    *[(YESNO, said, "yes", "yes") for said in ("Yes", "yes.", "**Yes**, they are.", "The answer is yes.",
+                                               "<think>no no</think><answer>Yes</answer>",
                                                 "Yes, there is no doubt.", "Is it longer? No one can tell by eye. Yes.")],
     *[(YESNO, said, "no", "no") for said in ("No, they are the same.", "The answer is no.", "There is no dog in the image.", "(no)")],
     *[(YESNO, said, None, "neither, or both") for said in ("They differ.", "Yes and no.", "I now know nothing of it.", "yesterday", "")],
     *[(COUNT, said, "3", "three") for said in
-      ("3", "3.0", "03", "three", "Three dogs.", "There are 3 dogs.", "The answer is **3**.", "\\boxed{3}", "1. one dog left\n2. two right\nIn total there are 3.",
-       "I see 2 on the left and 1 on the right, so the total is 3 dogs.", "There are three dogs in the photo of 2021.", "One of the 3 dogs is brown.")],
+      ("3", "3.0", "03", "three", "Three dogs.", "There are 3 dogs.", "The answer is **3**.", "\\boxed{3}",
+       "1. one dog left\n2. two right\nIn total there are 3.",
+       "I see 2 on the left and 1 on the right, so the total is 3 dogs.", "There are three dogs in the photo of 2021.",
+       "One of the 3 dogs is brown.")],
     *[(COUNT, said, "0", "none at all") for said in ("none", "There are no dogs.", "zero")],
-    *[(COUNT, said, None, "two numbers, or none") for said in ("3 or 4", "There are 3 or 4 dogs", "Between 3 and 5.", "2 dogs and 3 cats", "I can't count them.", "")],
+    *[(COUNT, said, None, "two numbers, or none") for said in ("3 or 4", "There are 3 or 4 dogs", "Between 3 and 5.", "2 dogs and 3 cats",
+                                                               "I can't count them.", "")],
     (COUNT, "1,200", "1200", "thousands"), (COUNT, "twenty-one", "21", "words"),
-    *[(NUMBER, said, "2.5 minutes", "a unit stays") for said in ("2.5 minutes", "The answer is 2.5 minutes.", "<answer>2.5 minutes</answer>")],
+    *[(NUMBER, said, "2.5 minutes", "a unit stays") for said in ("2.5 minutes", "The answer is 2.5 minutes.",
+                                                                 "<answer>2.5 minutes</answer>")],
     (NUMBER, "It takes 150 seconds in all.", "150 seconds", "a unit within a sentence"),
-    *[(PHRASE, said, "circle", "a text") for said in ("circle", "The answer is circle", "<answer>circle</answer>", "<think>a square?</think>circle")],
+    *[(PHRASE, said, "circle", "a text") for said in ("circle", "The answer is circle", "<answer>circle</answer>",
+                                                      "<think>a square?</think>circle")],
     (PHRASE, "The shape is a circle.", "a circle.", "what a sentence says of its subject"),
 ]
 
@@ -381,7 +403,8 @@ def test_a_response_that_is_no_text_answers_nothing(response):
 
 
 ITEMS = [COLORS, LETTERS, COUNTS, CAPTIONS, YESNO_OPTIONS, YESNO, COUNT, NUMBER, PHRASE, POINTS]
-PIECES = ["A", "(B)", "C.", "\\boxed{", "}", "<answer>", "</answer>", "<think>", "</think>", "the answer is ", "not ", "or ", "red", "dark ", "yes", "no ", "3", "one ",
+PIECES = ["A", "(B)", "C.", "\\boxed{", "}", "<answer>", "</answer>", "<think>", "</think>", "the answer is ", "not ", "or ", "red",
+          "dark ", "yes", "no ", "3", "one ",
           ". ", "\n", ", ", "**", "$", "1,", " ", "option ", "\u202e", "Ａ", "½", "\ud800", "is correct", "there are "]
 
 
@@ -399,7 +422,8 @@ def test_extraction_never_raises_and_answers_in_form(text):
             assert argos.number(said)
 
 
-@given(right=st.integers(0, 3), noise=st.text("ABCD abc.\n(),", max_size=80), form=st.sampled_from(["{}", "({})", "Answer: {}", "{}. {}", "The answer is {}."]))
+@given(right=st.integers(0, 3), noise=st.text("ABCD abc.\n(),", max_size=80), form=st.sampled_from(["{}", "({})", "Answer: {}", "{}. {}",
+    "The answer is {}."]))
 def test_whatever_was_thought_the_tagged_answer_counts(right, noise, form):
     letter, text = "ABCD"[right], COLORS.options[right]
     assert score.extract(f"<think>{noise}</think><answer>{form.format(letter, text)}</answer>", COLORS) == letter
@@ -410,8 +434,9 @@ def test_shuffled_options_move_the_letter_with_the_text(order):
     assert score.extract("I think the mug is dark red.", ask(options=order)) == "ABCD"[order.index("dark red")]
 
 
-@pytest.mark.parametrize("piece", ["\\boxed{", "<answer>", "<think>", "A or ", "the answer is ", "(A", "1,", "- ", "not ", "**A", "\n", "yes ", "one hundred ", "\\text{", "{}", "x",
-                                   "answer to ", "</think><answer>", "I see ", "A. ", "number of "])
+@pytest.mark.parametrize("piece", ["\\boxed{", "<answer>", "<think>", "A or ", "the answer is ", "(A", "1,", "- ", "not ", "**A", "\n",
+                                   "yes ", "one hundred ", "\\text{", "{}", "x",
+                                   "answer to ", "A\n", "A red ", "red\n", "(B) blue. ", "</think><answer>", "I see ", "A. ", "number of "])
 def test_hostile_length_costs_linear_time(piece):
     """100 KB of one piece, and 400 KB: four times the text may not take much more than four times as long."""
     times = []
@@ -450,7 +475,8 @@ class Judge:
 def test_a_judge_is_asked_only_where_the_rule_cannot_tell():
     item, judge = ask("yesno", None, "no"), Judge()
     item.groups["details"] = "The lines are the same length."
-    for response, with_judge, without in (("No.", 1, 1), ("Yes.", 0, 0), ("Look: the lines are the same length.", 1, 0), ("They differ.", 0, 0), ("", 0, 0)):
+    for response, with_judge, without in (("No.", 1, 1), ("Yes.", 0, 0), ("Look: the lines are the same length.", 1, 0),
+                                          ("They differ.", 0, 0), ("", 0, 0)):
         said = score.extract(response, item)
         assert score.correct(said, item, judge, response) == with_judge
         assert score.correct(said, item) == without  # nobody there to ask: the rule's word, not a 0 for everything
@@ -461,7 +487,8 @@ def test_video_r1_answers_score_as_the_verifier_scores_them():
     item = ask("free", None, "a dog")
     assert score.correct("A dog.", item) == 1 and score.correct("a cat", item) == 0 and score.correct(None, item) == 0
     assert score.correct("surely a dog", item, Judge()) == 1
-    assert score.correct("150 seconds", NUMBER) == 1 and score.correct("2.6 minutes", NUMBER) == 1 and score.correct("3 minutes", NUMBER) == 0
+    assert score.correct("150 seconds", NUMBER) == 1 and score.correct("2.6 minutes", NUMBER) == 1 and score.correct("3 minutes",
+        NUMBER) == 0
     assert score.correct("exit", ask("ocr", None, "exit only")) == .5
 
 
@@ -549,7 +576,8 @@ def test_draws_against_theory_and_a_plain_loop():
     rows = rows_of(({"task": "a"}, 30, 70), ({"task": "b"}, 10, 10))
     drawn = score.draws("blink", rows, n=4000)
     macro = np.sqrt(.3 * .7 / 100 + .5 * .5 / 20) / 2  # two independent means, averaged
-    assert drawn["micro"].mean() == pytest.approx(40 / 120, abs=.01) and drawn["micro"].std() == pytest.approx(np.sqrt(1 / 3 * 2 / 3 / 120), rel=.05)
+    assert drawn["micro"].mean() == pytest.approx(40 / 120,
+                                                  abs=.01) and drawn["micro"].std() == pytest.approx(np.sqrt(1 / 3 * 2 / 3 / 120), rel=.05)
     assert drawn["accuracy"].mean() == pytest.approx(.4, abs=.01) and drawn["accuracy"].std() == pytest.approx(macro, rel=.05)
     values, rng = np.array([row["correct"] for row in rows]), np.random.default_rng(1)
     loop = [values[rng.integers(120, size=120)].mean() for _ in range(4000)]
@@ -564,7 +592,7 @@ def test_the_units_are_drawn_not_the_rows():
 
 
 def test_two_models_are_paired():
-    """A model that is right wherever the other is, and on five more rows, is better in every draw that has one of them: rows in any order."""
+    """A model that is right wherever the other is, and on some more rows, is never worse in a draw, whatever the order of its rows."""
     one = rows_of(({"task": "a"}, 30, 30), ({"task": "b"}, 30, 30))
     better = [row | {"correct": 1.0} if row["correct"] == 0 and row["id"].endswith(("31", "35", "40")) else dict(row) for row in one]
     random.Random(1).shuffle(better)
