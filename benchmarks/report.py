@@ -44,7 +44,7 @@ def measure(name, rows, seed):
 def headlines(name):
     """The metrics that the paper prints; where it prints none, the first."""
     entry = tasks.BENCHMARKS[name]
-    return list(entry.paper or ()) or [next(iter(entry.metrics))]
+    return list(entry.printed or ()) or [next(iter(entry.metrics))]
 
 
 def mcnemar(a, b):
@@ -104,7 +104,7 @@ def summary(found, models):
     """As the paper lays out its tables 1 and 2: a row for each model."""
     lines = head("percent [95 % interval]", *(heading for _, _, heading in columns(found)))
     for model, label in PAPER.items():
-        cells = [tasks.BENCHMARKS[name].printed.get(model, {}).get(metric, "-") for name, metric, _ in columns(found)]
+        cells = [tasks.BENCHMARKS[name].paper.get(model, {}).get(metric, "-") for name, metric, _ in columns(found)]
         lines += [line(label, *cells)] * (set(cells) != {"-"})
     return lines + [line(m, *(measured_cell(found[name].get(m, {}), metric) for name, metric, _ in columns(found))) for m in models]
 
@@ -112,11 +112,11 @@ def summary(found, models):
 def one_table(name, found, rows_of, left_out, seed):
     """All metrics of a benchmark, a column for each model; how much of it was asked; differences between models."""
     entry, mine = tasks.BENCHMARKS[name], list(found)
-    asked, blank = set().union(*rows_of.values()), [""] * len(entry.printed)
+    asked, blank = set().union(*rows_of.values()), [""] * len(entry.paper)
     published = f" of {entry.count:,} published" if entry.count else ""
-    lines = [f"## {entry.title}: {len(asked):,} questions{published}", "", *head("percent", *(PAPER[m] for m in entry.printed), *mine)]
+    lines = [f"## {entry.title}: {len(asked):,} questions{published}", "", *head("percent", *(PAPER[m] for m in entry.paper), *mine)]
     for metric in dict.fromkeys(metric for m in mine for metric in found[m]):
-        paper = [printed.get(metric, "") for printed in entry.printed.values()]
+        paper = [printed.get(metric, "") for printed in entry.paper.values()]
         lines.append(line(metric, *paper, *(measured_cell(found[m], metric) for m in mine)))
     share = lambda which: [f"{100 * np.mean([which(row) for row in rows_of[m].values()]):.1f}" for m in mine]
     lines += [line("no answer could be read", *blank, *share(lambda row: not row["read"])),
@@ -151,7 +151,7 @@ def as_csv(found, have):
     count = {(m, name): len(rows) for (m, _, name), rows in have.items() if rows}
     rows = [("benchmark", "metric", "model", "questions", "percent", "low", "high")]
     for name, by_model in found.items():
-        for m, row in tasks.BENCHMARKS[name].printed.items():
+        for m, row in tasks.BENCHMARKS[name].paper.items():
             rows += [(name, metric, PAPER[m], "", value, "", "") for metric, value in row.items()]
         for m, row in by_model.items():
             rows += [(name, metric, m, count[m, name], *(f"{v:.4f}" for v in percent(*row[metric]))) for metric in row]
@@ -164,7 +164,7 @@ def draw_bars(found, models, path):
     """Our models in colour, with intervals, beside the paper's rows in grey, the darker the further down its table."""
     groups, bars = columns(found), defaultdict(list)  # label -> (x, value, low, high)
     for x, (name, metric, _) in enumerate(groups):
-        for m, printed in tasks.BENCHMARKS[name].printed.items():
+        for m, printed in tasks.BENCHMARKS[name].paper.items():
             if metric in printed:
                 bars[PAPER[m]].append((x, *[printed[metric]] * 3))
         for m, row in found[name].items():
@@ -194,7 +194,7 @@ def draw_bars(found, models, path):
 def escape(text, limit=4000):
     """What a model or a data set wrote, as text for a page: it cannot run, nor hide what stands beside it."""
     text = argos.clean(str(text))
-    return html.escape(text if len(text) <= limit else f"{text[:limit - 1000]} [... {len(text) - limit} characters ...] {text[-1000:]}")
+    return html.escape(text if len(text) <= limit else f"{text[:limit - 1000]} [... {len(text) - limit} more ...] {text[-1000:]}")
 
 
 def failures(rows_of, n, seed):

@@ -13,7 +13,7 @@ does so. Where a response is grounded and the verifier knows how to look (figure
 **The same answers, however often it is stopped.** Questions stand in windows of a few batches, sorted by length inside a window, so that
 little is padding. Windows and batches follow from the files, --limit and --batch alone, and each batch has its own random numbers, seeded
 by --seed and the ids in it: a batch that kill -9 tore apart is asked again whole, and comes out as it would have. With another --batch or
---limit an answer is another draw from the same distribution (rows of a batch share random numbers); greedy ones do not care.
+--limit an answer is another draw from the same distribution (rows of a batch share random numbers); greedy ones stay, up to rounding.
 
 What is simplified: one answer a question; no majority vote. One process: start one for each GPU on other benchmarks, with other --out.
 Reads:  DIR/<name>. Writes, under --out: answers.jsonl (append-only; what is there is not asked again), left_out.jsonl (what could not be

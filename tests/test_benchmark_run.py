@@ -287,7 +287,7 @@ def test_all_benchmarks_from_their_published_files_to_tables_and_page(tmp_path, 
         assert f"## {entry.title}: {made[name]} questions" in text and f"<h2>{entry.title}</h2>" in page
         section = text.split(f"## {entry.title}: ")[1].split("\n## ")[0]
         assert "Not as published: " in section and all(f"| {metric} |" in section for metric in report.headlines(name))
-        for model, printed in entry.printed.items():
+        for model, printed in entry.paper.items():
             assert all(f" {value} |" in section for value in printed.values()) and f"{model} (paper)" in section
     assert (out / "bars.png").stat().st_size > 10_000 and len(list((out / "page").glob("*.png"))) >= 2 * 2 * len(made) - 4
 
