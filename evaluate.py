@@ -8,17 +8,20 @@ paired, item by item (and seed by seed).
     python evaluate.py --models base:direct=tiny/base sft=out/sft/merged argos=out/grpo-argos/merged \\
         outcome=out/grpo-outcome/merged --data out/data/val.jsonl --out out/eval
     python evaluate.py --curves argos=out/grpo-argos outcome=out/grpo-outcome --out out/eval     # figure 4 from the logs
+    python evaluate.py --benchmark all --data DIR --model DIR         # the paper's tables: benchmarks/run.py, with flags of its own
 
 A model is `name=folder`; `name:direct=folder` asks for a short answer without reasoning, `name:greedy=folder` decodes greedily,
-`name:overlay=folder` draws coordinates as curation does. One name given several times is one model with several seeds.
+`name:overlay=folder` draws coordinates as curation does. One name given several times is one model with several seeds. Names that
+end in a step (`argos@20=... argos@40=...`) are checkpoints of one run: they give figure 4, too.
 
 What is simplified: one rollout a sample at temperature 1 (the policy as RL trains it; the paper evaluates at 0.6).
-Writes: answers.jsonl (append-only; what is there is not asked again), table.md, curves.png, page/index.html.
+Writes: answers.jsonl (append-only; what is there is not asked again), table.md, curves.png (curves-SET.png of checkpoints), page/index.html.
 A model asked `:direct` is never asked to point: its R_vg is 0 by construction.
-Before: train_grpo.py. Next: README.md (what came out)
+Before: train_grpo.py. Next: benchmarks/run.py (the paper's benchmarks), README.md (what came out)
 """
 import html
 import math
+import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,13 +56,28 @@ class Config(scale.TeacherSettings):
 
 
 # ---- 1. Asking ------------------------------------------------------------------------------------------------------------
-def parse_model(spec):
+def parse_model(spec, modes=("direct", "greedy", "overlay")):
     """"name:mode=folder" -> (name, mode, folder)."""
     name, _, folder = spec.partition("=")
     name, _, mode = name.partition(":")
-    if not name or not folder or mode not in ("", "direct", "greedy", "overlay"):
-        raise argos.BadInput(f"--models {spec}: write name=folder, with :direct, :greedy or :overlay after the name if wanted")
+    if not name or not folder or mode not in ("", *modes):
+        raise argos.BadInput(f"--models {spec}: write name=folder, with :{', :'.join(modes)} after the name if wanted")
     return name, mode or "sampled", folder
+
+
+def weights_stamp(folder):
+    """What changes when the weights do: the latest time that a part of them was written."""
+    return max((file.stat().st_mtime_ns for file in Path(folder).glob("*.safetensors")), default=0)
+
+
+def load_verifier(cfg):
+    """The verifier with the teachers that were asked for, tried on a drawing. Reasoning quality is no measure: it stays off."""
+    judge = teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
+    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache,
+                                                          base=getattr(judge, "policy", None))
+    verifier = argos.Argos(detector, segmenter, pointer, judge, use=("outcome", "grounding"), **scale.verifier_options(cfg))
+    verifier.self_check()
+    return verifier
 
 
 def ask(actor, samples, media, mode, cfg, pointer):
@@ -82,21 +100,15 @@ def run(cfg):
     """Ask every model everything; append to answers.jsonl; skip what is there."""
     log = Path(cfg.out) / "answers.jsonl"
     logged = [row for _, row in argos.read_jsonl(log, torn=True)] if log.exists() else []
-    have = defaultdict(dict)
-    judge = teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
-    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache,
-                                                          base=getattr(judge, "policy", None))
-    verifier = argos.Argos(detector, segmenter, pointer, judge, use=("outcome", "grounding"), **scale.verifier_options(cfg))
-    verifier.self_check()
+    have, verifier = defaultdict(dict), load_verifier(cfg)
     for spec in cfg.models:
         name, mode, folder = parse_model(spec)
         actor = None
         for path in cfg.data:
             samples = argos.read_samples(path)[:cfg.limit or None]
-            weights = Path(folder, "model.safetensors")  # answers count again only for the same weights, asked in the same way
+            # answers count again only for the same weights, asked in the same way
             stamp = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge), str(path),
-                     cfg.dtype, *scale.budget(cfg).values(), cfg.detector, cfg.segmenter, cfg.pointer,
-                     weights.stat().st_mtime_ns if weights.exists() else 0]
+                     cfg.dtype, *scale.budget(cfg).values(), cfg.detector, cfg.segmenter, cfg.pointer, weights_stamp(folder)]
             ids = {s.id for s in samples}
             seen = have[name, folder, Path(path).stem]
             seen |= {r["id"]: r for r in logged if r["model"] == name and r["folder"] == folder and r["stamp"] == stamp
@@ -109,7 +121,7 @@ def run(cfg):
                 part, media = verifier.usable(part)  # damaged files are named and left out
                 if not part:
                     continue
-                texts = ask(actor, part, media, mode, cfg, pointer)
+                texts = ask(actor, part, media, mode, cfg, verifier.pointer)
                 for sample, text, (verdict,) in zip(part, texts, verifier.verify_groups(part, [[text] for text in texts], media)):
                     row = dict(model=name, folder=folder, set=Path(path).stem, id=sample.id, task=sample.task, source=sample.source,
                                kind=sample.kind, outcome=verdict.outcome, grounding=verdict.grounding if sample.grounding else None,
@@ -213,12 +225,22 @@ def read_curve(folder):
     return steps, *([math.nan if points[s][k] is None else points[s][k] for s in steps] for k in ("answers", "grounding"))
 
 
-def draw_curves(specs, path):
-    """The paper's figure 4: held-out grounding and answers over RL steps. Several runs of one name: their mean and range."""
-    runs = defaultdict(list)
-    for spec in specs:
-        name, _, folder = parse_model(spec)
-        runs[name].append(read_curve(folder))
+def checkpoints(have, dataset):
+    """Models named "run@step" -> {run: [(steps, answers, grounding)]}, as draw_curves takes them; several seeds: their mean."""
+    points = defaultdict(list)
+    for label in {name for (name, _, d), rows in have.items() if d == dataset and rows}:
+        run, _, step = label.rpartition("@")
+        if run and step.isdigit():
+            scores = [by_item(have, label, dataset, score)[0] for score in ("outcome", "grounding")]
+            points[run].append((int(step), *(values.mean() if values.size else math.nan for values in scores)))
+    return {run: [tuple(zip(*sorted(curve)))] for run, curve in points.items()}
+
+
+def draw_curves(runs, path):
+    """The paper's figure 4: held-out grounding and answers over RL steps.
+
+    runs: {name: [(steps, answers, grounding), one for each seed]}; several seeds are drawn as their mean and range.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
     for name, curves in runs.items():
         steps = sorted(set.intersection(*(set(c[0]) for c in curves)))
@@ -275,6 +297,9 @@ def draw_page(cfg, have, verifier):
 
 
 def main():
+    if any(word.partition("=")[0] == "--benchmark" for word in sys.argv[1:]):
+        from benchmarks import run as paper
+        return paper.main()
     cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("evaluate", Config))
     asked = [parse_model(spec) for spec in cfg.models]  # a typo in the last one is told before the first is asked
     for name, mode, folder in asked:
@@ -288,13 +313,19 @@ def main():
     if not cfg.models and not cfg.curves:
         raise argos.BadInput("nothing to do: give --models name=folder ..., or --curves name=training-folder ...")
     if cfg.curves:
-        draw_curves(cfg.curves, out / "curves.png")
+        runs = defaultdict(list)
+        for name, _, folder in map(parse_model, cfg.curves):
+            runs[name].append(read_curve(folder))
+        draw_curves(runs, out / "curves.png")
         print(f"wrote {out}/curves.png")
     if cfg.models:
         have, verifier = run(cfg)
         text = tables(cfg, have)
         argos.write_atomically(out / "table.md", text)
         print(text)
+        for dataset in [Path(path).stem for path in cfg.data]:
+            if curves := checkpoints(have, dataset):
+                draw_curves(curves, out / f"curves-{dataset}.png")
         if cfg.pages:
             draw_page(cfg, have, verifier)
         print(f"wrote {out}/table.md, {out}/answers.jsonl" + (f", {out}/page/index.html" if cfg.pages else ""))

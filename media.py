@@ -4,6 +4,7 @@
     load_media   a file -> the frames that the policy sees, the exact time of each
     convert      a point from one coordinate space to another: pixels of the file, pixels as seen, percent
     draw_card    what the policy saw and what the verifier made of it, in one picture
+    draw_points  what the policy saw and where it pointed, with nobody to judge it
 
 argos.py imports all names from here, so `argos.load_media` and `argos.draw_card` work, too.
 
@@ -23,6 +24,7 @@ import unicodedata
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
@@ -70,19 +72,19 @@ def read_jsonl(path, torn=False):
     torn: an append-only log may hold lines cut by a kill; skip them instead.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        with open(path, encoding="utf-8") as file:  # line by line: a log of long answers does not fit into memory
+            for i, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    if torn:
+                        continue
+                    raise BadInput(f"{path} row {i}: is not JSON ({str(error)[:80]}); write one object per line") from None
+                yield i, row
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read as a UTF-8 JSONL file ({error.__class__.__name__}); check the path") from None
-    for i, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if torn:
-                continue
-            raise BadInput(f"{path} row {i}: is not JSON ({str(error)[:80]}); write one object per line") from None
-        yield i, row
 
 
 def append_jsonl(path, row):
@@ -185,21 +187,24 @@ def seen_size(width, height, count, min_pixels, max_pixels, video_pixels=None):
 def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32, video_pixels=None, limit=DECODE_SECONDS):
     """Read a picture; or an mp4, mov, mkv, webm, avi or mpg, or an animated PNG, GIF, WebP or AVIF, as a clip -> Media.
 
-    A clip longer than max_frames (paper: 32) is sampled uniformly in time; each frame keeps its own exact time.
+    path: of the file; or bytes, an encoded picture or animation as parquet files hold them. A clip longer than max_frames (paper: 32) is sampled uniformly in time; each frame keeps its own exact time.
     min_pixels, max_pixels: of a frame; video_pixels: of a clip's frames together. limit: seconds that decoding a video may
     take. Raises BadMedia, which names the file, for a missing, damaged, empty, too large or too slow one.
     """
     budget = dict(min_pixels=min_pixels, max_pixels=max_pixels, video_pixels=video_pixels)
+    name = f"a picture of {len(path)} bytes" if isinstance(path, bytes) else path
     try:
+        if isinstance(path, bytes):
+            return _read_picture(io.BytesIO(path), max_frames, budget)
         if not Path(path).is_file():  # opening a pipe would wait for its writer
             raise BadMedia("no such file")
         with open(path, "rb") as file:
             video = _VIDEO.match(file.read(16))
         return _read_video(path, max_frames, limit, budget) if video else _read_picture(path, max_frames, budget)
     except BadInput as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{name}: {error}") from None
     except Exception as error:  # a damaged file makes Pillow raise whatever its decoder trips over
-        raise BadMedia(f"{path}: not a readable picture, animation or video ({error.__class__.__name__}); save it again as PNG "
+        raise BadMedia(f"{name}: not a readable picture, animation or video ({error.__class__.__name__}); save it again as PNG "
                        "or mp4") from None
 
 
@@ -299,7 +304,7 @@ def _decode(path, max_frames, budget):
 
 
 # ---- 4. The verification card: what the policy saw and what the verifier made of it, in one picture ------------------
-IN, OUT, INK, FAINT = (0, 140, 90), (205, 45, 45), (25, 30, 40), (120, 125, 135)
+IN, OUT, CLAIMED, INK, FAINT, PAPER = (0, 140, 90), (205, 45, 45), (40, 100, 200), (25, 30, 40), (120, 125, 135), (252, 252, 250)
 
 
 def draw_card(media, sample, response, verdict, masks, path):
@@ -309,14 +314,8 @@ def draw_card(media, sample, response, verdict, masks, path):
     inside a white outline, the rest is dimmed; boxes carry their labels; points are green (in) or red (out) and numbered.
     Right: question, truth, response, the terms as bars, every reason, and the gate's arithmetic.
     """
-    frames = [0]
-    if len(media.frames) > 1:
-        used = {i for v in verdict.frame_scores + verdict.segment_scores for i in v.frames}
-        used |= {v.frame for v in verdict.points if v.frame is not None}
-        frames = sorted(used)[:6] or range(0, len(media.frames), -(-len(media.frames) // 4))
-    tiles = [_tile(media, f, verdict, masks, 640 if len(frames) == 1 else 400) for f in frames]
-    columns, (tw, th) = min(2, len(tiles)), tiles[0].size
-
+    sheet = _sheet(media, verdict, masks)
+    left, bottom = sheet.size
     title, body, small, mono = _font(26, "-Bold"), _font(15), _font(13), _font(12, "Mono")
     lines, width = [], 660  # the text panel: (font, colour, text) a line
 
@@ -342,13 +341,11 @@ def draw_card(media, sample, response, verdict, masks, path):
     if len(reasons) > 44:
         write(f"... and {len(reasons) - 44} more lines, among them: {reasons[-1]}", mono, FAINT, " " * 11)
 
-    left, rows = columns * (tw + 12) + 12, -(-len(tiles) // columns)
-    height = max(sum(_height(font) for font, _, _ in lines) + 40, rows * (th + 12) + 40)
-    card = Image.new("RGB", (left + width, height), (252, 252, 250))
-    for k, tile in enumerate(tiles):
-        card.paste(tile, (12 + k % columns * (tw + 12), 12 + k // columns * (th + 12)))
+    height = max(sum(_height(font) for font, _, _ in lines) + 40, bottom + 28)
+    card = Image.new("RGB", (left + width, height), PAPER)
+    card.paste(sheet)
     pen, (w, h), (ow, oh) = ImageDraw.Draw(card), media.frames[0].size, media.original_size
-    pen.text((12, rows * (th + 12) + 12), f"{w} x {h} px as the policy saw it; the file has {ow} x {oh}", FAINT, small)
+    pen.text((12, bottom), f"{w} x {h} px as the policy saw it; the file has {ow} x {oh}", FAINT, small)
     y, x = 20, left + 110
     for i, (font, colour, text) in enumerate(lines):
         pen.text((left + 12, y), text, colour, font)
@@ -361,9 +358,27 @@ def draw_card(media, sample, response, verdict, masks, path):
                 value, colour = "not scored", OUT
             pen.text((x + 410, y), value, colour, small)
         y += _height(font)
-    data = io.BytesIO()
-    card.save(data, "PNG")
-    write_atomically(path, data.getvalue())
+    save_figure(card, path)
+
+
+def draw_points(media, points, path):
+    """Write what the policy saw as a PNG, with points that nobody judged in blue. points: argos.PointVerdicts of score None."""
+    save_figure(_sheet(media, SimpleNamespace(points=points, frame_scores=[], segment_scores=[]), {}), path)
+
+
+def _sheet(media, verdict, masks):
+    """The picture, or up to 6 frames that the response refers to, two in a row."""
+    frames = [0]
+    if len(media.frames) > 1:
+        used = {i for v in verdict.frame_scores + verdict.segment_scores for i in v.frames}
+        used |= {v.frame for v in verdict.points if v.frame is not None}
+        frames = sorted(used)[:6] or range(0, len(media.frames), -(-len(media.frames) // 4))
+    tiles = [_tile(media, f, verdict, masks, 640 if len(frames) == 1 else 400) for f in frames]
+    columns, (w, h) = min(2, len(tiles)), tiles[0].size
+    sheet = Image.new("RGB", (columns * (w + 12) + 12, -(-len(tiles) // columns) * (h + 12) + 12), PAPER)
+    for k, tile in enumerate(tiles):
+        sheet.paste(tile, (12 + k % columns * (w + 12), 12 + k // columns * (h + 12)))
+    return sheet
 
 
 def _tile(media, frame, verdict, masks, target):
@@ -393,9 +408,9 @@ def _tile(media, frame, verdict, masks, target):
         plate(x1, y1 - 17, f"{clean(box.label)[:24]} {box.score:.2f}", (255, 200, 0), INK)
     for i, v in points:
         x, y = (min(max((c + .5) * scale, 0), side - 1) for c, side in zip((v.point.x, v.point.y), size))
-        colour, r = IN if v.score else OUT, 7  # a point outside the picture was moved to its rim
+        colour, r = CLAIMED if v.score is None else IN if v.score else OUT, 7  # a point outside the picture was moved to its rim
         pen.ellipse([x - r, y - r, x + r, y + r], colour, "white", 2)
-        if not v.score:
+        if v.score == 0:
             pen.line([x - 3, y - 3, x + 3, y + 3], "white", 2)
             pen.line([x - 3, y + 3, x + 3, y - 3], "white", 2)
         text = f"{i} {clean(v.point.label)[:24]}" if len(points) <= 8 else str(i)

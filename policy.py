@@ -47,6 +47,7 @@ PROMPTS = {
     "tiny": {
         "reason": "{question} Think and point.",
         "direct": "{question} Answer briefly.",
+        "cot": "{question} Think and point.",  # no text of their own: they know only what they were trained on
         "point": "Point to every {label}.",
         "overlay": "{question} Coordinates are drawn. Think and point.",
         "objects": "List what matters: {question} {answer}",
@@ -64,6 +65,9 @@ Ground the reasoning in what you see. In an image, point at each object you rely
 (2.5 seconds)", moments as "in frame 5 (2.5 seconds) the door is open", and longer events as "from 2.5 seconds to 7.0 seconds
 the man pours water".""",
         "direct": "{question}\nGive the answer alone, in a word, a number, an option letter or a short phrase.",
+        "cot": """{question}
+
+Think step by step first, then answer: <think> your reasoning </think><answer> the answer alone </answer>.""",
         "point": 'Point to every {label} in the image. Reply with <point x1="..." y1="..." alt="{label}">{label}</point>.',
         "overlay": """{question}
 

@@ -42,6 +42,7 @@ _7B = {
                        max_new_tokens=768, sample_batch=24, micro_batch=1, lr=1e-5, warmup=5, beta=.01, eval_samples=64, save_every=10),
     "embodied": dict(model=QWEN_7B, max_new_tokens=2048),
     "evaluate": dict(judge=QWEN_7B, max_new_tokens=1024, temperature=.6, batch=8),  # paper: 0.6, up to 8192 tokens
+    "benchmark": dict(judge=QWEN_7B, max_new_tokens=8192, temperature=.6, batch=8),  # evaluate.py --benchmark; paper: these two
 }
 _7B_BF16 = {script: values | dict(dtype="bfloat16") if script == "all" else values for script, values in _7B.items()}
 PRESETS = {"tiny": {}, "7b": _7B, "7b-bf16": _7B_BF16}  # the paper points with Molmo: --pointer molmo:FOLDER

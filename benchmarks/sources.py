@@ -122,11 +122,7 @@ def pixmo_count(folder, leave_out):
         raise argos.BadInput(f"{folder}: holds no train-*.parquet; give the folder that pixmo-count was downloaded to")
     if not (folder / "images").is_dir():
         raise argos.BadInput(f"{folder}: holds no images/; download the pictures of image_url there, under any names")
-    at, seen, number = {}, set(), 0
-    for path in tqdm(sorted((folder / "images").rglob("*")), desc="hash", unit="file"):
-        if path.is_file():
-            with open(path, "rb") as file:
-                at.setdefault(hashlib.file_digest(file, "sha256").hexdigest(), path)
+    at, seen, number = by_sha256(folder / "images"), set(), 0
     for file in files:
         try:
             for batch in pyarrow.parquet.ParquetFile(file).iter_batches(1024, columns=columns):
@@ -144,6 +140,16 @@ def pixmo_count(folder, leave_out):
         except (pyarrow.ArrowException, OSError, KeyError) as error:
             raise argos.BadInput(f"{file}: not a parquet file with the columns {', '.join(columns)} ({str(error).splitlines()[0][:80]}); "
                                  "download it again") from None
+
+
+def by_sha256(folder):
+    """{sha256 of its bytes: path} of every file under `folder`."""
+    at = {}
+    for path in tqdm(sorted(folder.rglob("*")), desc="hash", unit="file"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                at.setdefault(hashlib.file_digest(file, "sha256").hexdigest(), path)
+    return at
 
 
 def _pixmo_row(row, number, at):

@@ -87,3 +87,13 @@ def test_curve_counts_a_repeated_step_once(tmp_path):
             dict(kind="eval", step=5, answers=.3, grounding=.4), dict(kind="eval", step=5, answers=.3, grounding=.4)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     assert evaluate.read_curve(tmp_path) == ([0, 5], [.1, .3], [.2, .4])
+
+
+def test_checkpoints_become_a_curve_in_the_order_of_their_steps():
+    row = lambda i, o, g: dict(id=i, outcome=o, grounding=g)
+    have = {("rl@100", "x", "val"): {"a": row("a", 1., .5), "b": row("b", 0., None)}, ("rl@20", "y", "val"): {"a": row("a", 0., .25)},
+            ("rl@20", "z", "val"): {"a": row("a", 1., .75)}, ("rl@9", "t", "val"): {}, ("base", "w", "val"): {"a": row("a", 1., 1.)}, ("rl@5", "v", "ood"): {},
+            ("direct@7", "u", "val"): {"a": row("a", 1., None)}}
+    curves = evaluate.checkpoints(have, "val")
+    assert curves.keys() == {"rl", "direct"} and curves["rl"] == [((20, 100), (.5, .5), (.5, .5))]  # two seeds of step 20: their mean
+    assert curves["direct"][0][:2] == ((7,), (1.,)) and np.isnan(curves["direct"][0][2])
