@@ -61,7 +61,7 @@ class Config(scale.TeacherSettings):
     max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here"})
     sample_batch: int = field(default=1024, metadata={"help": "rollouts sampled at once: their cache must fit into memory"})
     # optimisation
-    lr: float = field(default=6e-4, metadata={"help": "AdamW learning rate at its peak"})
+    lr: float = field(default=1.4e-3, metadata={"help": "AdamW learning rate at its peak"})
     warmup: int = field(default=10, metadata={"help": "steps of linear warm-up"})
     decay: bool = field(default=True, metadata={"help": "decay the learning rate linearly to 10 %% over the run"})
     updates: int = field(default=1, metadata={"help": "optimizer steps per batch of rollouts (1 is on-policy)"})

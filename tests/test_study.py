@@ -58,12 +58,14 @@ def test_flags_never_mix_with_the_lines_own_run(monkeypatch, tmp_path):
 
 def test_sweep_reads_start_end_and_lowest(monkeypatch, tmp_path):
     for reward, evals in (("argos", [(.7, .6), (.6, .7), (.8, .9)]), ("outcome", [(.7, .6), (.6, .3), (.5, .4)])):
-        finished(tmp_path / f"study/{reward}-lr0.002", 0, evals)
-    assert call(monkeypatch, tmp_path, "sweep", "--lrs", "2e-3") == []
+        finished(tmp_path / f"study/{reward}-lr0.002-steps40", 0, evals)
+    assert call(monkeypatch, tmp_path, "sweep", "--settings", "2e-3:40") == []
     table = (tmp_path / "study/sweep.md").read_text()
-    assert "| 0.002 | argos | 0.700 | 0.800 | 0.600 | 0.900 | 0.600 |" in table
-    assert "| 0.002 | outcome | 0.700 | 0.500 | 0.600 | 0.400 | 0.300 |" in table
+    assert "| 0.002 | 40 | argos | 0.700 | 0.800 | 0.600 | 0.900 | 0.600 |" in table
+    assert "| 0.002 | 40 | outcome | 0.700 | 0.500 | 0.600 | 0.400 | 0.300 |" in table
     assert (tmp_path / "study/sweep.png").stat().st_size > 5_000
+    with pytest.raises(argos.BadInput, match="learning rate:steps"):
+        call(monkeypatch, tmp_path, "sweep", "--settings", "2e-3")
 
 
 def test_run_says_which_job_failed(tmp_path):

@@ -1,7 +1,7 @@
 """The longer experiments behind the README's tables: three seeds, a sweep over step size, and the reward's terms one by one.
 
     python -m tiny.study seeds    # both rewards, and Argos without R_rq, from one SFT checkpoint with three seeds: table and figure
-    python -m tiny.study sweep    # both rewards at several step sizes: where answer-only training collapses
+    python -m tiny.study sweep    # both rewards at several step sizes and lengths: where answer-only training collapses
 
 Both start from the checkpoint that `python -m tiny` leaves in out/sft/merged, run two training processes side by side, skip
 runs that are complete, and write to out/study/. Every run is the same `train_grpo.py` command a person would type; the tables
@@ -30,7 +30,8 @@ class Config:
     out: str = field(default="out", metadata={"help": "folder of `python -m tiny`; results go to OUT/study"})
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "seeds of the seeds study"})
     rewards: list[str] = field(default_factory=lambda: ["argos", "outcome", "no-rq"], metadata={"help": "rewards of the seeds study"})
-    lrs: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3, 3e-3], metadata={"help": "step sizes of the sweep"})
+    settings: list[str] = field(default_factory=lambda: ["6e-4:80", "1e-3:40", "1.4e-3:160", "2e-3:40", "2e-3:120"], metadata={
+        "help": "the sweep: peak learning rate:steps"})
     flags: str = field(default="", metadata={"help": "more flags for every train_grpo.py"})
 
 
@@ -72,26 +73,27 @@ def seeds(cfg, out, grpo):
 
 
 def sweep(cfg, out, grpo):
-    folders = {(r, lr): out / f"{r}-lr{lr:g}" for lr in cfg.lrs for r in ("argos", "outcome")}
-    train([(f"{grpo} --reward {r} --lr {lr:g} --out {shlex.quote(str(f))}", f) for (r, lr), f in folders.items()])
-    lines = ["| step size | reward | answers start | answers end | R_vg start | R_vg end | R_vg lowest |", "|---|---|---|---|---|---|---|"]
+    try:
+        settings = [(float(lr), int(steps)) for lr, _, steps in (word.partition(":") for word in cfg.settings)]
+    except ValueError:
+        raise argos.BadInput(f"--settings {' '.join(cfg.settings)}: write learning rate:steps, such as 1e-3:40") from None
+    folders = {(lr, steps, r): out / f"{r}-lr{lr:g}-steps{steps}" for lr, steps in settings for r in ("argos", "outcome")}
+    train([(f"{grpo} --reward {r} --lr {lr:g} --steps {steps} --eval_every {max(1, min(20, steps // 4))} --out {shlex.quote(str(f))}", f)
+           for (lr, steps, r), f in folders.items()])
+    lines = ["| step size | steps | reward | answers start | answers end | R_vg start | R_vg end | R_vg lowest |", "|---" * 8 + "|"]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
-    for reward in ("argos", "outcome"):
-        ends = []
-        for lr in cfg.lrs:
-            _, answers, grounding = read_curve(folders[reward, lr])
-            ends.append((answers[-1], grounding[-1]))
-            lines.append(f"| {lr:g} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} | {grounding[0]:.3f} | {grounding[-1]:.3f} | "
-                         f"{min(grounding):.3f} |")
-        for axis, k in zip(axes, (1, 0)):
-            axis.plot(cfg.lrs, [e[k] for e in ends], "-o", color=COLORS[reward], label=f"reward: {reward}")
-    _, answers, grounding = read_curve(folders["argos", cfg.lrs[0]])
-    for axis, start, title in zip(axes, (grounding[0], answers[0]), ("visual grounding $R_{vg}$ after GRPO", "answer accuracy after GRPO")):
-        axis.axhline(start, color="grey", linestyle=":", label="SFT checkpoint")
-        axis.set(xscale="log", title=title, xlabel="peak learning rate", ylim=(0, 1))
+    for (lr, steps, reward), folder in folders.items():
+        done, answers, grounding = read_curve(folder)
+        lines.append(f"| {lr:g} | {steps} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} | {grounding[0]:.3f} | {grounding[-1]:.3f} | "
+                     f"{min(grounding):.3f} |")
+        for axis, values in zip(axes, (grounding, answers)):
+            axis.plot(done, values, "-o", markersize=3, color=COLORS[reward], alpha=.75)
+            axis.annotate(f" {lr:g}", (done[-1], values[-1]), color=COLORS[reward], fontsize=8, va="center")
+    for axis, title in zip(axes, ("visual grounding $R_{vg}$, held out", "answer accuracy, held out")):
+        axis.set(title=title, xlabel="GRPO step (at each curve's end: its peak learning rate)", ylim=(0, 1))
         axis.grid(alpha=.3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
+    axes[0].legend([plt.Line2D([], [], color=COLORS[r]) for r in ("argos", "outcome")], ["reward: argos", "reward: outcome"], frameon=False)
     figure.tight_layout()
     argos.save_figure(figure, out / "sweep.png")
     argos.write_atomically(out / "sweep.md", "\n".join(lines) + "\n")
@@ -105,7 +107,7 @@ def main():
         raise argos.BadInput(f"--study {cfg.study}: choose seeds or sweep")
     out = Path(cfg.out) / "study"
     out.mkdir(parents=True, exist_ok=True)
-    argos.claim_run(out / f"{cfg.study}.jsonl", dict(flags=cfg.flags, resume=True))  # folders name reward, seed and step size only
+    argos.claim_run(out / f"{cfg.study}.jsonl", dict(flags=cfg.flags, resume=True))  # folders name reward, seed, step size and steps only
     folder = shlex.quote(cfg.out)
     grpo = (f"python train_grpo.py --policy {folder}/sft/merged --data {folder}/data/rl.jsonl --val {folder}/data/val.jsonl "
             f"{cfg.flags}").strip()
