@@ -52,7 +52,7 @@ class Config(scale.Settings):
 
 
 def read_chats(path):
-    """HF chat rows -> [(media path, question, response)]. Raises BadInput naming file, row and cure."""
+    """HF chat rows -> [(media paths, question, response)]: the row's pictures, then its clips. BadInput names file, row and cure."""
     rows = []
     for number, row in argos.read_jsonl(path):
         where = f"{path} row {number}"
@@ -60,10 +60,12 @@ def read_chats(path):
             user, assistant = row["messages"][:2]
             question = next(c["text"] for c in user["content"] if c["type"] == "text")
             response = next(c["text"] for c in assistant["content"] if c["type"] == "text")
-            media, = row.get("images") or row.get("videos")
+            media = [Path(path).parent / name for name in [] + (row.get("images") or []) + (row.get("videos") or [])]
+            if not media:
+                raise ValueError("nothing to see")
         except (KeyError, TypeError, ValueError, StopIteration, AttributeError):
-            raise argos.BadInput(f"{where}: not a chat example with one picture or clip; write it with curate.py") from None
-        rows.append((Path(path).parent / media, question, response))
+            raise argos.BadInput(f"{where}: not a chat example with pictures or clips; write it with curate.py") from None
+        rows.append((media, question, response))
     if not rows:
         raise argos.BadInput(f"{path}: no examples; run curate.py first, or lower its --threshold")
     return rows
@@ -114,7 +116,8 @@ def main():
             prompts, part = [], []
             for k in range(i, min(i + cfg.micro_batch, len(batch))):
                 try:
-                    prompts.append((argos.load_media(batch[k][0], **scale.budget(cfg)), batch[k][1]))
+                    media = [argos.load_media(path, **scale.budget(cfg)) for path in batch[k][0]]  # all shown before the text
+                    prompts.append((media, batch[k][1]))
                     part.append(k)
                 except argos.BadMedia as error:  # its example is left out, named and counted
                     damaged += 1
