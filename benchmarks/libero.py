@@ -41,6 +41,7 @@ from tqdm import tqdm
 import argos
 import policy as P
 import scale
+from media import seen_size
 
 ROOT = Path(__file__).parent.parent
 
@@ -91,8 +92,8 @@ class Actions:
     def bins(self, actions):
         """Actions (T, 7) -> bins (T, 7); what is out of range goes to the outermost. A dimension that never moved has one bin, 0."""
         low, high = np.array(self.low), np.array(self.high)
-        share = (np.asarray(actions, float) - low) / np.where(high > low, high - low, np.inf)
-        return np.clip(share * BINS, 0, BINS - 1).astype(int)
+        share = (np.clip(actions, low, high) - low) / np.where(high > low, high - low, 1)
+        return np.minimum(share * BINS, BINS - 1).astype(int)
 
     def encode(self, actions):
         """Up to `chunk` actions (T, 7) -> the answer. A chunk that the demonstration's end cuts short is filled with pauses."""
@@ -401,7 +402,7 @@ def load(cfg):
 def as_media(pixels, cfg):
     """A camera's picture (H, W, 3) uint8 as the policy sees it: exactly what load_media makes of the file in training."""
     picture = Image.fromarray(pixels)
-    size = argos.seen_size(*picture.size, 1, cfg.min_pixels, cfg.image_pixels)
+    size = seen_size(*picture.size, 1, cfg.min_pixels, cfg.image_pixels)
     return argos.Media([picture if picture.size == size else picture.resize(size, Image.BICUBIC)], [0.], picture.size)
 
 
