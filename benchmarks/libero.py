@@ -8,7 +8,7 @@ bins.) The tokens are added to the tokenizer: Qwen2.5-VL's embedding table has 3
 is a chunk of 8 actions, 56 tokens, all carried out before the cameras look again. Training is train_sft.py as it is, on chat rows.
 
     python -m benchmarks.libero --do record --suites object --tasks 0 1    # scripted demonstrations -> OUT/demos/*.hdf5
-    python -m benchmarks.libero --do rerender --demos DIR --suites object  # or: the hub's demonstrations, replayed (all that follows is one)
+    python -m benchmarks.libero --do rerender --demos DIR --suites object  # or: the hub's, replayed with pictures of 224 px
     python -m benchmarks.libero --do convert                               # -> OUT/train.jsonl, OUT/val.jsonl, OUT/actions.json
     python -m benchmarks.libero --do tokens --policy tiny/base             # -> OUT/base: the same model with 256 more tokens
     python train_sft.py --data out/libero/train.jsonl --policy out/libero/base --out out/libero/sft --image_pixels 50176
@@ -123,7 +123,7 @@ def add_tokens(policy, seed=0):
     core, new = policy.core, policy.tokenizer.convert_tokens_to_ids(tokens)
     if max(new) >= core.get_input_embeddings().num_embeddings:
         core.resize_token_embeddings(max(new) + 1, pad_to_multiple_of=8, mean_resizing=False)
-        policy.__dict__.pop("ban", None)  # it was as long as the old table
+    policy.__dict__.pop("ban", None)  # what may be sampled has changed
     with torch.no_grad():
         for table in {id(t.weight): t.weight for t in (core.get_input_embeddings(), core.get_output_embeddings())}.values():
             old = table[:min(new)].float()
@@ -149,6 +149,15 @@ def suite_of(name):
     except ImportError as error:
         raise argos.BadInput(f"LIBERO is not installed ({error}); pip install -r benchmarks/libero-requirements.txt") from None
     return benchmark.get_benchmark(SUITES[name][0])(task_order_index=0)
+
+
+def tasks_of(cfg):
+    """The tasks that were asked for: yields (suite's name, the suite, number)."""
+    for name in cfg.suites:
+        suite = suite_of(name)
+        if not set(cfg.tasks) <= set(range(suite.n_tasks)):
+            raise argos.BadInput(f"--tasks {cfg.tasks}: {name} has tasks 0 to {suite.n_tasks - 1}")
+        yield from ((name, suite, number) for number in cfg.tasks or range(suite.n_tasks))
 
 
 class World:
@@ -182,6 +191,9 @@ class World:
 
     def state(self):
         return self.env.get_sim_state()
+
+    def close(self):
+        self.env.close()
 
 
 # ---- 3. Demonstrations ------------------------------------------------------------------------------------------------------
@@ -306,78 +318,83 @@ def read_demos(path, report):
 
 
 def demo_files(cfg):
+    if cfg.do == "rerender" and not cfg.demos:
+        raise argos.BadInput("--do rerender: name the folder of the hub's files, --demos LIBERO-datasets/libero_object")
     folder = Path(cfg.demos or Path(cfg.out, "demos"))
     files = sorted(folder.glob("*.hdf5"))
     if not files:
-        raise argos.BadInput(f"{folder}: holds no *.hdf5; --do record writes some, or give the hub's LIBERO-datasets/libero_object as --demos")
+        raise argos.BadInput(f"{folder}: holds no *.hdf5; --do record writes some, or --demos names the hub's")
     return files
 
 
 def record(cfg):
     """Scripted demonstrations from random starts (the initial states of the suite are for the evaluation), or the hub's replayed."""
     left_out, written = Counter(), 0
-    files = [] if cfg.do == "record" else demo_files(cfg)
-    for name in cfg.suites:
-        suite = suite_of(name)
-        for number in cfg.tasks or range(suite.n_tasks):
-            task, world = suite.get_task(number).name, None
-            if cfg.do == "record":
-                jobs = [(f"start {k}", f"{task}_{k:03d}", dict(seed=1000 * cfg.seed + k), None) for k in range(cfg.starts)]
-            else:
-                mine = [f for f in files if f.name == f"{task}_demo.hdf5"]
-                jobs = ((d["name"], f"{task}_{d['name']}", dict(init=d["states"][0]), d["actions"])
-                        for f in mine for d in read_demos(f, lambda reason, where: left_out.update([reason])))
-            for label, stem, start, actions in tqdm(jobs, desc=task[:40], unit="demo"):
-                path = Path(cfg.out, "demos", f"{stem}_demo.hdf5")
-                if path.exists():
-                    continue
-                world = world or World(suite, number)
-                if actions is None:
-                    world.start(**start)
-                    actions = scripted(world, SUITES[name][2])
-                demo = replay(world, actions[moving(actions)], cfg.every, **start)
-                if demo is None:
-                    left_out["failed in the simulator"] += 1
-                    continue
-                write_demo(path, demo, world.bddl.name)
-                written += 1
+    files = demo_files(cfg) if cfg.do == "rerender" else []
+    for name, suite, number in tasks_of(cfg):
+        task, world = suite.get_task(number).name, None
+        if cfg.do == "record":
+            jobs = [(f"{task}_{k:03d}", dict(seed=1000 * cfg.seed + k), None) for k in range(cfg.starts)]
+        else:
+            jobs = ((f"{task}_{d['name']}", dict(init=d["states"][0]), d["actions"]) for file in files if file.name == f"{task}_demo.hdf5"
+                    for d in read_demos(file, lambda reason, where: left_out.update([reason])))
+        for stem, start, actions in tqdm(jobs, desc=task[:40], unit="demo"):
+            path = Path(cfg.out, "demos", f"{stem}_demo.hdf5")
+            if path.exists():  # of an earlier, interrupted run
+                continue
+            world = world or World(suite, number)
+            if actions is None:
+                world.start(**start)
+                actions = scripted(world, SUITES[name][2])
+            demo = replay(world, actions[moving(actions)], cfg.every, **start)
+            if demo is None:
+                left_out["failed in the simulator"] += 1
+                continue
+            write_demo(path, demo, world.bddl.name)
+            written += 1
+        if world:
+            world.close()
     print(f"wrote {written} demonstrations to {cfg.out}/demos" + "".join(f"; {n} {reason}" for reason, n in left_out.items()))
 
 
 def convert(cfg):
     """Demonstrations -> chat rows as train_sft.py reads them, one for every step with pictures; the last ones of a task to val.jsonl."""
-    left_out, by_task = Counter(), defaultdict(list)
-    for file in demo_files(cfg):  # a first pass for the numbers, a second for the pictures: no data set is held whole
+    left_out, by_task, out = Counter(), defaultdict(list), Path(cfg.out)
+    for file in tqdm(demo_files(cfg), desc="convert", unit="file"):
         for demo in read_demos(file, lambda reason, where: left_out.update([reason])):
-            by_task[demo["instruction"]].append((file, demo["name"], demo["actions"][moving(demo["actions"])]))
-    test = {(f, n) for demos in by_task.values() for f, n, _ in demos[len(demos) - math.ceil(cfg.holdout * len(demos)):] if len(demos) > 1}
-    train = [actions for demos in by_task.values() for f, n, actions in demos if (f, n) not in test]
-    if not train or not sum(map(len, train)):
-        raise argos.BadInput(f"{cfg.demos or cfg.out}: no usable demonstration ({dict(left_out)})")
-    codec, out, rows = Actions.of(np.concatenate(train), cfg.chunk), Path(cfg.out), {"train": [], "val": []}
-    for file in tqdm(sorted({f for demos in by_task.values() for f, _, _ in demos}), desc="convert", unit="file"):
-        for demo in read_demos(file, lambda reason, where: None):
-            kept = moving(demo["actions"])
+            kept, shown = moving(demo["actions"]), []  # shown: (which of the kept actions comes next, the two pictures)
             for new, old in enumerate(kept):
                 if old % demo["every"]:
                     continue
                 stem = argos.file_name(f"{file.stem}-{demo['name']}-{old:04d}")
-                names = [f"media/{stem}-third.png", f"media/{stem}-wrist.png"]
-                for name, pictures in zip(names, (demo["third"], demo["wrist"])):
+                shown.append((new, [f"media/{stem}-{camera}.png" for camera in ("third", "wrist")]))
+                for name, pictures in zip(shown[-1][1], (demo["third"], demo["wrist"])):
                     picture = Image.fromarray(pictures[old // demo["every"]])
                     if picture.size != (SIDE, SIDE):  # the hub's 128 x 128: better --do rerender
                         picture = picture.resize((SIDE, SIDE), Image.BICUBIC)
-                    if not (out / name).exists():
-                        argos.save_figure(picture, out / name)
-                text = codec.encode(demo["actions"][kept[new:new + cfg.chunk]])
-                user = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": PROMPT.format(demo["instruction"])}]
-                rows["val" if (file, demo["name"]) in test else "train"].append(json.dumps(dict(messages=[
-                    dict(role="user", content=user), dict(role="assistant", content=[{"type": "text", "text": text}])], images=names)))
-    for name, lines in rows.items():
-        argos.write_atomically(out / f"{name}.jsonl", "".join(line + "\n" for line in lines))
+                    argos.save_figure(picture, out / name)
+            by_task[demo["instruction"]].append((demo["actions"][kept], shown))
+    sets = {"train": [], "val": []}  # of (instruction, actions, shown)
+    for instruction, demos in by_task.items():
+        held_out = math.ceil(cfg.holdout * len(demos)) if len(demos) > 1 else 0
+        for i, demo in enumerate(demos):
+            sets["val" if i >= len(demos) - held_out else "train"].append((instruction, *demo))
+    if not any(len(actions) for _, actions, _ in sets["train"]):
+        raise argos.BadInput(f"{cfg.demos or cfg.out}: no demonstration to train on ({dict(left_out)}); see --holdout")
+    codec = Actions.of(np.concatenate([actions for _, actions, _ in sets["train"]]), cfg.chunk)
+    for name, demos in sets.items():
+        rows = [chat_row(instruction, codec.encode(actions[new:new + cfg.chunk]), images)
+                for instruction, actions, shown in demos for new, images in shown]
+        argos.write_atomically(out / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        print(f"{name}.jsonl: {len(rows)} chunks of {len(demos)} demonstrations")
     argos.write_atomically(out / "actions.json", json.dumps(vars(codec)))
-    print(f"{len(rows['train'])} chunks to train on, {len(rows['val'])} held out, of {sum(map(len, by_task.values()))} demonstrations of "
-          f"{len(by_task)} tasks" + "".join(f"; {n} {reason}" for reason, n in left_out.items()))
+    print(f"{len(by_task)} tasks" + "".join(f"; left out: {n} {reason}" for reason, n in left_out.items()))
+
+
+def chat_row(instruction, answer, images):
+    user = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": PROMPT.format(instruction)}]
+    said = [{"type": "text", "text": answer}]
+    return dict(messages=[dict(role="user", content=user), dict(role="assistant", content=said)], images=images)
 
 
 # ---- 4. The policy, asked ---------------------------------------------------------------------------------------------------
@@ -406,10 +423,10 @@ def as_media(pixels, cfg):
     return argos.Media([picture if picture.size == size else picture.resize(size, Image.BICUBIC)], [0.], picture.size)
 
 
-def ask(actor, items, cfg, chunk, seed):
+def ask(actor, items, cfg, chunk, generator):
     """items: [([Media, Media], question), ...] -> one answer each."""
     return P.sample(actor, P.encode_prompts(actor, items), 1, cfg.temperature or 1., max_new_tokens=chunk * DIMS + 1,
-                    greedy=not cfg.temperature, generator=torch.Generator(actor.device).manual_seed(seed)).texts
+                    greedy=not cfg.temperature, generator=generator).texts
 
 
 def openloop(cfg):
@@ -419,10 +436,11 @@ def openloop(cfg):
     spelled = lambda rows: np.array([[int(b) for b in _TOKEN.findall(text)] for _, _, text in rows])  # (N, chunk * 7)
     rows, train = read_chats(out / "val.jsonl"), spelled(read_chats(out / "train.jsonl"))
     rows = [rows[i] for i in sorted(np.random.default_rng(cfg.seed).permutation(len(rows))[:cfg.limit])]
-    truth, texts = spelled(rows), []
+    truth, texts, generator = spelled(rows), [], torch.Generator(actor.device).manual_seed(cfg.seed)
     for i in tqdm(range(0, len(rows), cfg.batch), desc="open loop", unit="batch"):
-        items = [([argos.load_media(path, **scale.budget(cfg)) for path in media], question) for media, question, _ in rows[i:i + cfg.batch]]
-        texts += ask(actor, items, cfg, codec.chunk, cfg.seed + i)
+        items = [([argos.load_media(path, **scale.budget(cfg)) for path in media], question)
+                 for media, question, _ in rows[i:i + cfg.batch]]
+        texts += ask(actor, items, cfg, codec.chunk, generator)
     read = np.array([codec.decode(text) is not None for text in texts])
     said = np.array([_TOKEN.findall(text) if ok else [-1] * truth.shape[1] for text, ok in zip(texts, read)], int)  # -1 is never right
     mode = np.array([np.bincount(column).argmax() for column in train.T])
@@ -478,28 +496,29 @@ def rollout(cfg):
     stamp = [str(cfg.policy), weights.stat().st_mtime_ns if weights.exists() else 0, cfg.dtype, cfg.temperature, cfg.seed,
              cfg.min_pixels, cfg.image_pixels, vars(codec)]
     logged = [row for _, row in argos.read_jsonl(log, torn=True)] if log.exists() else []
-    rows = {(r["suite"], r["task"], r["trial"]): r for r in logged if r["stamp"] == stamp}
+    rows = {(r["suite"], r["task"], r["trial"]): r for r in logged if r.get("stamp") == stamp}
     wanted = []
-    for name in cfg.suites:
-        suite = suite_of(name)
+    for name, suite, number in tasks_of(cfg):
         _, _, most, trials = SUITES[name]
-        for number in cfg.tasks or range(suite.n_tasks):
-            asked = [(name, number, trial) for trial in range(cfg.trials or trials)]
-            todo, worlds = [key for key in asked if key not in rows], []
-            wanted += asked
-            for i in tqdm(range(0, len(todo), cfg.envs), desc=suite.get_task(number).name[:40], unit="batch", disable=not todo):
-                actor = actor or load(cfg)
-                part = todo[i:i + cfg.envs]
-                worlds += [World(suite, number) for _ in part[len(worlds):]]
-                question = PROMPT.format(worlds[0].instruction)
-                answer = lambda seen: ask(actor, [([as_media(p, cfg) for p in pair], question) for pair in seen], cfg, codec.chunk, cfg.seed)
-                inits = [worlds[0].inits[trial % len(worlds[0].inits)] for _, _, trial in part]
-                for key, e in zip(part, play(worlds, inits, most, answer, codec)):
-                    if key[2] < cfg.films:
-                        save_film(out / f"{name}-{number}-{key[2]}-{'done' if e['success'] else 'failed'}.gif", e["film"], 50 * codec.chunk)
-                    rows[key] = dict(zip(("suite", "task", "trial"), key), instruction=worlds[0].instruction, success=e["success"],
-                                     steps=e["steps"], answers=e["answers"], unreadable=e["unreadable"], stamp=stamp)
-                    argos.append_jsonl(log, rows[key])
+        asked = [(name, number, trial) for trial in range(cfg.trials or trials)]
+        todo, worlds = [key for key in asked if key not in rows], []
+        wanted += asked
+        for i in tqdm(range(0, len(todo), cfg.envs), desc=suite.get_task(number).name[:40], unit="batch", disable=not todo):
+            actor, part = actor or load(cfg), todo[i:i + cfg.envs]
+            worlds += [World(suite, number) for _ in part[len(worlds):]]
+            question, inits = PROMPT.format(worlds[0].instruction), worlds[0].inits
+            generator = torch.Generator(actor.device).manual_seed(1000 * cfg.seed + part[0][2])
+            answer = lambda seen: ask(actor, [([as_media(p, cfg) for p in pair], question) for pair in seen], cfg, codec.chunk, generator)
+            episodes = play(worlds, [inits[trial % len(inits)] for _, _, trial in part], most, answer, codec)
+            for (_, _, trial), e in zip(part, episodes):
+                if trial < cfg.films:
+                    end = "done" if e["success"] else "failed"
+                    save_film(out / f"{name}-{number}-{trial}-{end}.gif", e["film"], 50 * codec.chunk)  # as fast as it happened
+                rows[name, number, trial] = dict(suite=name, task=number, trial=trial, instruction=worlds[0].instruction, stamp=stamp,
+                                                 **{k: e[k] for k in ("success", "steps", "answers", "unreadable")})
+                argos.append_jsonl(log, rows[name, number, trial])
+        for world in worlds:
+            world.close()
     text = table([rows[key] for key in wanted])
     argos.write_atomically(out / "table.md", text)
     print(text)
@@ -531,8 +550,9 @@ def table(rows):
               "| suite | task | episodes | success, % | mean steps | unreadable answers |", "|---" * 6 + "|"]
     for name, number in sorted({(r["suite"], r["task"]) for r in rows}):
         mine = [r for r in suites[name] if r["task"] == number]
-        lines.append(f"| {name} | {number}: {mine[0]['instruction']} | {len(mine)} | {rate(mine)} | {np.mean([r['steps'] for r in mine]):.0f} | "
-                     f"{sum(r['unreadable'] for r in mine)} of {sum(r['answers'] for r in mine)} |")
+        steps, unreadable, answers = (np.sum([r[k] for r in mine]) for k in ("steps", "unreadable", "answers"))
+        lines.append(f"| {name} | {number}: {mine[0]['instruction']} | {len(mine)} | {rate(mine)} | {steps / len(mine):.0f} | "
+                     f"{unreadable} of {answers} |")
     return "\n".join(lines) + "\n"
 
 
