@@ -215,7 +215,8 @@ def scripted(world, most):
         since += 1
         if world.step(taken[-1]):
             break
-        if (since >= 15 if stage == 2 else stage != 5 and np.linalg.norm(error) < .012) or since >= 60:
+        arrived = np.linalg.norm(error) < .012 and stage not in (2, 5)  # fingers and falling things take their time
+        if arrived or since >= (15 if stage == 2 else 60):
             stage, since = stage + 1, 0
     return np.array(taken)
 
@@ -278,16 +279,20 @@ def read_demos(path, report):
 
     -> dicts: name, instruction, actions (T, 7), states (T, n), every, third and wrist ((T - 1) // every + 1, H, W, 3) uint8. One that
     is unusable goes to report(reason, where). Raises argos.BadInput for a file that is not of this layout. Nothing in it is run, and no
-    other file is opened: links and external storage are refused.
+    other file is opened: links and external storage are refused. The hub marks every demonstration as a success; whether it is one
+    now, --do rerender finds out.
     """
     import h5py
 
-    def take(group, name, shape, kinds):
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not isinstance(group[name], h5py.Dataset):
+    def inside(group, name, kind):
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not isinstance(group[name], kind):
             raise ValueError(f"no {name}")
-        data = group[name]
+        return group[name]
+
+    def take(group, name, shape, types):  # types: characters of numpy's dtypes
+        data = inside(group, name, h5py.Dataset)
         fits = len(data.shape) == len(shape) and all(want in (None, have) for want, have in zip(shape, data.shape))
-        if data.external or data.is_virtual or data.dtype.kind not in kinds or not fits or data.size > 1 << 30:
+        if data.external or data.is_virtual or data.dtype.char not in types or not fits or not 0 < data.nbytes <= 1 << 30:
             raise ValueError(f"{name} is {data.dtype} {data.shape}")
         return data[:]
 
@@ -298,14 +303,15 @@ def read_demos(path, report):
             for name in sorted((n for n in data if re.fullmatch("demo_[0-9]{1,6}", n)), key=lambda n: int(n[5:])):
                 where = f"{path} {name}"
                 try:
-                    one, every = data[name], int(data[name]["obs"].attrs.get("every", 1))
-                    actions = take(one, "actions", (None, DIMS), "f")
+                    one = inside(data, name, h5py.Group)
+                    obs = inside(one, "obs", h5py.Group)
+                    every, actions = int(obs.attrs.get("every", 1)), take(one, "actions", (None, DIMS), "fd")
                     length = len(actions)
                     if not 0 < length <= 10_000 or not np.isfinite(actions).all() or not 0 < every <= length:
                         raise ValueError(f"{length} actions, not all of them numbers")
                     shape = ((length - 1) // every + 1, None, None, 3)
-                    third, wrist = (take(one["obs"], f"{c}_rgb", shape, "u")[:, ::-1] for c in ("agentview", "eye_in_hand"))
-                    states, done = take(one, "states", (length, None), "f"), take(one, "rewards", (length,), "uif")[-1]
+                    third, wrist = (take(obs, f"{c}_rgb", shape, "B")[:, ::-1] for c in ("agentview", "eye_in_hand"))
+                    states, done = take(one, "states", (length, None), "fd"), take(one, "rewards", (length,), "?bBilfd")[-1]
                 except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
                     report("unusable", f"{where} ({str(error)[:80]})")
                     continue
@@ -343,6 +349,10 @@ def record(cfg):
             if path.exists():  # of an earlier, interrupted run
                 continue
             world = world or World(suite, number)
+            init = start.get("init", world.inits[0])
+            if init.shape != world.inits[0].shape or not np.isfinite(init).all():
+                left_out["of another scene"] += 1
+                continue
             if actions is None:
                 world.start(**start)
                 actions = scripted(world, SUITES[name][2])

@@ -209,6 +209,18 @@ def damage(name):
             (folder / "secret").write_bytes(one["actions"][:].tobytes())
             del one["actions"]
             one.create_dataset("actions", (3, 7), "f8", external=[(str(folder / "secret"), 0, 168)])
+        elif name == "linked group":
+            with h5py.File(folder / "other.hdf5", "w") as other:
+                one.copy(one["obs"], other, "obs")
+            del one["obs"]
+            one["obs"] = h5py.ExternalLink(str(folder / "other.hdf5"), "/obs")
+        elif name == "deep colour":
+            pictures = one["obs/agentview_rgb"][:].astype(np.uint16)
+            del one["obs/agentview_rgb"]
+            one["obs/agentview_rgb"] = pictures
+        elif name == "no pixels":
+            del one["obs/agentview_rgb"]
+            one["obs/agentview_rgb"] = np.zeros((3, 0, 0, 3), np.uint8)
         elif name == "nan":
             one["actions"][1, 1] = np.nan
         elif name == "bomb":
@@ -224,8 +236,8 @@ def damage(name):
     return change
 
 
-@pytest.mark.parametrize("name", ["link", "external", "nan", "bomb", "every", "group", "actions", "states", "rewards", "obs",
-                                  "obs/eye_in_hand_rgb"])
+@pytest.mark.parametrize("name", ["link", "linked group", "external", "deep colour", "no pixels", "nan", "bomb", "every", "group",
+                                  "actions", "states", "rewards", "obs", "obs/eye_in_hand_rgb"])
 def test_what_is_damaged_or_reaches_elsewhere_is_left_out(tmp_path, name):
     h5py = pytest.importorskip("h5py", reason="demonstration files are read with h5py")
     path, left_out = hub_file(tmp_path / "a_demo.hdf5", {0: (walk("mmm"), 1), 1: (walk("mm"), 1)}), []
