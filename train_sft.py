@@ -12,8 +12,9 @@ What is simplified: no packing; the vision tower is frozen. `--lora_rank 64` tra
 Run:   python train_sft.py --data out/curated/sft.jsonl --out out/sft          # --resume continues bit-equal on a CPU
        python train_sft.py --preset 7b --dry_run --memory_gb 24               # Qwen2.5-VL-7B: what fits, before anything is loaded
        accelerate launch train_sft.py --preset 7b ...                         # all GPUs of the machine
-Reads: JSONL in HF chat format, as curate.py writes it (messages + images/videos). Writes: metrics.jsonl (append-only),
-       state.pt (weights, optimizer, step) and merged/ (a plain checkpoint: where GRPO starts); adapter/ with --lora_rank.
+Reads: JSONL in HF chat format, as curate.py writes it (messages + images/videos; several are all shown before the text).
+Writes: metrics.jsonl (append-only), state.pt (weights, optimizer, step) and merged/ (a plain checkpoint: where GRPO starts);
+       adapter/ with --lora_rank.
 Before: curate.py. Next: train_grpo.py
 """
 import sys

@@ -320,6 +320,40 @@ def test_recording_keeps_successes_and_reads_back(tmp_path):
     assert L.replay(Stub(), np.array(walk("mmm")), every=3) is None  # does not succeed
 
 
+def test_recording_resumes_and_rerendering_replays(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("h5py", reason="demonstration files are written with h5py")
+    suite, started, plans = SimpleNamespace(n_tasks=1, get_task=lambda i: SimpleNamespace(name="task")), [], [walk("mnmmmm"), walk("mm")]
+
+    class Recorded(Stub):
+        inits, bddl = [np.zeros(4)], SimpleNamespace(name="task.bddl")
+
+        def start(self, init=None, seed=0):
+            started.append((init, seed))
+            super().start(None)
+
+    monkeypatch.setattr(L, "tasks_of", lambda cfg: [("object", suite, 0)])
+    monkeypatch.setattr(L, "World", Recorded)
+    monkeypatch.setattr(L, "scripted", lambda world, most: np.array(plans[len(started) // 2 % 2]))
+    cfg = L.Config(do="record", out=str(tmp_path), starts=2, every=2, seed=3)
+    L.record(cfg)  # the second plan has two steps, and the task takes four
+    assert started == [(None, 3000)] * 2 + [(None, 3001)] * 2 and "wrote 1 demonstrations" in capsys.readouterr().out
+    file, = (tmp_path / "demos").glob("*.hdf5")
+    demo, = L.read_demos(file, print)
+    assert demo["actions"][:, 0].tolist() == [.01, .03, .04, .05] and file.name == "task_000_demo.hdf5"  # without the no-op
+    L.record(cfg)
+    assert [seed for _, seed in started[4:]] == [3001] * 2  # only what is missing
+
+    hub_file(tmp_path / "hub/task_demo.hdf5", {0: (walk("mmmm"), 1), 1: (walk("mm"), 1)})
+    hub_file(tmp_path / "hub/other_demo.hdf5", {0: (walk("mmmm"), 1)})
+    started.clear()
+    L.record(L.Config(do="rerender", demos=str(tmp_path / "hub"), out=str(tmp_path / "again")))
+    assert [(init.tolist(), seed) for init, seed in started] == [([0, 1, 2, 3], 0)] * 2  # the first recorded state
+    assert [f.name for f in (tmp_path / "again/demos").glob("*.hdf5")] == ["task_demo_0_demo.hdf5"]  # the other did not succeed
+    Recorded.inits = [np.zeros(5)]
+    L.record(L.Config(do="rerender", demos=str(tmp_path / "hub"), out=str(tmp_path / "third")))
+    assert "wrote 0 demonstrations" in (said := capsys.readouterr().out) and "2 of another scene" in said
+
+
 # ---- 3. Rows with several pictures in train_sft.py --------------------------------------------------------------------------
 def chat(images, **more):
     return dict(messages=[dict(role="user", content=[{"type": "text", "text": "q"}]),
