@@ -376,8 +376,7 @@ def convert(cfg):
             for new, old in enumerate(kept):
                 if old % demo["every"]:
                     continue
-                stem = argos.file_name(f"{file.stem}-{demo['name']}-{old:04d}")
-                shown.append((new, [f"media/{stem}-{camera}.png" for camera in ("third", "wrist")]))
+                shown.append((new, [f"media/{file.stem}-{demo['name']}-{old:04d}-{camera}.png" for camera in ("third", "wrist")]))
                 for name, pictures in zip(shown[-1][1], (demo["third"], demo["wrist"])):
                     picture = Image.fromarray(pictures[old // demo["every"]])
                     if picture.size != (SIDE, SIDE):  # the hub's 128 x 128: better --do rerender

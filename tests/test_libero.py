@@ -262,7 +262,7 @@ def rows_of(path):
 def test_conversion_to_chat_rows(tmp_path):
     """Five demonstrations of one task, one to hold out; no-ops gone; two pictures a row, upright; ranges from what is trained on."""
     demos = {k: (walk("mnmc", "m" * k), 1) for k in range(4)} | {4: ([[9] * 6 + [1]] * 3, 1)}
-    hub_file(tmp_path / "hub/a_demo.hdf5", demos)
+    hub_file(tmp_path / f"hub/{'a' * 140}_demo.hdf5", demos)  # names of tasks are long; no two pictures may get one name
     cfg = L.Config(out=str(tmp_path / "out"), demos=str(tmp_path / "hub"), chunk=2, holdout=.2)
     L.convert(cfg)
     train, val, codec = rows_of(tmp_path / "out/train.jsonl"), rows_of(tmp_path / "out/val.jsonl"), L.read_codec(cfg)
