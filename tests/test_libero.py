@@ -563,3 +563,13 @@ def test_a_scripted_demonstration_succeeds_again_without_its_no_ops(world, tmp_p
     L.write_demo(tmp_path / "x_demo.hdf5", demo, world.bddl.name)
     back, = L.read_demos(tmp_path / "x_demo.hdf5", print)
     assert back["instruction"] == "pick up the alphabet soup and place it in the basket" and back["third"].shape[1:] == (224, 224, 3)
+
+
+def test_a_demonstration_said_in_tokens_succeeds(world):
+    """What a perfect policy would say, from an initial state of the protocol: nothing between the tokens and the arm is in its way."""
+    world.start(world.inits[0])
+    actions = L.scripted(world, 280)
+    codec = L.Actions.of(actions)
+    chunks = iter([codec.encode(actions[i:i + codec.chunk]) for i in range(0, len(actions), codec.chunk)])
+    e, = L.play([world], [world.inits[0]], 280, lambda seen: [next(chunks, "")], codec)
+    assert e["success"] and e["steps"] <= len(actions) + codec.chunk
