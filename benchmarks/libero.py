@@ -186,7 +186,8 @@ class World:
         return bool(done)
 
     def see(self):
-        """Third-person and wrist picture, upright: two (224, 224, 3) uint8. OpenGL's first row is the lowest."""
+        """Third-person and wrist picture, upright: two (224, 224, 3) uint8. OpenGL's first row is the lowest. (The environment's own
+        observations are drawn a moment before its step ends; a pixel in fifty differs by a little.)"""
         return [self.env.sim.render(width=SIDE, height=SIDE, camera_name=c)[::-1] for c in CAMERAS]
 
     def state(self):

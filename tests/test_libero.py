@@ -538,7 +538,8 @@ def world():
 
 
 def test_what_is_drawn_is_the_environments_own_picture(world):
-    """The same state in LIBERO's own environment with camera observations, which come upside down."""
+    """The same state in LIBERO's own environment with camera observations, which come upside down. Those that step() returns were drawn
+    some physics steps before it ended, so they may differ by a hair; drawn anew, they are equal to the bit."""
     from libero.libero.envs import OffScreenRenderEnv
     theirs = OffScreenRenderEnv(bddl_file_name=str(world.bddl), camera_heights=224, camera_widths=224)
     theirs.seed(0)
@@ -549,7 +550,9 @@ def test_what_is_drawn_is_the_environments_own_picture(world):
     world.start(world.inits[3])
     third, wrist = world.see()
     assert np.array_equal(theirs.get_sim_state(), world.state())
-    assert np.array_equal(third, obs["agentview_image"][::-1]) and np.array_equal(wrist, obs["robot0_eye_in_hand_image"][::-1])
+    anew = theirs.env._get_observations(force_update=True)
+    for mine, name in ((third, "agentview_image"), (wrist, "robot0_eye_in_hand_image")):
+        assert np.array_equal(mine, anew[name][::-1]) and np.abs(mine - obs[name][::-1].astype(float)).mean() < .1
     theirs.close()
 
 
