@@ -12,8 +12,9 @@ What is simplified: no packing; the vision tower is frozen. `--lora_rank 64` tra
 Run:   python train_sft.py --data out/curated/sft.jsonl --out out/sft          # --resume continues bit-equal on a CPU
        python train_sft.py --preset 7b --dry_run --memory_gb 24               # Qwen2.5-VL-7B: what fits, before anything is loaded
        accelerate launch train_sft.py --preset 7b ...                         # all GPUs of the machine
-Reads: JSONL in HF chat format, as curate.py writes it (messages + images/videos). Writes: metrics.jsonl (append-only),
-       state.pt (weights, optimizer, step) and merged/ (a plain checkpoint: where GRPO starts); adapter/ with --lora_rank.
+Reads: JSONL in HF chat format, as curate.py writes it (messages + images/videos; several are all shown before the text).
+Writes: metrics.jsonl (append-only), state.pt (weights, optimizer, step) and merged/ (a plain checkpoint: where GRPO starts);
+       adapter/ with --lora_rank.
 Before: curate.py. Next: train_grpo.py
 """
 import sys
@@ -52,7 +53,7 @@ class Config(scale.Settings):
 
 
 def read_chats(path):
-    """HF chat rows -> [(media path, question, response)]. Raises BadInput naming file, row and cure."""
+    """HF chat rows -> [(media paths, question, response)]: the row's pictures, then its clips. BadInput names file, row and cure."""
     rows = []
     for number, row in argos.read_jsonl(path):
         where = f"{path} row {number}"
@@ -60,10 +61,12 @@ def read_chats(path):
             user, assistant = row["messages"][:2]
             question = next(c["text"] for c in user["content"] if c["type"] == "text")
             response = next(c["text"] for c in assistant["content"] if c["type"] == "text")
-            media, = row.get("images") or row.get("videos")
+            media = [Path(path).parent / name for name in [] + (row.get("images") or []) + (row.get("videos") or [])]
+            if not media:
+                raise ValueError("nothing to see")
         except (KeyError, TypeError, ValueError, StopIteration, AttributeError):
-            raise argos.BadInput(f"{where}: not a chat example with one picture or clip; write it with curate.py") from None
-        rows.append((Path(path).parent / media, question, response))
+            raise argos.BadInput(f"{where}: not a chat example with pictures or clips; write it with curate.py") from None
+        rows.append((media, question, response))
     if not rows:
         raise argos.BadInput(f"{path}: no examples; run curate.py first, or lower its --threshold")
     return rows
@@ -114,7 +117,8 @@ def main():
             prompts, part = [], []
             for k in range(i, min(i + cfg.micro_batch, len(batch))):
                 try:
-                    prompts.append((argos.load_media(batch[k][0], **scale.budget(cfg)), batch[k][1]))
+                    media = [argos.load_media(path, **scale.budget(cfg)) for path in batch[k][0]]  # all shown before the text
+                    prompts.append((media, batch[k][1]))
                     part.append(k)
                 except argos.BadMedia as error:  # its example is left out, named and counted
                     damaged += 1

@@ -237,7 +237,7 @@ def test_examples_read_back(undisturbed):
     chats = [json.loads(line) for line in open(folder / "whole/sft.jsonl")]
     factory = [json.loads(line) for line in open(folder / "whole/llamafactory.jsonl")]
     assert 0 < len(chats) == len(factory)
-    for chat, plain, (path, question, response) in zip(chats, factory, __import__("train_sft").read_chats(folder / "whole/sft.jsonl")):
+    for chat, plain, ((path,), question, response) in zip(chats, factory, __import__("train_sft").read_chats(folder / "whole/sft.jsonl")):
         parsed = argos.parse(response, "video" if "frame" in response else "image")
         assert parsed.answer and parsed.dropped == 0 and question.endswith("Think and point.") and path.is_file()
         tag = "<video>" if "videos" in chat else "<image>"
