@@ -22,7 +22,7 @@ from tqdm import tqdm
 import argos
 import evaluate
 from benchmarks import score, tasks
-from benchmarks.run import as_sample, ticket, usable
+from benchmarks.run import ticket, usable
 
 PAPER = {m: f"{m} (paper)" for m in tasks.MODELS}
 GROUNDING = "visual grounding"  # score.py's name for the mean of what the verifier gave
@@ -249,7 +249,7 @@ def one_response(item, media, row, verifier, folder):
     stem = argos.file_name(f"{row['benchmark']}-{row['model']}-{item.id}")[:80] + f"-{ticket(row['model'], item.id).hex()[:8]}"
     files = [folder / f"{stem}-{k}.png" for k in range(len(media))]
     if len(media) == 1 and verifier and row["grounding"] is not None:
-        sample = as_sample(item)
+        sample = tasks.as_sample(item)
         verdict = verifier.verify(sample, row["response"], media[0])
         argos.draw_card(media[0], sample, row["response"], verdict, verdict.masks, files[0])
     else:

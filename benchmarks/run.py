@@ -177,15 +177,6 @@ def prompt_length(actor, media, text):
     return vision + len(actor.tokenizer.encode(text))
 
 
-def as_sample(item):
-    """An Item on one picture or clip -> argos.Sample, so that the verifier can look at what is pointed at."""
-    (media, source), = item.media
-    known = {key: item.groups[key] for key in ("task", "source", "kind", "grounding", "drawn") if key in item.groups}
-    kind = item.scorer if item.scorer in argos.KINDS else "phrase"
-    return argos.Sample(**{"kind": kind} | known, id=item.id, question=item.question, answer=item.answer, path=str(source)[:200],
-                        media=media, options=item.options)
-
-
 def ask(actor, model, name, batch, cfg, verifier, judge):
     """Ask a batch of (item, [Media]) -> rows of answers.jsonl."""
     texts = [question_text(name, item, model.mode, cfg.preset) for item, _ in batch]
@@ -195,7 +186,7 @@ def ask(actor, model, name, batch, cfg, verifier, judge):
                      generator=torch.Generator(actor.device).manual_seed(seed))
     grounding = {}
     if model.mode == "grounded" and name in GROUNDED:
-        shown = [(as_sample(item), media[0], text) for (item, media), text in zip(batch, drawn.texts)]
+        shown = [(tasks.as_sample(item), media[0], text) for (item, media), text in zip(batch, drawn.texts)]
         samples, seen, said = map(list, zip(*shown))
         verdicts = verifier.verify_groups(samples, [[text] for text in said], seen)
         grounding = {s.id: v.grounding for s, (v,) in zip(samples, verdicts) if s.grounding}
@@ -288,7 +279,6 @@ def rescore(cfg):
             file.write(json.dumps(row) + "\n")
     os.replace(aside, log)
     return {(model, stamp[0], name): kept[model, stamp, name] for model, stamp, name in last.values()}
-
 
 
 # ---- 4. The whole ---------------------------------------------------------------------------------------------------------

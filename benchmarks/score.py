@@ -44,7 +44,7 @@ def extract(response, item):
     texts, tagged = finals(response)
     read = _READERS.get(item.scorer, _read_text)
     if tagged and item.scorer not in _CLOSED:
-        return argos._answer(texts, [*(item.options or ()), item.answer])[0]  # free text in tags is taken as the verifier takes it
+        return argos.read_answer(texts, [*(item.options or ()), item.answer])[0]  # free text in tags is taken as the verifier takes it
     found = {read(_plain(text), item) for text in texts[:8]}
     return found.pop() if len(found) == 1 else None  # answers that differ are no answer
 
@@ -53,7 +53,7 @@ def finals(response):
     """-> (the texts that answer, of which there should be one; whether tags say so). ([], ...): reasoning that came to no answer."""
     if "<" not in response:
         return [response], False
-    answers = [text for text in argos._sections(response)[1] if text.strip()]
+    answers = [text for text in argos.sections(response)[1] if text.strip()]
     if answers:
         return answers, True
     ends = [m.end() for m in _THINK_END.finditer(response)]
@@ -128,7 +128,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _GAP = re.compile(r"[\s).:–-]{0,4}(?:(?:an?|the)\s)?", re.I)  # between a letter and its text
 _ARTICLES = {"a", "an", "the"}
-_DIGITS = {word: str(value) for word, value in argos._SMALL.items() if word != "none"}
+_DIGITS = {word: str(value) for word, value in argos.NUMBER_WORDS.items() if word != "none"}
 
 
 def _words(text, articles=False):
