@@ -36,9 +36,7 @@ def percent(value, draws):
 
 def measure(name, rows, seed):
     """{metric: (value, its bootstrap draws)}. rows: {id: row}."""
-    rows = [rows[i] for i in sorted(rows)]
-    drawn = score.draws(name, rows, seed=seed)
-    return {metric: (value, drawn[metric]) for metric, value in score.metrics(name, rows).items()}
+    return score.measure(name, [rows[i] for i in sorted(rows)], seed=seed)
 
 
 def headlines(name):

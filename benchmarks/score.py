@@ -401,7 +401,7 @@ def metrics(name, rows):
     Metrics that no row is part of are absent. Where rows are some of the questions, coverage says how many. Rows with a number under
     "grounding" add its mean (figure 4).
     """
-    return {metric: float(sum(weight * values.mean() for weight, values, _ in cells)) for metric, cells in _cells(name, rows).items()}
+    return {metric: _mean(cells) for metric, cells in _cells(name, rows).items()}
 
 
 def draws(name, rows, n=2000, seed=0):
@@ -410,8 +410,13 @@ def draws(name, rows, n=2000, seed=0):
     A unit is what the metric counts: a figure with all its questions for fAcc. The same seed and ids draw the same units, whatever the
     order of the rows, so that draws(a) - draws(b) is paired: give both models the rows that both have.
     """
-    means, drawn = {}, {}  # cells that metrics share are drawn once
-    for metric, cells in _cells(name, rows).items():
+    return {metric: drawn for metric, (_, drawn) in measure(name, rows, n, seed).items()}
+
+
+def measure(name, rows, n=2000, seed=0):
+    """{metric: (its value, its bootstrap values)}: `metrics` and `draws`, with the rows sorted into units once."""
+    means, drawn, found = {}, {}, _cells(name, rows)  # cells that metrics share are drawn once
+    for metric, cells in found.items():
         drawn[metric] = np.zeros(n)
         for weight, values, key in cells:
             cell = key, values.tobytes()
@@ -422,7 +427,11 @@ def draws(name, rows, n=2000, seed=0):
                     parts.append(values[chosen].mean(1))
                 means[cell] = np.concatenate(parts)
             drawn[metric] += weight * means[cell]
-    return drawn
+    return {metric: (_mean(cells), drawn[metric]) for metric, cells in found.items()}
+
+
+def _mean(cells):
+    return float(sum(weight * values.mean() for weight, values, _ in cells))
 
 
 def coverage(name, rows):
