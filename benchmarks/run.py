@@ -75,7 +75,9 @@ class Model:
 
 def read_models(cfg):
     """--models and --model -> [Model]."""
-    if cfg.mode not in PROMPT or cfg.temperature < 0:
+    if cfg.batch < 1 or cfg.max_new_tokens < 1 or min(cfg.limit, cfg.pages) < 0:
+        raise argos.BadInput("--batch, --max_new_tokens: at least 1; --limit, --pages: not below 0")
+    if cfg.mode not in PROMPT or not 0 <= cfg.temperature < float("inf"):
         raise argos.BadInput(f"--mode {cfg.mode} --temperature {cfg.temperature:g}: give {', '.join(PROMPT)}, and 0 or more")
     modes = {"sampled": (cfg.mode, cfg.temperature), "greedy": (cfg.mode, 0.)}
     modes |= {mode: (mode, cfg.temperature) for mode in PROMPT} | {f"{mode}:greedy": (mode, 0.) for mode in PROMPT}
@@ -253,11 +255,21 @@ def slim(row):
         outcome=row["correct"], read=row["extracted"] is not None)
 
 
+def stored(log):
+    """Rows of answers.jsonl that are whole answers; a line that a kill tore, or that evaluate.py wrote without --benchmark, is none."""
+    for _, row in argos.read_jsonl(log, torn=True):
+        if isinstance(row, dict) and WHOLE <= row.keys():
+            yield row
+
+
+WHOLE = {"benchmark", "model", *ITEM, "response", "finished", "grounding", "stamp", "extracted", "correct"}
+
+
 def read_answers(log, stamps):
     """The log -> {(model, folder, benchmark): {id: row}}, of rows with the right stamp. stamps: {(model, benchmark): stamp}."""
     have = defaultdict(dict)
-    for _, row in argos.read_jsonl(log, torn=True) if log.exists() else ():
-        if stamps.get((row["model"], row.get("benchmark"))) == row["stamp"]:
+    for row in stored(log) if log.exists() else ():
+        if stamps.get((row["model"], row["benchmark"])) == row["stamp"]:
             have[row["model"], row["stamp"][0], row["benchmark"]][row["id"]] = slim(row)
     return have
 
@@ -272,7 +284,7 @@ def rescore(cfg):
     asked = tasks.BENCHMARKS if cfg.benchmark == "all" else cfg.benchmark.split(",")
     with open(aside, "w", encoding="utf-8") as file:
         for _, row in tqdm(argos.read_jsonl(log, torn=True), desc="score", unit="answer"):
-            if row.get("benchmark") in asked:
+            if isinstance(row, dict) and WHOLE <= row.keys() and row["benchmark"] in asked:
                 row = scored(row, judge)
                 way = last[row["model"], row["benchmark"]] = row["model"], tuple(row["stamp"]), row["benchmark"]
                 kept[way][row["id"]] = slim(row)

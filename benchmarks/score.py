@@ -204,7 +204,7 @@ def _read_choice(text, item):
     said = lambda text: tuple(word for *_, word in _words(text, articles))
     if index >= 0 and words and alone[2].strip() and said(alone[3]) == words[index]:
         return labels[index]
-    whole = said(text) if len(text) <= 600 else ()
+    whole = said(text) if len(text) <= 40 + 2 * max(map(len, item.options or ()), default=0) else ()
     index = words.index(whole) if whole and words.count(whole) == 1 else _chosen(text, labels, known)
     return None if index is None else labels[index]
 
