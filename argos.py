@@ -133,9 +133,9 @@ def parse(response, media="image", allowed=()):
     media: "image" reads point tags; "video" also reads "(x, y) in frame 5 (2.5 seconds)", frame and segment claims.
     allowed: texts that count as an answer although they look like an option list (the options, the truth).
     """
-    think, answers, dropped = _sections(response)
+    think, answers, dropped = sections(response)
     parsed = Parsed(think, None)
-    parsed.answer, parsed.no_answer = _answer(answers, allowed)
+    parsed.answer, parsed.no_answer = read_answer(answers, allowed)
     _read_pieces(parsed, media, dropped)
     parsed.dropped_reasons = dict(+dropped)  # + leaves out the zeros
     return parsed
@@ -171,7 +171,7 @@ def canonical(response, media="image"):
     return f"<think>{think}</think><answer>{parsed.answer or ''}</answer>"
 
 
-def _sections(text):
+def sections(text):
     """One pass over the tags -> (reasoning, texts of the answers outside it, Counter of what was malformed)."""
     thinks, outside, answers, dropped = [], [], [], Counter()
     first = _THINK.search(text)
@@ -207,7 +207,7 @@ def _sections(text):
     return "\n".join(thinks if first else outside).strip(), answers, dropped
 
 
-def _answer(texts, allowed):
+def read_answer(texts, allowed):
     """-> (answer or None, why not). The last one counts, unless they differ, are empty, or list options."""
     if not texts:
         return None, "no <answer> outside <think>"
@@ -365,7 +365,7 @@ def read_claims(reply, parsed):
         lists, dropped["extraction not in the form asked for"] = {}, 1
     think = parsed.think[:MAX_THINK]
     said = f" {normalise(think)} "
-    numbers = ({float(n) for n in re.findall(r"\d{1,6}(?:\.\d{1,6})?", think, re.A)} | {_SMALL[w] for w in said.split() if w in _SMALL}
+    numbers = ({float(n) for n in re.findall(r"\d{1,6}(?:\.\d{1,6})?", think, re.A)} | {NUMBER_WORDS[w] for w in said.split() if w in NUMBER_WORDS}
                | {60 * int(m) + int(s) for m, s in re.findall(r"(\d{1,3}):(\d\d)\b", think, re.A)})
     for name, item in ((name, item) for name, items in lists.items() for item in items):
         form = _ITEMS[name]
@@ -394,7 +394,7 @@ KINDS = {"choice": "option letter or option text, exact", "number": "within 5 % 
 PARTIAL = ("ocr", "regression")  # kinds whose outcome may lie between 0 and 1
 
 _WORD = re.compile(r"-?\d+(?:\.\d+)?|[^\s!-/:-@\[-`{-~¡-¿\u2010-\u205e\u3000-\u303f]+")  # anything but punctuation
-_SMALL = {w: i for i, w in enumerate(
+NUMBER_WORDS = {w: i for i, w in enumerate(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen".split())} | {"none": 0} | {
     w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
@@ -404,7 +404,7 @@ _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,6}(?![\d,])|\d{1,20})(?:\.\d{1,20})?|\.\d{1,2
 _NUMBER = re.compile(rf"(?:(\d{{1,9}})\s+(?=\d+\s*/))?"              # the 1 of 1 3/4
                      rf"((?:{_DIGITS})(?:e[-+]?\d{{1,2}})?)(?:\s*/\s*(\d{{1,20}}))?(?!\d|[.,/]\d)", re.A)
 _LEAD = re.compile(r"(?:(?:the )?(?:final )?answer(?: is)?:?|about|around|approximately|roughly|exactly|there (?:is|are)|[=~≈])\s*")
-_HEDGE = {"or", "and", "to", "of", "not", "no", "but", "than", "plus", "minus", "times", "maybe", "hundred"} | _SMALL.keys() | _SCALE.keys()
+_HEDGE = {"or", "and", "to", "of", "not", "no", "but", "than", "plus", "minus", "times", "maybe", "hundred"} | NUMBER_WORDS.keys() | _SCALE.keys()
 _UNIT = re.compile(r"[^\W\d_](?:[^\W\d_]|[°/^-]){0,20}[23]?|[°%'\"$€£¥]")
 
 
@@ -453,10 +453,10 @@ def _number_words(words):
     """Leading number words -> (value, what is left), or (None, [])."""
     total = part = used = 0
     for word in words:
-        if word in _SMALL:
-            if used and part % 100 and not (part % 100 >= 20 and part % 10 == 0 and 0 < _SMALL[word] < 10):
+        if word in NUMBER_WORDS:
+            if used and part % 100 and not (part % 100 >= 20 and part % 10 == 0 and 0 < NUMBER_WORDS[word] < 10):
                 return None, []  # "two three" is two numbers
-            part += _SMALL[word]
+            part += NUMBER_WORDS[word]
         elif word == "hundred" and 0 < part < 10:
             part *= 100
         elif word in _SCALE and part:

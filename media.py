@@ -187,7 +187,8 @@ def seen_size(width, height, count, min_pixels, max_pixels, video_pixels=None):
 def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32, video_pixels=None, limit=DECODE_SECONDS):
     """Read a picture; or an mp4, mov, mkv, webm, avi or mpg, or an animated PNG, GIF, WebP or AVIF, as a clip -> Media.
 
-    path: of the file; or bytes, an encoded picture or animation as parquet files hold them. A clip longer than max_frames (paper: 32) is sampled uniformly in time; each frame keeps its own exact time.
+    path: of the file; or bytes, an encoded picture or animation as parquet files hold them.
+    A clip longer than max_frames (paper: 32) is sampled uniformly in time; each frame keeps its own exact time.
     min_pixels, max_pixels: of a frame; video_pixels: of a clip's frames together. limit: seconds that decoding a video may
     take. Raises BadMedia, which names the file, for a missing, damaged, empty, too large or too slow one.
     """
@@ -209,7 +210,7 @@ def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32, video_pix
 
 
 # Pillow knows dozens of formats; one of them, EPS, is a program that it hands to Ghostscript. These are pictures.
-_PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM")
+PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM")
 # How a video file begins. ffmpeg would also follow a playlist to whatever files it names: only these get to it.
 _VIDEO = re.compile(rb"....(?:ftyp(?!avi[fs])|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3|RIFF....AVI |\x00\x00\x01[\xba\xb3]", re.S)
 
@@ -219,7 +220,7 @@ def _read_picture(path, max_frames, budget):
     time of a frame is the sum of the durations before it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-        file = Image.open(path, formats=_PICTURES)
+        file = Image.open(path, formats=PICTURES)
     with file:
         # a phone's JPEG (MPO) and a scanned TIFF hold several pictures, too, but are no clips
         moving = file.format in ("PNG", "GIF", "WEBP", "AVIF") and getattr(file, "is_animated", False)
@@ -316,11 +317,11 @@ def draw_card(media, sample, response, verdict, masks, path):
     """
     sheet = _sheet(media, verdict, masks)
     left, bottom = sheet.size
-    title, body, small, mono = _font(26, "-Bold"), _font(15), _font(13), _font(12, "Mono")
+    title, body, small, mono = load_font(26, "-Bold"), load_font(15), load_font(13), load_font(12, "Mono")
     lines, width = [], 660  # the text panel: (font, colour, text) a line
 
     def write(text, font=body, colour=INK, indent=""):
-        lines.extend((font, colour, line) for line in _wrap(clean(text), font, width - 40, indent))
+        lines.extend((font, colour, line) for line in wrap_text(clean(text), font, width - 40, indent))
 
     if verdict.reward is None:
         write("no reward: the truth is not known" if sample.answer is None else "no reward: not scored", title)
@@ -383,7 +384,7 @@ def _sheet(media, verdict, masks):
 
 def _tile(media, frame, verdict, masks, target):
     """One frame, enlarged to about `target` px, with masks, boxes and points; that of a clip has its time above it."""
-    image, font = media.frames[frame], _font(13)
+    image, font = media.frames[frame], load_font(13)
     scale = target / max(image.size)
     scale = max(1, round(scale)) if scale > 1 else scale
     w, h = size = tuple(max(1, round(side * scale)) for side in image.size)
@@ -423,7 +424,7 @@ def _tile(media, frame, verdict, masks, target):
     return framed
 
 
-def _font(size, style=""):
+def load_font(size, style=""):
     """matplotlib brings DejaVu, which knows more scripts than Pillow's own font."""
     try:
         import matplotlib
@@ -436,7 +437,7 @@ def _height(font):
     return round(font.size * 1.35)
 
 
-def _wrap(text, font, width, indent=""):
+def wrap_text(text, font, width, indent=""):
     """Lines no wider than `width` px; words of more than 60 characters are broken."""
     lines = []
     for paragraph in text.split("\n")[:60]:

@@ -227,14 +227,14 @@ def write_table(cfg, rows):
 
 def save_gif(frames, path):
     """An episode as a gif: every picture the policy saw, what was done, and the points of its reasoning."""
-    small, drawn = media._font(11), []
+    small, drawn = media.load_font(11), []
     for image, caption, points in frames:
         framed = Image.new("RGB", (max(image.width, 330), image.height + 34), "white")
         framed.paste(image)
         pen = ImageDraw.Draw(framed)
         for x, y in points:
             pen.ellipse((x - 6, y - 6, x + 6, y + 6), None, "red", 2)
-        for i, line in enumerate(media._wrap(argos.clean(caption), small, framed.width - 8)[:2]):
+        for i, line in enumerate(media.wrap_text(argos.clean(caption), small, framed.width - 8)[:2]):
             pen.text((4, image.height + 2 + 15 * i), line, "black", small)
         drawn.append(framed)
     data = io.BytesIO()

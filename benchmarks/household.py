@@ -268,7 +268,7 @@ class World:
         return np.asarray(image)
 
 
-_small = functools.cache(lambda: media._font(8))  # reading a font takes longer than the drawing
+_small = functools.cache(lambda: media.load_font(8))  # reading a font takes longer than the drawing
 
 
 class HouseholdEnv:

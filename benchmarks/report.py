@@ -22,7 +22,7 @@ from tqdm import tqdm
 import argos
 import evaluate
 from benchmarks import score, tasks
-from benchmarks.run import as_sample, ticket, usable
+from benchmarks.run import stored, ticket, usable
 
 PAPER = {m: f"{m} (paper)" for m in tasks.MODELS}
 GROUNDING = "visual grounding"  # score.py's name for the mean of what the verifier gave
@@ -36,9 +36,7 @@ def percent(value, draws):
 
 def measure(name, rows, seed):
     """{metric: (value, its bootstrap draws)}. rows: {id: row}."""
-    rows = [rows[i] for i in sorted(rows)]
-    drawn = score.draws(name, rows, seed=seed)
-    return {metric: (value, drawn[metric]) for metric, value in score.metrics(name, rows).items()}
+    return score.measure(name, [rows[i] for i in sorted(rows)], seed=seed)
 
 
 def headlines(name):
@@ -216,8 +214,8 @@ def draw_page(cfg, models, have, verifier):
     names = [name for name in tasks.BENCHMARKS if any(n == name for _, n in rows_of)]
     wanted = {name: failures({m: rows for (m, n), rows in rows_of.items() if n == name}, cfg.pages, cfg.seed) for name in names}
     full = {}  # the long texts are on disk
-    for _, row in argos.read_jsonl(Path(cfg.out, "answers.jsonl"), torn=True):
-        key = row["model"], row.get("benchmark")
+    for row in stored(Path(cfg.out, "answers.jsonl")):
+        key = row["model"], row["benchmark"]
         if key in rows_of and row["id"] in wanted[key[1]] and rows_of[key].get(row["id"], {}).get("stamp") == row["stamp"]:
             full[*key, row["id"]] = row
     folder, parts = Path(cfg.out, "page"), []
@@ -240,8 +238,8 @@ def draw_page(cfg, models, have, verifier):
             if not missing:
                 break
     argos.write_atomically(folder / "index.html", "<!doctype html><meta charset='utf-8'><title>Failures</title><style>body {font-family: "
-                           "sans-serif} td {vertical-align: top; padding: 8px} img {max-width: 640px} pre {white-space: pre-wrap; max-width: "
-                           "640px; background: #f4f4f2; padding: 6px}</style><h1>What went wrong</h1>" + "".join(parts))
+                           "sans-serif} td {vertical-align: top; padding: 8px} img {max-width: 640px} pre {white-space: pre-wrap; "
+                           "max-width: 640px; background: #f4f4f2; padding: 6px}</style><h1>What went wrong</h1>" + "".join(parts))
 
 
 def one_response(item, media, row, verifier, folder):
@@ -249,7 +247,7 @@ def one_response(item, media, row, verifier, folder):
     stem = argos.file_name(f"{row['benchmark']}-{row['model']}-{item.id}")[:80] + f"-{ticket(row['model'], item.id).hex()[:8]}"
     files = [folder / f"{stem}-{k}.png" for k in range(len(media))]
     if len(media) == 1 and verifier and row["grounding"] is not None:
-        sample = as_sample(item)
+        sample = tasks.as_sample(item)
         verdict = verifier.verify(sample, row["response"], media[0])
         argos.draw_card(media[0], sample, row["response"], verdict, verdict.masks, files[0])
     else:

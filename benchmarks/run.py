@@ -75,7 +75,9 @@ class Model:
 
 def read_models(cfg):
     """--models and --model -> [Model]."""
-    if cfg.mode not in PROMPT or cfg.temperature < 0:
+    if cfg.batch < 1 or cfg.max_new_tokens < 1 or min(cfg.limit, cfg.pages) < 0:
+        raise argos.BadInput("--batch, --max_new_tokens: at least 1; --limit, --pages: not below 0")
+    if cfg.mode not in PROMPT or not 0 <= cfg.temperature < float("inf"):
         raise argos.BadInput(f"--mode {cfg.mode} --temperature {cfg.temperature:g}: give {', '.join(PROMPT)}, and 0 or more")
     modes = {"sampled": (cfg.mode, cfg.temperature), "greedy": (cfg.mode, 0.)}
     modes |= {mode: (mode, cfg.temperature) for mode in PROMPT} | {f"{mode}:greedy": (mode, 0.) for mode in PROMPT}
@@ -177,15 +179,6 @@ def prompt_length(actor, media, text):
     return vision + len(actor.tokenizer.encode(text))
 
 
-def as_sample(item):
-    """An Item on one picture or clip -> argos.Sample, so that the verifier can look at what is pointed at."""
-    (media, source), = item.media
-    known = {key: item.groups[key] for key in ("task", "source", "kind", "grounding", "drawn") if key in item.groups}
-    kind = item.scorer if item.scorer in argos.KINDS else "phrase"
-    return argos.Sample(**{"kind": kind} | known, id=item.id, question=item.question, answer=item.answer, path=str(source)[:200],
-                        media=media, options=item.options)
-
-
 def ask(actor, model, name, batch, cfg, verifier, judge):
     """Ask a batch of (item, [Media]) -> rows of answers.jsonl."""
     texts = [question_text(name, item, model.mode, cfg.preset) for item, _ in batch]
@@ -195,7 +188,7 @@ def ask(actor, model, name, batch, cfg, verifier, judge):
                      generator=torch.Generator(actor.device).manual_seed(seed))
     grounding = {}
     if model.mode == "grounded" and name in GROUNDED:
-        shown = [(as_sample(item), media[0], text) for (item, media), text in zip(batch, drawn.texts)]
+        shown = [(tasks.as_sample(item), media[0], text) for (item, media), text in zip(batch, drawn.texts)]
         samples, seen, said = map(list, zip(*shown))
         verdicts = verifier.verify_groups(samples, [[text] for text in said], seen)
         grounding = {s.id: v.grounding for s, (v,) in zip(samples, verdicts) if s.grounding}
@@ -262,11 +255,21 @@ def slim(row):
         outcome=row["correct"], read=row["extracted"] is not None)
 
 
+def stored(log):
+    """Rows of answers.jsonl that are whole answers; a line that a kill tore, or that evaluate.py wrote without --benchmark, is none."""
+    for _, row in argos.read_jsonl(log, torn=True):
+        if isinstance(row, dict) and WHOLE <= row.keys():
+            yield row
+
+
+WHOLE = {"benchmark", "model", *ITEM, "response", "finished", "grounding", "stamp", "extracted", "correct"}
+
+
 def read_answers(log, stamps):
     """The log -> {(model, folder, benchmark): {id: row}}, of rows with the right stamp. stamps: {(model, benchmark): stamp}."""
     have = defaultdict(dict)
-    for _, row in argos.read_jsonl(log, torn=True) if log.exists() else ():
-        if stamps.get((row["model"], row.get("benchmark"))) == row["stamp"]:
+    for row in stored(log) if log.exists() else ():
+        if stamps.get((row["model"], row["benchmark"])) == row["stamp"]:
             have[row["model"], row["stamp"][0], row["benchmark"]][row["id"]] = slim(row)
     return have
 
@@ -281,14 +284,13 @@ def rescore(cfg):
     asked = tasks.BENCHMARKS if cfg.benchmark == "all" else cfg.benchmark.split(",")
     with open(aside, "w", encoding="utf-8") as file:
         for _, row in tqdm(argos.read_jsonl(log, torn=True), desc="score", unit="answer"):
-            if row.get("benchmark") in asked:
+            if isinstance(row, dict) and WHOLE <= row.keys() and row["benchmark"] in asked:
                 row = scored(row, judge)
                 way = last[row["model"], row["benchmark"]] = row["model"], tuple(row["stamp"]), row["benchmark"]
                 kept[way][row["id"]] = slim(row)
             file.write(json.dumps(row) + "\n")
     os.replace(aside, log)
     return {(model, stamp[0], name): kept[model, stamp, name] for model, stamp, name in last.values()}
-
 
 
 # ---- 4. The whole ---------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def extract(response, item):
     texts, tagged = finals(response)
     read = _READERS.get(item.scorer, _read_text)
     if tagged and item.scorer not in _CLOSED:
-        return argos._answer(texts, [*(item.options or ()), item.answer])[0]  # free text in tags is taken as the verifier takes it
+        return argos.read_answer(texts, [*(item.options or ()), item.answer])[0]  # free text in tags is taken as the verifier takes it
     found = {read(_plain(text), item) for text in texts[:8]}
     return found.pop() if len(found) == 1 else None  # answers that differ are no answer
 
@@ -53,7 +53,7 @@ def finals(response):
     """-> (the texts that answer, of which there should be one; whether tags say so). ([], ...): reasoning that came to no answer."""
     if "<" not in response:
         return [response], False
-    answers = [text for text in argos._sections(response)[1] if text.strip()]
+    answers = [text for text in argos.sections(response)[1] if text.strip()]
     if answers:
         return answers, True
     ends = [m.end() for m in _THINK_END.finditer(response)]
@@ -122,13 +122,14 @@ _NAMES_ONE = ("option", "choice", "letter")  # "option a" is a letter, "an answe
 _ENDS = re.compile(r"\s{0,9}(?:\Z|[.,;:!?)/&\n])")
 _VERB = re.compile(r"\s(?:is|are)\b", re.I)
 _HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|/|&)\s{0,2}(?:either\s)?", re.I)
+_ASKED = re.compile(r"[ ).]{0,3}\?")
 _CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary|this means|wait|actually)\b",
                         re.I)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _GAP = re.compile(r"[\s).:–-]{0,4}(?:(?:an?|the)\s)?", re.I)  # between a letter and its text
 _ARTICLES = {"a", "an", "the"}
-_DIGITS = {word: str(value) for word, value in argos._SMALL.items() if word != "none"}
+_DIGITS = {word: str(value) for word, value in argos.NUMBER_WORDS.items() if word != "none"}
 
 
 def _words(text, articles=False):
@@ -166,10 +167,10 @@ def _texts(text, known, first, articles):
 
 
 def _mentions(text, labels, known):
-    """-> [(start, end, index, by)] of the options that a text names, in order; by "letter", "text" or "weak", a letter that could be a
-    word. A letter and a text that contradict each other ("B. green") are a mention of index None."""
-    # "B is closer" is a text that names B by its letter
-    texts = [(start, end, i, "letter" if labels[i].lower() in known[0][i] else "text") for start, end, i in _texts(text, *known)]
+    """-> [(start, end, index, by)] of the options that a text names, in order; by "letter", "text", "both" or "weak", a letter that
+    could be a word. A letter and a text that contradict each other ("B. green") are a mention of index None."""
+    # "B is closer" is a text that names B by its letter, surer than a letter alone: "A is closer than B"
+    texts = [(start, end, i, "both" if labels[i].lower() in known[0][i] else "text") for start, end, i in _texts(text, *known)]
     starts, letters, taken = [t[0] for t in texts], [], set()
     for m in _LETTER.finditer(text):
         letter, index = m["letter"], labels.find(m["letter"].upper())
@@ -203,7 +204,7 @@ def _read_choice(text, item):
     said = lambda text: tuple(word for *_, word in _words(text, articles))
     if index >= 0 and words and alone[2].strip() and said(alone[3]) == words[index]:
         return labels[index]
-    whole = said(text) if len(text) <= 600 else ()
+    whole = said(text) if len(text) <= 40 + 2 * max(map(len, item.options or ()), default=0) else ()
     index = words.index(whole) if whole and words.count(whole) == 1 else _chosen(text, labels, known)
     return None if index is None else labels[index]
 
@@ -214,8 +215,9 @@ def _chosen(text, labels, known):
     line = text.rfind("\n", 0, cues[-1].start()) + 1 if cues else 0
     for part in dict.fromkeys((text[line:], text)):  # a statement is mostly the last thing said; then the rest need not be read
         mentions, two = _mentions(part, labels, known), set()
-        for (_, end, one, _), (start, stop, other, _) in zip(mentions, mentions[1:]):  # "A or B"; not "A, B is right"
-            if one != other and _HEDGE.fullmatch(part[end:start]) and not _PRAISE.match(part, stop) and not _VERB.match(part, stop):
+        for (_, end, one, _), (start, stop, other, _) in zip(mentions, mentions[1:]):  # "A or B"; not "A, B is right", not "A or B?"
+            left_open = not (_PRAISE.match(part, stop) or _VERB.match(part, stop) or _ASKED.match(part, stop))
+            if one != other and left_open and _HEDGE.fullmatch(part[end:start]):
                 two |= {end, stop}
         value = lambda mention: None if mention[1] in two else mention[2]
         denied = lambda m: bool(_DENIAL.search(part[max(0, m[0] - 60):m[0]]) or _DENIED.match(part, m[1]))
@@ -223,7 +225,7 @@ def _chosen(text, labels, known):
         starts = [m[0] for m in mentions]
         for m in _STATED.finditer(part):
             after = mentions[i] if (i := bisect_left(starts, m.end() - 1)) < len(mentions) else None
-            if after and _LEADS.fullmatch(part[m.end():after[0]]) and part[after[1]:after[1] + 3].lstrip(" ).")[:1] != "?":
+            if after and _LEADS.fullmatch(part[m.end():after[0]]) and not _ASKED.match(part, after[1]):
                 stated.append((after[0], value(after)))
         if stated:
             return max(stated, key=lambda one: one[0])[1]
@@ -244,22 +246,26 @@ def _chosen(text, labels, known):
 
     begins = [a for a, _ in lines]
     mentions = [m for m in mentions if not denied(m) and bisect_right(begins, m[0]) - 1 not in listed]
+    if all(len(option) == 1 and option[0].isdigit() for option in known[0]) and all(m[3] == "text" for m in mentions):
+        said = _read_number(text, "count")  # of numbers as options the total counts, not the first: "1 on the left, 2 on the right: 3"
+        if (said,) in known[0]:
+            return known[0].index((said,))
     return _settled(text, mentions, two)
 
 
 def _head(text, start, end, mention):
     """The mention, if a line from start to end begins with it: a marked letter, or nothing but an option."""
     begins = start <= mention[0] < end and not text[start:mention[0]].strip(" (-")
-    marked = mention[3] == "letter" and re.search(r"[)\].:]", text[mention[0]:mention[1] + 1])
+    marked = mention[3] != "text" and re.search(r"[)\].:]", text[mention[0]:mention[1] + 1])
     return mention if begins and (marked or not text[mention[1]:end].strip(" .)")) else None
 
 
 def _settled(text, mentions, two):
-    """The one option that the sentences name; letters before texts. Where they name two, here and there, a conclusion decides, then the
-    sentence that the response begins with ("It moves right. The bottle is on the left now."), then the last."""
+    """The one option that the sentences name; letters before other texts. Where they name two, here and there, a conclusion decides,
+    then the sentence that the response begins with ("It moves right. The bottle is on the left now."), then the last."""
     begins = [0, *(m.end() for m in _SENTENCE.finditer(text))]
-    for kind in ("letter", "text"):
-        mine, named = [m for m in mentions if m[3] == kind], [set() for _ in begins]
+    for kinds in (("both",), ("letter", "both"), ("text",)):
+        mine, named = [m for m in mentions if m[3] in kinds], [set() for _ in begins]
         if any(m[1] in two for m in mine):
             return None
         for m in mine:
@@ -281,8 +287,10 @@ _YES_NO_HEAD = re.compile(r"[\s('-]*(yes|no)\b(?=\W*$|\s*[,.;:!)-])", re.I)
 _NUMERALS = "|".join(_DIGITS)
 _FIGURE = re.compile(rf"(?<![\w.])(-?\$?(?:\d{{1,3}}(?:,\d{{3}}){{1,5}}(?![\d,])|\d{{1,15}})(?:\.\d{{1,10}})?(?:\s?/\s?\d{{1,9}})?%?)(?!\w)"
                      rf"|\b((?:{_NUMERALS})(?:[- ](?:{_NUMERALS}|hundred|thousand|and)){{0,5}})\b", re.I)
-_TOTAL = re.compile(r"\b(?:total|count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?(?:\b(?:is|are|of)\b|:|=)", re.I)
-_THERE = re.compile(r"\b(?:there (?:is|are|were|was)|I (?:can )?(?:see|count))\b", re.I)
+_TOTAL = re.compile(r"\b(?:total|(?<!let me )(?<!let's )count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?(?:\b(?:is|are|of)\b|:|=)"
+                    r"|(?<=\d)\s?=", re.I)
+_THERE = re.compile(r"\b(?:there (?:is|are|were|was)|I (?:can )?(?:see|count)|(?:image|picture|photo) (?:shows|contains|has|depicts)|"
+                    r"(?:that|this|which) (?:makes|gives)|making|giving)\b", re.I)
 _FILLER = re.compile(r"[\s(~]*(?:(?:only|exactly|about|approximately|a total of|indeed)\s+)?")
 _UP_TO = re.compile(r"\s{0,3}(?:or|to|-|–)\s{0,3}(\w+)")
 _ENUMERATED = re.compile(r"^\s{0,9}\d{1,3}[.)]\s", re.M)
@@ -299,38 +307,42 @@ def _read_yes_no(text, item=None):
     return None
 
 
-def _read_number(text, item):
+def _read_number(text, scorer):
     """A count in digits; another number as it is written, with its unit. What is stated counts, then a total, then "there are ..."; else
     the last sentence with a number, if it has but one."""
     if argos.number(text) and not _STATED.search(text):
-        return _written(text, text, item)
+        return _written(text, text, scorer)
     text = _ENUMERATED.sub("", text)
     for cue in (_STATED, _TOTAL, _THERE):
         for m in reversed(list(cue.finditer(text))):
             tail = text[m.end():m.end() + 100]
             tail = tail[_FILLER.match(tail).end():]
-            if item.scorer == "count" and re.match(r"(?:no|none)\b", tail, re.I):
+            if scorer == "count" and re.match(r"(?:no|none)\b", tail, re.I):
                 return "0"
             if said := _FIGURE.match(tail):
                 upto = _UP_TO.match(tail, said.end())
-                return None if upto and argos.number(upto[1]) else _written(said[0], tail, item)  # "3 or 4"
+                return None if upto and argos.number(upto[1]) else _written(said[0], tail, scorer)  # "3 or 4"
     for sentence in reversed(_SENTENCE.split(text)):
         found = list(_FIGURE.finditer(sentence))
         found = [m for m in found if m[1]] or found  # in "one of the 3 dogs" the digits count
         if len({argos.number(m[0]) for m in found}) == 1:
-            return _written(found[0][0], sentence[found[0].start():], item)
+            return _written(found[0][0], sentence[found[0].start():], scorer)
         if found:
             return None
     return None
 
 
-def _written(text, tail, item):
+def _written(text, tail, scorer):
     """The number `text`, with which `tail` begins: digits for a count, else with the unit that follows it."""
     value = argos.number(text)
-    if value is None or item.scorer == "count":
+    if value is None or scorer == "count":
         return value and f"{value[0]:.15g}"
     longer = " ".join(tail.split()[:2]).rstrip(".,;")
     return longer if longer.startswith(text) and argos.number(longer) else text
+
+
+def _read_quantity(text, item):
+    return _read_number(text, item.scorer)
 
 
 def _read_text(text, item):
@@ -342,8 +354,8 @@ def _read_text(text, item):
     return " ".join(text.split())[:argos.MAX_ANSWER] or None
 
 
-_READERS = {"choice": _read_choice, "yesno": _read_yes_no, "yesno or unclear": _read_yes_no, "count": _read_number,
-            "number": _read_number, "regression": _read_number}
+_READERS = {"choice": _read_choice, "yesno": _read_yes_no, "yesno or unclear": _read_yes_no, "count": _read_quantity,
+            "number": _read_quantity, "regression": _read_quantity}
 _CLOSED = ("choice", "yesno", "yesno or unclear", "count")  # a few answers are possible: they are read out of tags, too
 
 
@@ -389,7 +401,7 @@ def metrics(name, rows):
     Metrics that no row is part of are absent. Where rows are some of the questions, coverage says how many. Rows with a number under
     "grounding" add its mean (figure 4).
     """
-    return {metric: float(sum(weight * values.mean() for weight, values, _ in cells)) for metric, cells in _cells(name, rows).items()}
+    return {metric: _mean(cells) for metric, cells in _cells(name, rows).items()}
 
 
 def draws(name, rows, n=2000, seed=0):
@@ -398,8 +410,13 @@ def draws(name, rows, n=2000, seed=0):
     A unit is what the metric counts: a figure with all its questions for fAcc. The same seed and ids draw the same units, whatever the
     order of the rows, so that draws(a) - draws(b) is paired: give both models the rows that both have.
     """
-    means, drawn = {}, {}  # cells that metrics share are drawn once
-    for metric, cells in _cells(name, rows).items():
+    return {metric: drawn for metric, (_, drawn) in measure(name, rows, n, seed).items()}
+
+
+def measure(name, rows, n=2000, seed=0):
+    """{metric: (its value, its bootstrap values)}: `metrics` and `draws`, with the rows sorted into units once."""
+    means, drawn, found = {}, {}, _cells(name, rows)  # cells that metrics share are drawn once
+    for metric, cells in found.items():
         drawn[metric] = np.zeros(n)
         for weight, values, key in cells:
             cell = key, values.tobytes()
@@ -410,7 +427,11 @@ def draws(name, rows, n=2000, seed=0):
                     parts.append(values[chosen].mean(1))
                 means[cell] = np.concatenate(parts)
             drawn[metric] += weight * means[cell]
-    return drawn
+    return {metric: (_mean(cells), drawn[metric]) for metric, cells in found.items()}
+
+
+def _mean(cells):
+    return float(sum(weight * values.mean() for weight, values, _ in cells))
 
 
 def coverage(name, rows):

@@ -40,15 +40,15 @@ def video_r1(folder, leave_out):
         raise argos.BadInput(f"{folder}: holds neither {COT} nor {FULL}; give the folder that Video-R1-data was downloaded to")
     for file in files:
         seen = set()
-        for number, row in _json_list(file):
+        for number, row in json_list(file):
             where = f"{file.name} row {number}"
             try:
                 made = _video_r1_row(row, folder, file.name)
                 for key, what in ((made["id"], "problem_id used before"), (made["asked"], "question asked before")):
                     if key in seen:
-                        raise _Unusable(what, made["id"])
+                        raise Unusable(what, made["id"])
                 seen |= {made["id"], made["asked"]}
-            except _Unusable as why:
+            except Unusable as why:
                 leave_out(f"Video-R1: {why.args[0]}", where, why.args[1])
             else:
                 yield made
@@ -56,34 +56,34 @@ def video_r1(folder, leave_out):
 
 def _video_r1_row(row, folder, file):
     if not isinstance(row, dict):
-        raise _Unusable("not an object")
+        raise Unusable("not an object")
     text = {name: row.get(name) if isinstance(row.get(name), str) else "" for name in
             ("problem", "data_type", "problem_type", "solution", "path", "process")}
     if row.get("problem_id") is None or not text["problem"].strip():
-        raise _Unusable("problem or problem_id missing")
+        raise Unusable("problem or problem_id missing")
     if text["problem_type"] not in KINDS:
-        raise _Unusable("unknown problem_type", text["problem_type"])
+        raise Unusable("unknown problem_type", text["problem_type"])
     if text["data_type"] not in ("image", "video"):
-        raise _Unusable("data_type is neither image nor video", text["data_type"])
+        raise Unusable("data_type is neither image nor video", text["data_type"])
     answers = _ANSWER.findall(text["solution"])
     if len(answers) != 1:
-        raise _Unusable("solution is not one <answer>..</answer>", text["solution"])
+        raise Unusable("solution is not one <answer>..</answer>", text["solution"])
     media = Path(os.path.normpath(folder / text["path"]))  # the path is data: its dots may not lead out of the folder
     if folder not in media.parents:
-        raise _Unusable("path missing, or outside the folder", text["path"])
+        raise Unusable("path missing, or outside the folder", text["path"])
     try:
         there = media.is_file()
     except (OSError, ValueError):  # longer than a path may be, or with a NUL
         there = False
     if not there:
-        raise _Unusable("media file missing", text["path"])
+        raise Unusable("media file missing", text["path"])
 
     # Our prompts add their own instructions (policy.PROMPTS), so Video-R1's template is not used: the question and its options.
     kind, question, extra = KINDS[text["problem_type"]], _PLACEHOLDER.sub("", text["problem"]).strip(), {}
     options = row.get("options") or []
     if kind == "choice" and options:
         if not isinstance(options, list) or len(options) < 2 or not all(isinstance(option, str) for option in options):
-            raise _Unusable("options are not two or more texts", options)
+            raise Unusable("options are not two or more texts", options)
         question, extra = f"{question}\n" + "\n".join(options), {"options": options}
     _check(answers[0].strip(), kind, options or None)
     place = media.relative_to(folder)
@@ -96,7 +96,7 @@ def _video_r1_row(row, folder, file):
             "media": f"Video-R1/{place}", "files": {file}, "asked": _digest(place, question)}
 
 
-def _json_list(path):
+def json_list(path):
     """(row number, row) of a JSON list too large to hold: it is parsed as it is read."""
     import ijson
     with open(path, "rb") as file:
@@ -131,9 +131,9 @@ def pixmo_count(folder, leave_out):
                     try:
                         made = _pixmo_row(row, number, at)
                         if made["asked"] in seen:
-                            raise _Unusable("question asked before", row["label"])
+                            raise Unusable("question asked before", row["label"])
                         seen.add(made["asked"])
-                    except _Unusable as why:
+                    except Unusable as why:
                         leave_out(f"PixMo-Count: {why.args[0]}", f"{file.name} row {number}", why.args[1])
                     else:
                         yield made
@@ -155,13 +155,13 @@ def by_sha256(folder):
 def _pixmo_row(row, number, at):
     missing = [name for name, value in row.items() if value is None or name == "label" and not str(value).strip()]
     if missing:
-        raise _Unusable("field missing", ", ".join(missing))
+        raise Unusable("field missing", ", ".join(missing))
     path = at.get(row["image_sha256"])
     if path is None:
-        raise _Unusable("no picture with this sha256 (a dead or changed link)", row["image_url"])
+        raise Unusable("no picture with this sha256 (a dead or changed link)", row["image_url"])
     points = row["points"]["x"] if isinstance(row["points"], dict) else row["points"]  # as a struct of lists, or a list of structs
     if row["count"] != len(points or ()):
-        raise _Unusable("count and points disagree", f"{row['count']} and {len(points or ())}")
+        raise Unusable("count and points disagree", f"{row['count']} and {len(points or ())}")
     question = f"How many {str(row['label']).strip()} are there in the image?"  # the data set has none (this wording: our choice)
     # Where there is nothing to count there is nothing to point at, and R_vg would be 0 for a right answer.
     extra = {} if row["count"] else {"grounding": False}
@@ -171,7 +171,7 @@ def _pixmo_row(row, number, at):
 
 
 # ---- 3. What both need --------------------------------------------------------------------------------------------------------
-class _Unusable(Exception):
+class Unusable(Exception):
     """Why a row is left out: (reason, one of few; detail, shortened)."""
 
     def __init__(self, reason, detail=""):
@@ -182,7 +182,7 @@ def _check(answer, kind, options):
     try:
         argos.check_truth(answer, kind, options)
     except argos.BadInput as error:
-        raise _Unusable(f"answer does not fit a {kind} question", error) from None
+        raise Unusable(f"answer does not fit a {kind} question", error) from None
 
 
 def _digest(*parts):

@@ -33,7 +33,7 @@ from PIL import Image
 import argos
 import media
 from benchmarks import sources
-from benchmarks.sources import _Unusable
+from benchmarks.sources import Unusable
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -70,7 +70,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One entry. `read` makes Items of a row; raise _Unusable in it to leave the row out."""
+    """One entry. `read` makes Items of a row; raise Unusable in it to leave the row out."""
     title: str
     where: str                    # where its files are had
     files: tuple                  # glob patterns; the first of `inside` (below) that holds any of them is read
@@ -124,19 +124,19 @@ class _Place:
                     return found
             except (OSError, ValueError):  # longer than a path may be, or with a NUL
                 pass
-        raise _Unusable("picture missing, or outside the folder", path)
+        raise Unusable("picture missing, or outside the folder", path)
 
     def column(self, value, name):
         """A picture column, {"bytes", "path"} -> bytes. Only the head is looked at; media.load_media decodes."""
         data = value.get("bytes") if isinstance(value, dict) else None
         if not data:
-            raise _Unusable("picture missing", name)
+            raise Unusable("picture missing", name)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                Image.open(io.BytesIO(data), formats=media._PICTURES).close()
+                Image.open(io.BytesIO(data), formats=media.PICTURES).close()
         except Exception as error:  # a damaged file makes Pillow raise whatever it trips over
-            raise _Unusable("picture cannot be decoded", f"{name}: {error.__class__.__name__}") from None
+            raise Unusable("picture cannot be decoded", f"{name}: {error.__class__.__name__}") from None
         return data
 
 
@@ -144,12 +144,12 @@ class _Place:
 def _text(row, name):
     value = row.get(name) if isinstance(row, dict) else None
     if not isinstance(value, str) or not value.strip():
-        raise _Unusable("field missing", name)
+        raise Unusable("field missing", name)
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise _Unusable("not a text", name) from None
+            raise Unusable("not a text", name) from None
     return value
 
 
@@ -157,14 +157,14 @@ def _letter(text, options):
     """"(B)" -> "B", and only if there is such an option."""
     letter = text.strip().strip("().").upper()
     if len(letter) != 1 or letter not in LETTERS[:len(options) if options else 26]:
-        raise _Unusable("the truth is no option (a hidden answer?)", text)
+        raise Unusable("the truth is no option (a hidden answer?)", text)
     return letter
 
 
 def _options(row, name):
     options = row.get(name)
     if not isinstance(options, list) or len(options) < 2 or not all(isinstance(o, str) and o.strip() for o in options):
-        raise _Unusable("options are not two or more texts", options)
+        raise Unusable("options are not two or more texts", options)
     return options
 
 
@@ -172,7 +172,7 @@ def _blink(row, place):
     options = _options(row, "choices")
     shown = [("image", place.column(row[name], name)) for name in place.entry.pictures if row.get(name)]
     if place.pictures and not shown:
-        raise _Unusable("picture missing", "image_1")
+        raise Unusable("picture missing", "image_1")
     # The task is the folder's name: ids do not split at "_" or "-" ("val_Multi-view_Reasoning_7").
     yield Item(_text(row, "idx"), _text(row, "prompt"), _letter(_text(row, "answer"), options), shown, options,
                {"task": place.file.parent.name}, "choice")
@@ -204,7 +204,7 @@ def listed_options(question):
 def _mindcube(row, place):
     question, paths = _text(row, "question"), row.get("images")
     if not isinstance(paths, list) or not paths or not all(isinstance(p, str) for p in paths):
-        raise _Unusable("field missing", "images")
+        raise Unusable("field missing", "images")
     name = _text(row, "id")
     # The official rule: the first of these words in the id; there are "aroundnew_..." ids (extractors.get_setting_from_id).
     setting = next((s for s in ("around", "rotation", "translation", "among") if s in name.lower()), "other")
@@ -222,7 +222,7 @@ LETTER_ONLY = "Answer with the option's letter from the given choices directly."
 def _countercurate(row, place):
     turns = row.get("conversations") if isinstance(row, dict) else None
     if not isinstance(turns, list) or len(turns) != 2:
-        raise _Unusable("not one question and one answer", turns)
+        raise Unusable("not one question and one answer", turns)
     question = _text(turns[0], "value").replace("<image>", "").strip().removesuffix(LETTER_ONLY).strip()
     options = listed_options(question)
     # Paths are the author's own ("../../train_data/left_right/pos/1.jpg"): what counts is what follows train_data/. The original
@@ -237,7 +237,7 @@ def _hallusion(row, place):
         _text(row, n) for n in ("category", "subcategory", "set_id", "figure_id", "question_id"))
     truth = {"1": "yes", "0": "no"}.get(_text(row, "gt_answer"))
     if truth is None:
-        raise _Unusable("the truth is neither 0 nor 1", row["gt_answer"])
+        raise Unusable("the truth is neither 0 nor 1", row["gt_answer"])
     textual = category == "VS" and figure == "0"  # a question of general knowledge, asked without its figure
     shown = []
     if not textual and "image" in place.entry.pictures and place.file.suffix == ".parquet":
@@ -265,7 +265,7 @@ def _sugarcrepe(row, place):
 
 def _pixmo(row, place):
     if row.get("count") is None:
-        raise _Unusable("field missing", "count")
+        raise Unusable("field missing", "count")
     # No question is shipped (this wording: our choice, the one we train with in sources.py). val and test have no points.
     yield Item(f"{place.file.stem.partition('-')[0]}-{place.number}", f"How many {_text(row, 'label').strip()} are there in the image?",
                str(row["count"]), [("image", row["picture"])] if place.pictures else [], None,
@@ -276,7 +276,7 @@ def _video_r1(row, place):
     try:
         sample = argos.Sample.from_row(row, place.file.parent, place.where)
     except argos.BadInput as error:
-        raise _Unusable("not a usable row", str(error).removeprefix(f"{place.where}: ")) from None
+        raise Unusable("not a usable row", str(error).removeprefix(f"{place.where}: ")) from None
     options, answer = sample.options, sample.answer
     if sample.kind == "choice" and options:
         options = [re.sub(rf"^\(?{LETTERS[i]}[).:]\s*", "", o) if i < 26 else o for i, o in enumerate(options)]
@@ -287,15 +287,17 @@ def _video_r1(row, place):
 
 
 def as_sample(item):
-    """An Item of video-r1 -> argos.Sample: figure 4 asks for answers and for visual grounding, which the verifier scores."""
-    (kind, path), = item.media
-    rest = {name: item.groups[name] for name in ("task", "source", "kind", "grounding", "drawn")}
-    return argos.Sample(item.id, item.question, item.answer, path=str(path), media=kind, options=item.options, **rest)
+    """An Item on one picture or clip -> argos.Sample: figure 4 asks for visual grounding, too, which the verifier scores."""
+    (media, source), = item.media
+    known = {key: item.groups[key] for key in ("task", "source", "kind", "grounding", "drawn") if key in item.groups}
+    kind = item.scorer if item.scorer in argos.KINDS else "phrase"
+    return argos.Sample(**{"kind": kind} | known, id=item.id, question=item.question, answer=item.answer, path=str(source)[:200],
+                        media=media, options=item.options)
 
 
 def _easy_vqa(row, place):
     if not isinstance(row, list) or len(row) != 3 or not all(isinstance(v, str) and v.strip() for v in row[:2]):
-        raise _Unusable("not [question, answer, number of the picture]", row)
+        raise Unusable("not [question, answer, number of the picture]", row)
     question, answer, number = row
     yield Item(f"{number}-{place.number}", question, answer, [("image", place.picture(f"images/{number}.png"))], None,
                {"answer": "yes or no" if answer in ("yes", "no") else "open"}, "yesno" if answer in ("yes", "no") else "phrase")
@@ -414,8 +416,8 @@ def items(name, folder, report, pictures=True):
             made = list(entry.read(row, place))
             for item in made:
                 if item.id in seen:
-                    raise _Unusable("id used before", item.id)
-        except _Unusable as why:
+                    raise Unusable("id used before", item.id)
+        except Unusable as why:
             tell(why.args[0], where, why.args[1])
             continue
         except (KeyError, TypeError, AttributeError) as error:  # a row of another form than the published one
@@ -469,7 +471,7 @@ def _rows(file, entry, report, pictures):
     if file.suffix == ".jsonl":
         return _jsonl(file, entry, report)
     with open(file, "rb") as start:
-        return sources._json_list(file) if start.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{" else _json_dict(file)
+        return sources.json_list(file) if start.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{" else _json_dict(file)
 
 
 def _parquet(file, entry, pictures):

@@ -77,6 +77,18 @@ def test_models_and_modes():
             run.read_models(run.Config(**bad))
 
 
+@pytest.mark.parametrize("flags", [dict(batch=0), dict(limit=-1), dict(pages=-1), dict(temperature=float("nan"))])
+def test_numbers_that_make_no_sense_are_told(flags):
+    with pytest.raises(argos.BadInput, match="--batch|--temperature"):
+        run.read_models(run.Config(model=str(ROOT / "tiny/base"), **flags))
+
+
+def test_lines_that_are_no_answers_are_passed_over(tmp_path):
+    whole = dict.fromkeys(run.WHOLE, "x")
+    (tmp_path / "log").write_text("\n".join(["5", "null", '{"model": "x"}', json.dumps(whole), '{"torn']))
+    assert list(run.stored(tmp_path / "log")) == [whole]
+
+
 def test_flags_of_like_names_are_told_apart_and_presets_hold_the_papers_values():
     read = lambda *typed: argos.parse_config(run.Config, "", scale.preset_arguments("benchmark", run.Config, list(typed)))
     cfg = read("--benchmark", "all", "--data", "d", "--model", "m", "--mode", "cot")

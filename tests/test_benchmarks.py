@@ -332,6 +332,11 @@ HARD = [  # (question, response, what it answers, why it is hard)
     (COUNTS, "There are three tiles.", "A", "a number in words is an option's text"),
     (COUNTS, "1", "C", "the number, not the first option"),
     (COUNTS, "The answer is 2", "B", "stated as a number"),
+    (COUNTS, "I count 1 tile on the left and 2 on the right, giving a total of 3.", "A", "numbers that are no answer before the total"),
+    (COUNTS, "I see 1 tile on the left. I see 2 tiles on the right. That makes 3 in total.", "A", "the same in sentences"),
+    (COUNTS, "Let me count: one at the top, two at the bottom. So there are three.", "A", "a count that only begins"),
+    (COUNTS, "2 + 1 = 3", "A", "a sum"),
+    (COUNTS, "A or B? I think B.", "B", "a question is no hedge"),
     (JIGSAW, "By the edges, the second image (B) is the more appropriate choice to place in the missing spot.\n\n"
      "So, the answer is:\n\n**(A) the second image**", "A",
      "GPT-4o on BLINK: calls the pictures by letters of its own, then answers; GPT-3.5 read some of these as B"),
@@ -340,6 +345,7 @@ HARD = [  # (question, response, what it answers, why it is hard)
     (JIGSAW, "(C) the third image", "B", "C is no option, the text decides"),
     (CLOSER, "A is closer", "A", "option texts that begin with letters"),
     (CLOSER, "Point A is farther. Point B is closer to the camera.", "B", "the same in sentences"),
+    (CLOSER, "Point A is closer to the camera than point B.", "A", "an option's text that holds its letter outranks a letter alone"),
     (POINTS, "The point on the left corresponds to point C.", "C", "A in Point A is no article, and point alone is no option"),
     (POINTS, "It is the point marked D.", "D", "the same"),
     (SIDES, "The camera is moving to the right (clockwise).\n\nIn the first image, the bottle is in front. "

@@ -20,6 +20,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import argos
+import media
 import teachers
 from argos import BadInput, Media, PointPrompt
 from teachers import (Box, Cached, MolmoPointer, PlainJudge, Sam2, Sam2HF, YoloWorld, ZeroShotDetector, load_judge, load_teachers,
@@ -737,8 +738,8 @@ def test_real_weights_read_a_word_where_it_stands(tmp_path):
 
     image = Image.new("RGB", (1000, 500), "white")
     pen = ImageDraw.Draw(image)
-    pen.text((100, 80), "EXIT", "black", argos._font(70))
-    pen.text((600, 330), "HOTEL", "black", argos._font(70))
+    pen.text((100, 80), "EXIT", "black", media.load_font(70))
+    pen.text((600, 330), "HOTEL", "black", media.load_font(70))
     image.save(tmp_path / "words.png")
     grounded(Words(), tmp_path / "words.png", "exit", [(170, 125), (120, 120)], [(700, 370), (500, 250)], tmp_path / "cache")
     grounded(Words(), tmp_path / "words.png", "hotel", [(700, 370)], [(170, 125)], tmp_path / "cache")
