@@ -45,7 +45,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from media import (BadInput, BadMedia, Media, append_jsonl, claim_run, clean, convert, draw_card, draw_points, file_name,  # noqa: F401
+from media import (BadInput, BadMedia, Media, alone, append_jsonl, claim_run, clean, convert, draw_card, draw_points, file_name,  # noqa: F401
                    load_media, read_jsonl, save_figure, smart_resize, write_atomically)  # the scripts find them here, too
 
 MAX_POINTS = 64           # points, frame claims and segment claims counted per response, of each kind (our choice)

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import unicodedata
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,6 +112,22 @@ def claim_run(log, config):
     for name, value in config.items():
         if name != "resume" and rows[0].get(name, value) != value:
             raise BadInput(f"{log}: was made with --{name} {rows[0][name]}, not {value}; resume with the same settings")
+
+
+@contextmanager
+def alone(folder):
+    """Inside, no other process is: only one may work on a folder's files, and one that died is not in the way. Raises BadInput.
+    (Windows has no fcntl: nothing is locked there.)"""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with open(Path(folder, ".lock"), "w") as file:
+        try:
+            import fcntl
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError:
+            raise BadInput(f"{folder}: another run is at work there; wait for it, or name another --out") from None
+        yield
 
 
 def file_name(text):

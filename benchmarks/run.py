@@ -277,8 +277,6 @@ def read_answers(log, stamps):
 def rescore(cfg):
     """Extract and score all stored answers again, in place. -> as `run`; where a model was asked in several ways, the last counts."""
     log, kept, last = Path(cfg.out, "answers.jsonl"), defaultdict(dict), {}
-    if not log.is_file():
-        raise argos.BadInput(f"{log}: nothing is stored there; give the --out of an evaluation")
     judge = load_judge(cfg)
     aside = log.with_name(f".{log.name}.tmp")
     asked = tasks.BENCHMARKS if cfg.benchmark == "all" else cfg.benchmark.split(",")
@@ -295,12 +293,20 @@ def rescore(cfg):
 
 # ---- 4. The whole ---------------------------------------------------------------------------------------------------------
 def main():
-    from benchmarks import report  # it needs this file, complete
     cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("benchmark", Config))
-    out, left_out, verifier = Path(cfg.out), {}, None
     unknown = set(cfg.benchmark.split(",")) - set(tasks.BENCHMARKS) - {"all"}
     if unknown:
         raise argos.BadInput(f"--benchmark {','.join(sorted(unknown))}: there is all, or some of {', '.join(tasks.BENCHMARKS)}")
+    if cfg.rescore and not Path(cfg.out, "answers.jsonl").is_file():
+        raise argos.BadInput(f"{cfg.out}/answers.jsonl: nothing is stored there; give the --out of an evaluation")
+    with argos.alone(cfg.out):  # a rescore beside a run would drop what the run appends meanwhile
+        work(cfg)
+
+
+def work(cfg):
+    """Ask or score again, then write all that is made of it."""
+    from benchmarks import report  # it needs this file, complete
+    out, left_out, verifier = Path(cfg.out), {}, None
     if cfg.rescore:
         have = rescore(cfg)
         models, told = list(dict.fromkeys(model for model, _, _ in have)), out / "left_out.jsonl"

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -255,6 +256,14 @@ def test_rescoring_is_idempotent_and_needs_no_model(answered, tmp_path, monkeypa
         call(monkeypatch, "--benchmark", "all", "--data", tmp_path, "--out", tmp_path, "--rescore")
         again.append([(tmp_path / name).read_bytes() for name in ("answers.jsonl", "table.md", "table.csv")])
     assert again[0] == again[1] and stored(tmp_path) == rows and (tmp_path / "table.csv").read_bytes() == (answered / "table.csv").read_bytes()
+
+
+def test_two_runs_do_not_share_a_folder(answered, tmp_path, monkeypatch):
+    pytest.importorskip("fcntl", reason="nothing is locked here")
+    shutil.copytree(answered, tmp_path / "out")
+    with argos.alone(tmp_path / "out"), pytest.raises(argos.BadInput, match="another run is at work"):
+        call(monkeypatch, "--benchmark", "all", "--rescore", "--out", tmp_path / "out")
+    call(monkeypatch, "--benchmark", "all", "--rescore", "--pages", 0, "--out", tmp_path / "out")
 
 
 def test_rescoring_takes_the_way_a_model_was_asked_last(answered, tmp_path, monkeypatch):
