@@ -323,6 +323,8 @@ def main():
         text = tables(cfg, have)
         argos.write_atomically(out / "table.md", text)
         print(text)
+        if verifier.failures:
+            print("failures: " + ", ".join(f"{n} x {what}" for what, n in verifier.failures.items()), file=sys.stderr)
         for dataset in [Path(path).stem for path in cfg.data]:
             if curves := checkpoints(have, dataset):
                 draw_curves(curves, out / f"curves-{dataset}.png")

@@ -1,6 +1,7 @@
 """Evaluation: intervals against closed forms, pairing, and the floor that accuracy is compared with."""
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,9 @@ import pytest
 
 import argos
 import evaluate
+from tiny import world
+
+ROOT = Path(argos.__file__).parent
 
 
 def test_interval_of_a_coin_is_the_normal_one():
@@ -97,3 +101,16 @@ def test_checkpoints_become_a_curve_in_the_order_of_their_steps():
     curves = evaluate.checkpoints(have, "val")
     assert curves.keys() == {"rl", "direct"} and curves["rl"] == [((20, 100), (.5, .5), (.5, .5))]  # two seeds of step 20: their mean
     assert curves["direct"][0][:2] == ((7,), (1.,)) and np.isnan(curves["direct"][0][2])
+
+
+def test_damaged_files_are_named_counted_and_told_in_the_table(tmp_path, monkeypatch, capsys):
+    world.write_split("val", 4, tmp_path)
+    row = json.loads((tmp_path / "val.jsonl").read_text().splitlines()[2])
+    damaged = tmp_path / (row.get("image") or row["video"])
+    damaged.write_bytes(b"\x89PNG and then nothing")
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--models", f"base:direct={ROOT}/tiny/base", "--data", str(tmp_path / "val.jsonl"),
+                                      "--out", str(tmp_path / "out"), "--max_new_tokens", "8"])
+    evaluate.main()
+    out, err = capsys.readouterr()
+    assert err.count(f"left out: {damaged}") == 1 and "failures: 1 x damaged media" in err
+    assert "| base (1 not scored) | 1 |" in out and len((tmp_path / "out/answers.jsonl").read_text().splitlines()) == 3
