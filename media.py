@@ -92,13 +92,28 @@ def append_jsonl(path, row):
     """Append one row. A line left half-written by a crash is ended first, so that it spoils no other."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
-        if file.tell():
+    with open(path, "ab+", buffering=0) as file:
+        _lock(file)  # another process may be in the middle of its row
+        if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
             torn = file.read(1) != b"\n"
         else:
             torn = False
-        file.write(b"\n" * torn + json.dumps(row).encode() + b"\n")
+        row = b"\n" * torn + json.dumps(row).encode() + b"\n"
+        while row:
+            row = row[file.write(row):]
+
+
+def _lock(file, wait=True):
+    """Until the file is closed, or this process dies. -> False where another has it. (Windows has no fcntl: nothing is locked there.)"""
+    try:
+        import fcntl
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except ImportError:
+        pass
+    except OSError:
+        return False
+    return True
 
 
 def claim_run(log, config):
@@ -116,17 +131,11 @@ def claim_run(log, config):
 
 @contextmanager
 def alone(folder):
-    """Inside, no other process is: only one may work on a folder's files, and one that died is not in the way. Raises BadInput.
-    (Windows has no fcntl: nothing is locked there.)"""
+    """Inside, no other process is: only one may work on a folder's files, and one that died is not in the way. Raises BadInput."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     with open(Path(folder, ".lock"), "w") as file:
-        try:
-            import fcntl
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError:
-            raise BadInput(f"{folder}: another run is at work there; wait for it, or name another --out") from None
+        if not _lock(file, wait=False):
+            raise BadInput(f"{folder}: another run is at work there; wait for it, or name another --out")
         yield
 
 

@@ -123,7 +123,7 @@ def claim(accelerator, cfg):
             Path(cfg.out).mkdir(parents=True, exist_ok=True)
             free = ("dry_run", "memory_gb", "tracker", "teacher_cache")  # what --resume may change
             claim_run(Path(cfg.out, "metrics.jsonl"), {k: v for k, v in vars(cfg).items() if k not in free}
-                      | dict(num_processes=accelerator.num_processes))  # each draws its own rollouts: another number, another run
+                      | dict(num_processes=accelerator.num_processes))  # each draws and sums its own share: another number, another run
     if cfg.tracker != "none":
         accelerator.init_trackers("argos", config=vars(cfg))
     picture, clip = vision_tokens(cfg)

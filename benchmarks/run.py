@@ -331,3 +331,4 @@ def work(cfg):
     if cfg.pages:
         report.draw_page(cfg, models, have, verifier)
     print(f"wrote {out}/table.md, table.csv, bars.png, answers.jsonl" + ", page/index.html" * bool(cfg.pages))
+    print("Tables 3 to 5 need simulators: python -m benchmarks.embodied --help, python -m benchmarks.libero --help")

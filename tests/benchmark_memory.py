@@ -9,10 +9,12 @@ judge, reference and policy are one model.
 Run:   python tests/benchmark_memory.py                 # about 15 minutes on one large GPU; prints a Markdown table
        python tests/benchmark_memory.py --only "GRPO, 4 bits, pictures"
        python tests/benchmark_memory.py --tiny          # the same, tiny and on a CPU: nothing is measured, but all of it runs
+       python tests/benchmark_memory.py --cpu           # one GRPO step of the 7B's architecture in bfloat16 on a CPU with 24 GB
 """
 import argparse
 import importlib.util
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -119,15 +121,15 @@ def write_data(folder, cfg, tokenizer, kind):
     return response
 
 
-def one(name, tiny):
-    """Run one setting here; its last line of output is a JSON object."""
+def one(name, tiny, few):
+    """Run one setting here; its last line of output is a JSON object. few: the 7B's architecture, but few tokens and rollouts."""
     card, script, kind, flags = SETTINGS[name]
     tokenizer = build(tiny)
     if torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(min(1., card * 1e9 / torch.cuda.get_device_properties(0).total_memory))
     with tempfile.TemporaryDirectory() as folder:
         without = "--dtype float32 " if tiny and importlib.util.find_spec("bitsandbytes") is None else ""
-        words = (flags + " " + (TINY if tiny else "") + " " + without + COMMON).split()
+        words = (flags + " " + (TINY if tiny or few else "") + " " + without + COMMON.replace("--steps 2", f"--steps {2 - few}")).split()
         grpo, fields = script is train_grpo, script.Config.__dataclass_fields__
         words = [w for k, v in zip(words[::2], words[1::2]) if k[2:] in fields for w in (k, v)]
         words += ["--out", f"{folder}/out", "--data", f"{folder}/{'rl' if grpo else 'sft'}.jsonl"] + (["--val", f"{folder}/rl.jsonl"] if grpo else [])
@@ -144,6 +146,8 @@ def one(name, tiny):
         rows = [row for _, row in argos.read_jsonl(f"{folder}/out/metrics.jsonl") if row["kind"] == "train"]
     predicted = {k: sum(v.values()) / 1e9 for k, v in scale.ledger(cfg).items()}
     measured = {k: max(row["memory_gb"][k] for row in rows) for k in rows[0]["seconds"]} if rows[0]["memory_gb"] else {}
+    if few:  # a CPU knows the peak of the whole process alone
+        measured = dict.fromkeys(rows[0]["seconds"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
     print(json.dumps(dict(name=name, card=card, tokens=max(scale.vision_tokens(cfg)) if kind == "video" else scale.vision_tokens(cfg)[0], seconds=rows[-1]["seconds"],
                           measured=measured, updated=rows[-1]["grad_norm"],
                           predicted={k: max(predicted[p] for p in PHASES[k] if p in predicted) for k in rows[0]["seconds"]})))
@@ -153,16 +157,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SETTINGS, help="one setting instead of all")
     parser.add_argument("--tiny", action="store_true", help="a tiny model; a CPU will do")
+    parser.add_argument("--cpu", action="store_true", help="the 7B's architecture on a CPU, one small step (measured: the process' peak)")
     parser.add_argument("--here", action="store_true", help="run --only in this process (the script calls itself so)")
     args = parser.parse_args()
-    if not (args.tiny or torch.cuda.is_available()):
-        sys.exit("This measures a GPU and there is none. To see it run on a CPU: python tests/benchmark_memory.py --tiny")
+    if not (args.tiny or args.cpu or torch.cuda.is_available()):
+        sys.exit("This measures a GPU and there is none. To see it run on a CPU: python tests/benchmark_memory.py --tiny, or --cpu")
+    args.only = args.only or ("GRPO, bfloat16, whole groups" if args.cpu else None)
     if args.here:
-        return one(args.only, args.tiny)
-    print(f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU, tiny model: nothing is measured'}, torch {torch.__version__}\n")
+        return one(args.only, args.tiny, args.cpu)
+    print(f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU' + ', tiny model: nothing is measured' * args.tiny}, torch {torch.__version__}\n")
     print("| setting | card, GB | phase | predicted, GB | measured, GB | seconds |\n|---|---|---|---|---|---|", flush=True)
     for name in [args.only] if args.only else SETTINGS:
-        command = [sys.executable, __file__, "--here", "--only", name] + ["--tiny"] * args.tiny
+        command = [sys.executable, __file__, "--here", "--only", name] + ["--tiny"] * args.tiny + ["--cpu"] * args.cpu
         done = subprocess.run(command, text=True, capture_output=True)
         if done.returncode:
             print(f"| {name} | {SETTINGS[name][0]} | failed: {done.stderr.strip().splitlines()[-1][:120]} | | | |", flush=True)

@@ -40,7 +40,7 @@ def test_grpo_steps_on_the_gpu(folder, tmp_path, dtype, gap):  # noqa: F811
     if dtype == "nf4":
         pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     flags = [*GRPO, "--data", folder / "rl.jsonl", "--val", folder / "val.jsonl", "--dtype", dtype, "--judge", "base", "--out", tmp_path / "out"]
-    process = subprocess.Popen([sys.executable, str(ROOT / "train_grpo.py"), *map(str, flags)], cwd=ROOT, env=dict(os.environ, CUDA_VISIBLE_DEVICES="0"),
+    process = subprocess.Popen([sys.executable, str(ROOT / "train_grpo.py"), *map(str, flags)], cwd=ROOT, env=dict(dict(CUDA_VISIBLE_DEVICES="0"), **os.environ),
                                text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, _ = finish(process)
     for row in rows(tmp_path / "out"):

@@ -27,7 +27,7 @@ class Config:
     ood: bool = field(default=False, metadata={"help": "evaluate out of domain too (about two minutes more)"})
 
 
-CORES = os.cpu_count() or 1
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(*chains):
@@ -40,6 +40,7 @@ def run(*chains):
             print(f"\n$ {command}", flush=True)
             code = subprocess.run(command, shell=True, env=env).returncode
             if code:
+                print(f"\nfailed: {command}", file=sys.stderr, flush=True)
                 return code if code > 0 else 1  # a process that was killed has a negative code
         return 0
 

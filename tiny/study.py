@@ -27,10 +27,11 @@ from evaluate import COLORS, read_curve
 @dataclass
 class Config:
     study: str = field(default="seeds", metadata={"help": "seeds or sweep"})
-    out: str = field(default="out", metadata={"help": "folder of `python -m tiny`; results go to OUT/study"})
+    out: str = field(default="out", metadata={"help": "folder of `python -m tiny`"})
+    name: str = field(default="study", metadata={"help": "results go to OUT/NAME; other --flags need another name"})
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "seeds of the seeds study"})
     rewards: list[str] = field(default_factory=lambda: ["argos", "outcome", "no-rq"], metadata={"help": "rewards of the seeds study"})
-    settings: list[str] = field(default_factory=lambda: ["6e-4:80", "1e-3:40", "1.4e-3:160", "2e-3:40", "2e-3:120"], metadata={
+    settings: list[str] = field(default_factory=lambda: ["6e-4:80", "1e-3:40", "1.4e-3:80", "1.4e-3:160", "2e-3:40", "2e-3:120"], metadata={
         "help": "the sweep: peak learning rate:steps"})
     flags: str = field(default="", metadata={"help": "more flags for every train_grpo.py"})
 
@@ -105,7 +106,7 @@ def main():
     cfg = argos.parse_config(Config, __doc__, arguments)
     if cfg.study not in ("seeds", "sweep"):
         raise argos.BadInput(f"--study {cfg.study}: choose seeds or sweep")
-    out = Path(cfg.out) / "study"
+    out = Path(cfg.out) / cfg.name
     out.mkdir(parents=True, exist_ok=True)
     argos.claim_run(out / f"{cfg.study}.jsonl", dict(flags=cfg.flags, resume=True))  # folders name reward, seed, step size and steps only
     folder = shlex.quote(cfg.out)

@@ -17,9 +17,9 @@ Run:   python -m tiny.world --out out/data       # writes the splits, and a cont
 Next:  tiny/models.py (the two small models), tiny/train.py (the recipe that made them)
 """
 import json
-import multiprocessing
 import os
 import textwrap
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -516,9 +516,9 @@ def contact_sheet(path, seed=0, n=24):
 def main():
     cfg = argos.parse_config(Config, __doc__)
     os.makedirs(cfg.out, exist_ok=True)
-    with multiprocessing.Pool() as pool:  # an item depends on its split, place and seed alone
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # an item depends on its split, place and seed alone
         for split in SPLITS:
-            write_split(split, getattr(cfg, split, cfg.ood), cfg.out, cfg.seed, partial(pool.imap, chunksize=16))
+            write_split(split, getattr(cfg, split, cfg.ood), cfg.out, cfg.seed, partial(pool.map, chunksize=16))
     contact_sheet(Path(cfg.out) / "contact.png", cfg.seed)
     print(f"wrote {', '.join(SPLITS)} to {cfg.out}; look at {cfg.out}/contact.png")
 
