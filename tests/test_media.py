@@ -4,6 +4,8 @@ Run: pytest tests/test_media.py        (videos need decord, which is tested, and
                                         and is the oracle; without either those tests are skipped)
 """
 import importlib.util
+import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -325,3 +327,22 @@ class VideoReader(list):
 def test_pictures_need_no_video_library():
     code = "import sys, argos, media; sys.exit(any(name in sys.modules for name in ('decord', 'torch', 'av', 'cv2')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
+
+
+def append_many(path, name):
+    for i in range(150):
+        module.append_jsonl(path, {"who": name, "n": i, "text": "x" * 200_000})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+def test_rows_of_several_processes_stay_whole(tmp_path):
+    """Rows of many pages: one process sees the file while another is in the middle of its row."""
+    path = tmp_path / "log.jsonl"
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=append_many, args=(path, name)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    rows = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    assert all([r["n"] for r in rows if r["who"] == name] == list(range(150)) for name in "ab")
