@@ -30,14 +30,10 @@ Next: media.py (how a file becomes frames; cards), teachers.py (who detects, seg
 (the reward at work).
 """
 import argparse
-import errno
-import json
 import math
-import re
 import sys
 import tempfile
 import time
-import unicodedata
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,545 +41,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from media import (BadInput, BadMedia, Media, alone, append_jsonl, claim_run, clean, convert, draw_card, draw_points, file_name,  # noqa: F401
-                   load_media, read_jsonl, save_figure, smart_resize, write_atomically)  # the scripts find them here, too
+from runs.errors import BadInput, BadMedia, run_main
+from verifier.answers import (KINDS, MAX_THINK, PARTIAL, check_truth, clean, judged, number, outcome_by_rule,
+                              outcome_score)  # noqa: F401  (argos.outcome_score)
+from verifier.cards import draw_card
+from verifier.claims import FrameClaim, Parsed, Point, SegmentClaim, parse, read_claims
+from verifier.coordinates import Box, Media, convert
+from verifier.media import load_media
+from verifier.samples import Sample
 
-MAX_POINTS = 64           # points, frame claims and segment claims counted per response, of each kind (our choice)
 MAX_LABELS = 16           # different labels looked up per response; a point with one more scores 0 (our choice)
 FAIR_SHARE = 8            # a response that asks for more labels in frames and claims than this, and runs out of time, scores 0 (our choice)
 MAX_BOXES = 64            # boxes per label, the surest first: a segmenter's time is linear in them (our choice)
-MAX_ANSWER = 10_000       # characters; a longer answer is no answer
-MAX_JUDGED = 2_000        # characters of an answer that a judge gets to read
-MAX_THINK = 20_000        # characters of reasoning that a judge gets to read (the paper's 6144 tokens fit)
-
-
-# ---- 1. Parsing: any string of any size becomes a Parsed, in linear time ---------------------------------------------
-# Every quantifier below is bounded or cannot cross the next "<", so no input makes a pattern backtrack far.
-
-@dataclass(frozen=True)
-class Point:
-    """x, y: pixels of the picture as the policy saw it. frame counts from 0; seconds since the start (clips only)."""
-    x: float
-    y: float
-    label: str
-    frame: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class FrameClaim:
-    frame: int | None
-    seconds: float | None
-    text: str
-
-
-@dataclass(frozen=True)
-class SegmentClaim:
-    start: float  # seconds
-    end: float
-    text: str
-
-
-@dataclass
-class Parsed:
-    think: str                  # the reasoning, as written
-    answer: str | None          # None: no answer that counts; no_answer says why
-    points: list = field(default_factory=list)
-    frame_claims: list = field(default_factory=list)
-    segment_claims: list = field(default_factory=list)
-    dropped_reasons: dict = field(default_factory=dict)  # why -> how many pieces
-    no_answer: str = ""
-    extracted: bool = False     # the pieces were found by the judge, in free prose
-
-    @property
-    def dropped(self):
-        """How many malformed, repeated or surplus pieces were left out."""
-        return sum(self.dropped_reasons.values())
-
-
-_FLAGS = re.I | re.A  # ASCII: without it "K" (Kelvin) is a k and Arabic digits are \d
-_TAG = re.compile(r"<(/?)(think|answer)\s{0,9}>", _FLAGS)
-_THINK = re.compile(r"<(/?)think\s{0,9}>", _FLAGS)
-_XY = re.compile(r"\b([xy])(\d{1,6})\s{0,9}=\s{0,9}[\"'“”]?([^\"'“”\s<>=]{0,40})", _FLAGS)
-_ALT = re.compile(r"\balt\s{0,9}=\s{0,9}(?:\"([^\"<>]{0,200})\"|'([^'<>]{0,200})'|[“”]([^“”<>]{0,200})[“”])", _FLAGS)
-_XY_NUMBER = re.compile(r"-?\d{1,6}(?:\.\d{1,6})?", _FLAGS)
-
-_N = r"(\d{1,6}(?:\.\d{1,6})?)(?!\d|\.\d)"  # 12345678 and 1.2.3 are no numbers
-_S = rf"{_N}\s{{0,3}}(?:seconds?|secs?|s)\b"
-_WHEN = (r"(?:\b(?:in|at)\s{1,3}frame\s{1,3}(\d{1,6})(?!\d|\.\d)"  # groups: frame, its seconds, seconds without a frame
-         rf"(?:\s{{0,3}}\(\s{{0,3}}{_S}\s{{0,3}}\)|(?!\s{{0,3}}\())|\bat\s{{1,3}}{_S})")
-_PIECES = {
-    "tag": rf"<points?\s([^<>]*)>([^<>]*)</points?\s{{0,9}}>(?:\s{{0,3}}{_WHEN})?",
-    "pair": rf"\(\s{{0,3}}(-?\d{{1,6}}(?:\.\d{{1,6}})?)\s{{0,3}},\s{{0,3}}(-?{_N})\s{{0,3}}\)\s{{0,3}}{_WHEN}",
-    "segment": rf"\bfrom\s{{1,3}}{_N}(?:\s{{0,3}}(?:seconds?|secs?|s))?\s{{1,3}}to\s{{1,3}}{_S}",
-    "frame": rf"(?<!\))(?<!\)\s){_WHEN}"}
-_GROUPS = {name: re.compile(pattern, _FLAGS) for name, pattern in _PIECES.items()}
-_ANY_PIECE = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _PIECES.items()), _FLAGS)
-_STOP = re.compile(r"[.!?;](?=\s|$)|\n")  # where a claim ends; the point in "2.5" does not end one
-_BREAK = re.compile(r"[.;:!?](?=\s)|[,\n)>]|\b(?:the|an?|and|or|then|i see)\b", _FLAGS)  # where a noun phrase begins
-_VERBS = set("is are was were now seen visible located move moves moved stand stands from to at in on".split())
-_POINT_WORD = re.compile(r"<points?\b", _FLAGS)
-_FRAME_WORD = re.compile(r"\b(?:in|at)\s{1,3}frame\b", _FLAGS)
-
-
-def parse(response, media="image", allowed=()):
-    """Read a response. Total: never raises on a str; time is linear in its length.
-
-    response: `<think>..</think><answer>..</answer>`; coordinates are pixels of the picture as the policy saw it.
-    media: "image" reads point tags; "video" also reads "(x, y) in frame 5 (2.5 seconds)", frame and segment claims.
-    allowed: texts that count as an answer although they look like an option list (the options, the truth).
-    """
-    think, answers, dropped = sections(response)
-    parsed = Parsed(think, None)
-    parsed.answer, parsed.no_answer = read_answer(answers, allowed)
-    _read_pieces(parsed, media, dropped)
-    parsed.dropped_reasons = dict(+dropped)  # + leaves out the zeros
-    return parsed
-
-
-def canonical(response, media="image"):
-    """The response with its points and times in the one form of this file's formats: what SFT learns from (paper 4.3)."""
-    def when(frame, seconds, bare):
-        frame, seconds = _moment(frame, seconds, bare)
-        if frame is None:
-            return "" if seconds is None else f"at {seconds:.1f} seconds"
-        return f"in frame {frame}" + (f" ({seconds:.1f} seconds)" if seconds is not None else "")
-
-    def write(m):
-        text = rewritten(m)
-        return text[:1].upper() + text[1:] if m[0][:1].isupper() else text
-
-    def rewritten(m):
-        kind = m.lastgroup if media == "video" else "tag"
-        groups = _GROUPS[kind].fullmatch(m[0]).groups()
-        if kind == "tag":
-            label, found = _read_tag(*groups[:2])
-            pairs = " ".join(f'x{i}="{x}" y{i}="{y}"' for i, (x, y) in enumerate(found, 1))
-            return f'<point {pairs} alt="{label}">{label}</point> {when(*groups[2:])}'.rstrip()
-        if kind == "pair":
-            return f"({groups[0]}, {groups[1]}) {when(*groups[3:])}"
-        if kind == "segment":
-            return f"from {float(groups[0]):.1f} seconds to {float(groups[1]):.1f} seconds"
-        return when(*groups)
-
-    parsed = parse(response, media)
-    think = (_ANY_PIECE if media == "video" else _GROUPS["tag"]).sub(write, _TAG.sub("", parsed.think))
-    return f"<think>{think}</think><answer>{parsed.answer or ''}</answer>"
-
-
-def sections(text):
-    """One pass over the tags -> (reasoning, texts of the answers outside it, Counter of what was malformed)."""
-    thinks, outside, answers, dropped = [], [], [], Counter()
-    first = _THINK.search(text)
-    depth = 1 if first and first[1] else 0  # 1: the prompt has already opened <think>
-    mark, opened = 0, False                 # where the present stretch of text began; whether it is an answer
-    for tag in _TAG.finditer(text):
-        closing, name = bool(tag[1]), tag[2].lower()
-        if name == "think" and closing and depth == 0:
-            dropped["</think> without <think>"] += 1
-        elif name == "think" and depth > (1 if closing else 0):  # an inner tag of a nest
-            depth += -1 if closing else 1
-            dropped["nested <think>"] += not closing
-        elif name == "answer" and depth:
-            dropped["<answer> inside <think>"] += not closing
-        elif name == "answer" and closing and not opened:
-            dropped["</answer> without <answer>"] += 1
-        else:  # a border between stretches of reasoning, answer and anything else
-            stretch = text[mark:tag.start()]
-            if depth:
-                thinks.append(stretch)
-            elif not opened:
-                outside.append(stretch)
-            elif name == "answer" and closing:
-                answers.append(stretch)
-            else:
-                dropped["<answer> not closed"] += 1
-            mark, opened = tag.end(), name == "answer" and not closing
-            depth = int(name == "think" and not closing)
-    if depth or opened:
-        dropped["<think> not closed" if depth else "<answer> not closed"] += 1
-    if not opened:
-        (thinks if depth else outside).append(text[mark:])
-    return "\n".join(thinks if first else outside).strip(), answers, dropped
-
-
-def read_answer(texts, allowed):
-    """-> (answer or None, why not). The last one counts, unless they differ, are empty, or list options."""
-    if not texts:
-        return None, "no <answer> outside <think>"
-    texts, key = list(dict.fromkeys(texts)), None
-    if len(texts) > 8:
-        return None, "several differing answers"
-    for raw in texts:
-        if len(raw) > MAX_ANSWER:
-            return None, f"an answer of more than {MAX_ANSWER} characters"
-        answer = " ".join(clean(raw).split())
-        if not answer:
-            return None, "an empty answer"
-        value = number(answer)
-        new = value[0] if value else normalise(answer)
-        if key not in (None, new):
-            return None, "several differing answers"
-        key = new
-    if option_list(answer) and normalise(answer) not in {normalise(str(a)) for a in allowed}:
-        return None, "a list of options instead of an answer"
-    return answer, ""
-
-
-class _Kept(list):
-    """At most MAX_POINTS different pieces of one sort; repeats and surplus are dropped and counted."""
-
-    def __init__(self, name, dropped):
-        super().__init__()
-        self.name, self.dropped, self.seen = name, dropped, set()
-
-    def add(self, piece, *key):
-        if key in self.seen:
-            self.dropped[f"repeated {self.name}"] += 1
-        elif len(self) == MAX_POINTS:
-            self.dropped[f"{self.name} beyond {MAX_POINTS}"] += 1
-        else:
-            self.seen.add(key)
-            self.append(piece)
-
-    def add_point(self, x, y, label, frame=None, seconds=None):
-        """The same label on the same pixel of the same frame is the same point."""
-        if label:
-            point = Point(float(x), float(y), label, frame, seconds)
-            self.add(point, math.floor(point.x), math.floor(point.y), label.lower(), frame, seconds)
-        else:
-            self.dropped["point without a label"] += 1
-
-    def add_tag(self, attributes, inner, *moment):
-        label, found = _read_tag(attributes, inner)
-        for x, y in found:
-            if _XY_NUMBER.fullmatch(x) and _XY_NUMBER.fullmatch(y):
-                self.add_point(x, y, label, *moment)
-            else:
-                self.dropped["coordinate missing or not a number"] += 1
-        if not found:
-            self.dropped["point without coordinates"] += 1
-
-
-def _read_tag(attributes, inner):
-    """One <point x1=.. y1=.. x2=.. y2=.. alt="label">label</point> -> (label, [(x, y) as text]); alt wins over inner."""
-    alt, label = _ALT.search(attributes), _label(inner)
-    if alt:  # coordinates written inside alt are text, not coordinates
-        label = _label(next((g for g in alt.groups() if g), "")) or label
-        attributes = attributes[:alt.start()] + " " + attributes[alt.end():]
-    found = {}
-    for axis, index, value in _XY.findall(attributes):
-        found.setdefault(int(index), {}).setdefault(axis.lower(), value)
-    return label, [(xy.get("x", ""), xy.get("y", "")) for xy in found.values()]
-
-
-def _read_pieces(parsed, media, dropped):
-    """Fill points, frame_claims and segment_claims from the reasoning; pictures have point tags only."""
-    text, video = parsed.think, media == "video"
-    points, frames, segments = (_Kept(n, dropped) for n in ("point", "frame claim", "segment claim"))
-    parsed.points, parsed.frame_claims, parsed.segment_claims = points, frames, segments
-    pieces = [(m.lastgroup if video else "tag", m) for m in (_ANY_PIECE if video else _GROUPS["tag"]).finditer(text)]
-    starts = [m.start() for kind, m in pieces if kind in ("segment", "frame")] + [len(text)]
-    claims, said = 0, 0  # how many claims were met; up to where the text belongs to the last one
-    for kind, m in pieces:
-        groups = _GROUPS[kind].fullmatch(m[0]).groups()
-        if kind == "tag":
-            points.add_tag(*groups[:2], *(_moment(*groups[2:]) if video else ()))
-        elif kind == "pair":
-            points.add_point(*groups[:2], _noun_before(text, m.start()), *_moment(*groups[3:]))
-        else:
-            claims, before = claims + 1, text[max(said, m.start() - 400):m.start()]
-            after = _STOP.split(text[m.end():min(starts[claims], m.end() + 400)], maxsplit=1)[0]
-            said, words = m.end() + len(after), _claim(after)
-            if kind == "frame" and groups[0]:  # "the door is open in frame 5 (2.5 seconds)."
-                words = words or _claim(_STOP.split(before)[-1])
-            if words and kind == "frame":
-                frames.add(FrameClaim(*_moment(*groups), words), *_moment(*groups), words.lower())
-            elif words:
-                start, end = float(groups[0]), float(groups[1])
-                segments.add(SegmentClaim(start, end, words), start, end, words.lower())
-            elif kind == "segment" or groups[0]:  # a bare "at 2.5 seconds." is prose
-                dropped[f"{kind} claim without text"] += 1
-    dropped["malformed point tag"] += len(_POINT_WORD.findall(text)) - sum(kind == "tag" for kind, _ in pieces)
-    if video:
-        named = sum(len(_FRAME_WORD.findall(m[0])) for _, m in pieces)
-        dropped["malformed frame reference"] += len(_FRAME_WORD.findall(text)) - named
-
-
-def _moment(frame, seconds, bare):
-    seconds = seconds or bare
-    return (int(frame) if frame else None), (float(seconds) if seconds else None)
-
-
-def _label(text):
-    """The words of a label without articles and punctuation around them, at most 80 characters."""
-    words = clean(text[:300]).strip(" .,;:!?\"'“”*_\n").split()
-    while len(words) > 1 and words[0].lower() in ("a", "an", "the", "and", "or", "then"):
-        words = words[1:]
-    return " ".join(words)[:80].strip()
-
-
-def _noun_before(text, position):
-    """What stands at "(x, y) in frame 5": the words since the last clause break or article, less a trailing "is at"."""
-    words = _BREAK.split(text[max(0, position - 120):position])[-1].split()
-    while words and words[-1].lower() in _VERBS:
-        words.pop()
-    return _label(" ".join(words))
-
-
-def _claim(text):
-    words = clean(re.sub(r"<[^<>]*(?:>|$)", "", text)).strip(" ,:-").split()
-    while words and words[-1].lower() in ("and", "then", "but"):
-        words.pop()
-    return " ".join(words)[:300].rstrip(" ,")
-
-
-# Free prose holds claims that no rule reads. A judge may list them as JSON; then it is the judge's text that is not trusted.
-_NUMBERS, _MAYBE_INT, _MAYBE_NUMBER = (int, float), (int, type(None)), (int, float, type(None))
-_ITEMS = {  # list -> field -> types
-    "frame_claims": {"frame": _MAYBE_INT, "seconds": _MAYBE_NUMBER, "claim": (str,)},
-    "segment_claims": {"start": _NUMBERS, "end": _NUMBERS, "claim": (str,)},
-    "points": {"x": _NUMBERS, "y": _NUMBERS, "label": (str,), "frame": _MAYBE_INT, "seconds": _MAYBE_NUMBER}}
-
-
-def read_claims(reply, parsed):
-    """Add the claims of a judge's JSON reply to `parsed`: {"frame_claims": [..], "segment_claims": [..], "points": [..]}.
-
-    Total. The form must be exact, and nothing is believed that the reasoning does not say: texts must be quoted from it word
-    for word (articles and punctuation aside), and numbers must occur in it (2.5, 1:30, three). The rest is dropped and counted.
-    """
-    dropped = Counter(parsed.dropped_reasons)
-    points, frames, segments = (_Kept(n, dropped) for n in ("point", "frame claim", "segment claim"))
-    parsed.points, parsed.frame_claims, parsed.segment_claims, parsed.extracted = points, frames, segments, True
-    try:
-        lists = json.loads(reply[reply.index("{"):reply.rindex("}") + 1][:50_000])
-        good = (isinstance(lists, dict) and not lists.keys() - _ITEMS.keys()
-                and all(isinstance(items, list) and len(items) <= 4 * MAX_POINTS for items in lists.values()))
-    except (ValueError, RecursionError):
-        good = False
-    if not good:
-        lists, dropped["extraction not in the form asked for"] = {}, 1
-    think = parsed.think[:MAX_THINK]
-    said = f" {normalise(think)} "
-    numbers = ({float(n) for n in re.findall(r"\d{1,6}(?:\.\d{1,6})?", think, re.A)} | {NUMBER_WORDS[w] for w in said.split() if w in NUMBER_WORDS}
-               | {60 * int(m) + int(s) for m, s in re.findall(r"(\d{1,3}):(\d\d)\b", think, re.A)})
-    for name, item in ((name, item) for name, items in lists.items() for item in items):
-        form = _ITEMS[name]
-        if not (isinstance(item, dict) and item.keys() == form.keys() and all(type(v) in form[k] for k, v in item.items())):
-            dropped["extracted claim of the wrong form"] += 1
-            continue
-        values = [v for v in item.values() if type(v) in (int, float)]
-        text = _label(item["label"]) if name == "points" else _claim(clean(item["claim"][:400]))
-        if not all(0 <= v < 1e6 for v in values):  # NaN is not
-            dropped["extracted number out of range"] += 1
-        elif not re.search(r"\w", text) or f" {normalise(text)} " not in said or not numbers.issuperset(values):
-            dropped["extracted claim that the response does not make"] += 1
-        elif name == "points":
-            points.add_point(item["x"], item["y"], text, item["frame"], item["seconds"])
-        elif name == "frame_claims":
-            frames.add(FrameClaim(item["frame"], item["seconds"], text), item["frame"], item["seconds"], text.lower())
-        else:
-            segments.add(SegmentClaim(item["start"], item["end"], text), item["start"], item["end"], text.lower())
-    parsed.dropped_reasons = dict(+dropped)
-
-
-# ---- 2. The outcome: is the answer right? ----------------------------------------------------------------------------
-KINDS = {"choice": "option letter or option text, exact", "number": "within 5 % (eqs 7, 8)", "count": "exact number",
-         "phrase": "exact after normalisation (eq. 6)", "free": "equivalent, says a language model",
-         "ocr": "1 - word error rate", "regression": "1 - relative error"}
-PARTIAL = ("ocr", "regression")  # kinds whose outcome may lie between 0 and 1
-
-_WORD = re.compile(r"-?\d+(?:\.\d+)?|[^\s!-/:-@\[-`{-~¡-¿\u2010-\u205e\u3000-\u303f]+")  # anything but punctuation
-NUMBER_WORDS = {w: i for i, w in enumerate(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen".split())} | {"none": 0} | {
-    w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
-_SCALE = {"thousand": 10 ** 3, "million": 10 ** 6, "billion": 10 ** 9}
-_TIME = {"ms": .001, "s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
-_DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,6}(?![\d,])|\d{1,20})(?:\.\d{1,20})?|\.\d{1,20}"
-_NUMBER = re.compile(rf"(?:(\d{{1,9}})\s+(?=\d+\s*/))?"              # the 1 of 1 3/4
-                     rf"((?:{_DIGITS})(?:e[-+]?\d{{1,2}})?)(?:\s*/\s*(\d{{1,20}}))?(?!\d|[.,/]\d)", re.A)
-_LEAD = re.compile(r"(?:(?:the )?(?:final )?answer(?: is)?:?|about|around|approximately|roughly|exactly|there (?:is|are)|[=~≈])\s*")
-_HEDGE = {"or", "and", "to", "of", "not", "no", "but", "than", "plus", "minus", "times", "maybe", "hundred"} | NUMBER_WORDS.keys() | _SCALE.keys()
-_UNIT = re.compile(r"[^\W\d_](?:[^\W\d_]|[°/^-]){0,20}[23]?|[°%'\"$€£¥]")
-
-
-def _fold(text):
-    """Full-width and composed characters to plain ones, lower case. Raised and fraction digits must not join their
-    neighbours: NFKC alone would read 1½ as 11/2 and 10² as 102."""
-    text = re.sub(r"[²³¹⁰-₉]", "^", re.sub(r"([¼-¾⅐-⅞])", r" \1", clean(text)))
-    return unicodedata.normalize("NFKC", text).casefold().replace("⁄", "/").replace("−", "-").strip()
-
-
-def normalise(text):
-    """Case, punctuation, articles and spaces removed; a text of nothing but these is kept as it is ("A", "+")."""
-    text = _fold(text)
-    words = _WORD.findall(text)
-    return " ".join(w for w in words if w not in ("a", "an", "the")) or " ".join(words) or text
-
-
-def number(text):
-    """A text that is one number -> (value, unit), else None: 1,200  -3.5e2  45 %  3/4  1 1/2  twenty-one  2.5 seconds."""
-    text = _fold(text) if len(text) <= 200 else ""
-    for _ in range(2):
-        text = text[_LEAD.match(text).end():] if _LEAD.match(text) else text
-    sign, text = (-1 if re.match(r"-|minus |negative ", text) else 1), re.sub(r"^(?:[-+]|minus |negative )", "", text)
-    text = text.lstrip("$€£¥ ")
-    m = _NUMBER.match(text)
-    if m:
-        value, rest = float(m[2].replace(",", "")), text[m.end():]
-        if m[3]:
-            if float(m[3]) == 0:
-                return None
-            value = value / float(m[3]) + float(m[1] or 0)
-        words = rest.strip(" .,!").replace("%", " % ").split()
-    else:
-        value, words = _number_words(text.strip(" .,!").replace("-", " ").split())
-        if value is None:
-            return None
-    if words and words[0] in _SCALE:
-        value *= _SCALE[words.pop(0)]
-    # what follows may be a unit of up to three words, and nothing that hedges ("2 or more") or counts on ("2 three")
-    if len(words) > 3 or any(w in _HEDGE or not _UNIT.fullmatch(w) for w in words):
-        return None
-    return sign * value, " ".join(words)
-
-
-def _number_words(words):
-    """Leading number words -> (value, what is left), or (None, [])."""
-    total = part = used = 0
-    for word in words:
-        if word in NUMBER_WORDS:
-            if used and part % 100 and not (part % 100 >= 20 and part % 10 == 0 and 0 < NUMBER_WORDS[word] < 10):
-                return None, []  # "two three" is two numbers
-            part += NUMBER_WORDS[word]
-        elif word == "hundred" and 0 < part < 10:
-            part *= 100
-        elif word in _SCALE and part:
-            total, part = total + part * _SCALE[word], 0
-        elif word != "and" or not used:
-            break
-        used += 1
-    return (float(total + part), words[used:]) if used else (None, [])
-
-
-def option_list(text):
-    """Does the answer hedge: "A or B", "A, B", "A and B", "2 or 3", "red or blue"? Not: "1,200", "3/4", "red and white"."""
-    text = _fold(text)
-    if len(text) > 300:
-        return False
-    either = [part.split() for part in re.split(r"\bor\b", text)]
-    if len(either) > 1 and all(0 < len(part) <= 6 for part in either):
-        return True
-    if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", text):
-        return False
-    letters = re.findall(r"[^\s,;/|&().:]+", re.sub(r"\band\b", ",", text))
-    numbers = [p.strip(" ()") for p in re.split(r"[,;|&]|\band\b", text)]
-    return (len(letters) > 1 and all(len(p) == 1 and p.isalpha() for p in letters)
-            or len(numbers) > 1 and all(re.fullmatch(r"-?\d+(\.\d+)?", p) for p in numbers))
-
-
-def _chosen(text, options):
-    """A choice -> the normalised text of the option meant (or the bare letter when no options are known), or None.
-
-    "B", "(b)", "B. red", "option B", "the answer is B" and "red" all mean option B if it reads "red"; "B. blue" means none.
-    """
-    texts = [normalise(re.sub(rf"^\(?{chr(65 + i)}[).:]\s*", "", _fold(o), flags=re.I) if i < 26 else o)
-             for i, o in enumerate(options or ())]
-    text = re.sub(r"^(?:(?:the )?(?:correct |final )*(?:answer|option|choice)(?: is)?:?\s*)+", "", _fold(text))
-    m = re.match(r"[\s\"'*(\[]{0,3}([a-z])([\s\"'*)\].:]+|$)(.*)", text, re.S | re.A)
-    rest, listed = (normalise(m[3]), bool(m[2].strip())) if m else ("", False)  # listed: "A. red", where "a red" is an article
-    if m and not options:
-        return m[1] if listed or not rest else None
-    index = ord(m[1]) - 97 if m else len(texts)
-    if index < len(texts) and rest in ("", texts[index]):
-        return texts[index]
-    contradicts = listed and index < len(texts) and text not in map(_fold, options)
-    return normalise(text) if normalise(text) in texts and not contradicts else None
-
-
-def check_truth(truth, kind, options=None):
-    """Refuse a truth that no answer could ever match."""
-    if kind not in KINDS:
-        raise BadInput(f"unknown kind {kind!r}; use one of {', '.join(KINDS)}")
-    text = "" if truth is None else str(truth)
-    if not clean(text).strip():
-        raise BadInput("the truth is empty; give the right answer")
-    value = number(text)
-    if kind in ("number", "count", "regression") and value is None:
-        raise BadInput(f"the truth {text[:60]!r} is not a number, as kind {kind!r} needs; use another kind")
-    if kind == "count" and value[0] != int(value[0]):
-        raise BadInput(f"the truth {text[:60]!r} is not a whole number, as kind 'count' needs; use kind 'number'")
-    if kind == "choice" and options and _chosen(text, options) is None:
-        raise BadInput(f"the truth {text[:60]!r} is neither the letter nor the text of an option")
-    return text
-
-
-def outcome_score(prediction, truth, kind, options=None, judge=None, question=""):
-    """R_o in [0, 1] (paper eqs 6-8; ocr and regression: our choice). Never raises on a prediction; a bad truth is BadInput.
-
-    kind: one of KINDS. options: the texts of a multiple choice, in order. judge: asked only for kind "free", only when the
-    texts differ; None: exact match decides. The judge reads at most MAX_JUDGED characters, which it must treat as data.
-    """
-    score = _outcome_by_rule(prediction, truth, kind, options)
-    if score is None:
-        return float(bool(judge and judge.equivalent(question, str(truth), judged(prediction))))
-    return score
-
-
-def _outcome_by_rule(prediction, truth, kind, options):
-    """outcome_score, or None where only a judge can tell."""
-    truth = check_truth(truth, kind, options)
-    if isinstance(prediction, (int, float)) and abs(prediction) < 1e15:
-        prediction = str(prediction)
-    if not isinstance(prediction, str) or len(prediction) > MAX_ANSWER or not clean(prediction).strip():
-        return 0.0
-    if kind == "ocr":
-        return max(0.0, 1 - word_error_rate(_fold(prediction).split(), _fold(truth).split()))
-    if kind in ("number", "count", "regression"):
-        return _number_score(number(prediction), number(truth), kind)
-    if kind == "choice":
-        right = _chosen(truth, options)
-        return float(_chosen(prediction, options) == right if right else normalise(prediction) == normalise(truth))
-    if normalise(prediction) == normalise(truth):
-        return 1.0
-    return 0.0 if kind == "phrase" or option_list(prediction) or not judged(prediction) else None
-
-
-def judged(text, limit=MAX_JUDGED):
-    """A text of the policy as a judge may read it: bounded, without control characters, chat or image tokens, our tags."""
-    return _TAG.sub(" ", clean(text[:limit])).replace("<|", "< |").strip()
-
-
-def _number_score(p, a, kind):
-    if p is None:
-        return 0.0
-    (value, unit), (true, true_unit) = p, a
-    time, true_time = (_TIME.get(u) or _TIME.get(u.rstrip("s")) for u in (unit, true_unit))
-    readings = [value]
-    if time and true_time:  # 2.5 minutes are not 2.5 seconds
-        readings, true = [value * time], true * true_time
-    elif kind != "count" and (unit == "%") != (true_unit == "%"):  # 45 % may be written 45 or 0.45
-        readings.append(value / 100 if unit == "%" else value * 100)
-    error = min(abs(r - true) for r in readings)
-    if kind == "count" or true == 0:
-        return float(error == 0 and (kind != "count" or unit != "%"))
-    relative = error / abs(true)
-    return max(0.0, 1 - relative) if kind == "regression" else float(relative <= .05 * (1 + 1e-9))
-
-
-def word_error_rate(words, truth):
-    """Edit distance in words over the number of true words. A prediction twice as long cannot score: it is not compared."""
-    if len(words) >= 2 * len(truth):
-        return 1.0
-    column = np.arange(len(words) + 1)
-    ids = {w: i for i, w in enumerate(dict.fromkeys(words + truth))}
-    said = np.array([ids[w] for w in words], dtype=int)
-    for i, word in enumerate(truth, 1):
-        row = np.minimum(column[:-1] + (said != ids[word]), column[1:] + 1)  # substitute or keep; delete
-        steps = np.concatenate([[i], row]) - np.arange(len(words) + 1)       # insert: a running minimum
-        column = np.minimum.accumulate(steps) + np.arange(len(words) + 1)
-    return float(column[-1]) / len(truth)
 
 
 # ---- 3. Selection and the gate ---------------------------------------------------------------------------------------
@@ -660,77 +129,7 @@ def select(sample, parsed, teachers, use=("outcome", "grounding", "reasoning"), 
             for f in functions}
 
 
-# ---- 4. Samples and files --------------------------------------------------------------------------------------------
-@dataclass
-class Sample:
-    """One question. grounding: the reasoning is asked to point. drawn: a chart, map or other drawing (pointing model)."""
-    id: str
-    question: str
-    answer: str | None  # None: not known; then there is no reward, only grounding
-    kind: str
-    path: str
-    media: str = "image"
-    options: list | None = None
-    task: str = ""
-    source: str = ""
-    drawn: bool = False
-    grounding: bool = True
-    raw: str = ""  # reasoning that the source data set ships; only curation's extraction reads it (app. C.1)
-
-    @classmethod
-    def from_row(cls, row, folder, where="row"):
-        """Check one row of a JSONL file ("image" or "video": a path relative to `folder`). BadInput names `where`."""
-        def need(good, problem):
-            if not good:
-                raise BadInput(f"{where}: {problem}")
-        need(isinstance(row, dict), "is not a JSON object; write one {...} per line")
-        need(("image" in row) != ("video" in row), 'give exactly one of "image" and "video", a path next to the file')
-        media = "image" if "image" in row else "video"
-        for name, kind in ((media, str), ("question", str), ("kind", str)):
-            need(isinstance(row.get(name), kind) and row[name].strip(), f'"{name}" is missing or empty; give a text')
-        answer, options = row.get("answer"), row.get("options")
-        need(type(answer) in (str, int, float), '"answer" is missing; give a text or number')
-        need(options is None or isinstance(options, list) and len(options) > 1 and all(isinstance(o, str) for o in options),
-             '"options" must be a list of two or more texts')
-        for name in ("drawn", "grounding"):
-            need(isinstance(row.get(name, True), bool), f'"{name}" must be true or false')
-        need(isinstance(row.get("raw", ""), str), '"raw" must be a text')
-        try:
-            answer = check_truth(answer, row["kind"], options)
-        except BadInput as error:
-            raise BadInput(f"{where}: {error}") from None
-        path = Path(folder) / row[media]
-        need(path.is_file(), f"{media} {row[media]!r} does not exist beside the file; correct the path")
-        rest = {name: row[name] for name in ("task", "source", "drawn", "grounding", "raw") if name in row}
-        return cls(str(row.get("id", where)), row["question"], answer, row["kind"], str(path), media, options, **rest)
-
-
-def read_samples(jsonl):
-    """A JSONL file of rows -> list of Samples. BadInput names file, row and cure."""
-    samples, seen = [], {}
-    for i, row in read_jsonl(jsonl):
-        where = f"{jsonl} row {i}"
-        samples.append(Sample.from_row(row, Path(jsonl).parent, where))
-        first = seen.setdefault(samples[-1].id, i)
-        if first != i:
-            raise BadInput(f"{where}: id {samples[-1].id!r} was used in row {first}; ids must differ")
-    if not samples:
-        raise BadInput(f"{jsonl}: holds no rows")
-    return samples
-
-
 # ---- 5. Grounding, reasoning and the verdict -------------------------------------------------------------------------
-@dataclass(frozen=True)
-class PointPrompt:
-    """What the segmenter gets when the pointing model replaces the detector: a box without area (see teachers.Box)."""
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-    score: float
-    label: str
-
-
 @dataclass
 class PointVerdict:
     point: Point
@@ -962,7 +361,7 @@ class Argos:
         scores, questions = {}, {}
         for n, g in enumerate(work):
             for answer in dict.fromkeys(p.answer for p in g.parsed if g.sample.answer is not None):
-                score = 0.0 if answer is None else _outcome_by_rule(answer, g.sample.answer, g.sample.kind, g.sample.options)
+                score = 0.0 if answer is None else outcome_by_rule(answer, g.sample.answer, g.sample.kind, g.sample.options)
                 scores[n, answer] = score or 0.0
                 if score is None and self.judge:
                     questions[n, answer] = ("equivalent", g.sample.question, g.sample.answer, judged(answer))
@@ -1049,7 +448,7 @@ class Argos:
 
             def detect(labels):
                 if pointed:
-                    found = [[PointPrompt(x, y, x, y, 1.0, label) for x, y in self.pointer.point(image, label)] for label in labels]
+                    found = [[Box(x, y, x, y, 1.0, label) for x, y in self.pointer.point(image, label)] for label in labels]
                 else:
                     found = [list(boxes) for boxes in self.detector.detect(image, labels)]
                 if len(found) != len(labels):
@@ -1069,7 +468,7 @@ class Argos:
                 g.masks[frame, label] = ([], none, boxes) if failed else (boxes, none, "")
             flat = [(label, box) for label in labels for box in g.masks[frame, label][0]]
             for part in (flat[i:i + 256] for i in range(0, len(flat), 256)):  # bounds memory: a mask is as large as the picture
-                whole = PointPrompt(0, 0, image.width, image.height, 1.0, "object")
+                whole = Box(0, 0, image.width, image.height, 1.0, "object")
                 for (label, _), mask in zip(part, self._ask("segmenter", segment, [box for _, box in part], whole)):
                     boxes, union, _ = g.masks[frame, label]
                     if isinstance(mask, Failure):
@@ -1237,34 +636,6 @@ def which_frame(media, frame, seconds):
     return index, ""
 
 
-# ---- 6. The command line ---------------------------------------------------------------------------------------------
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """--help keeps the layout of the script's head comment and shows every default."""
-
-
-def parse_config(kind, doc, arguments=None):
-    """Command line -> one dataclass of settings; an unusable value ends with argparse's one line and exit code 2."""
-    from transformers import HfArgumentParser
-    return HfArgumentParser(kind, description=doc, formatter_class=Help).parse_args_into_dataclasses(arguments)[0]
-
-
-def run_main(main):
-    """Run a script's main(): bad input or a full disk becomes one line on stderr and exit code 2, Ctrl-C one line and 130."""
-    try:
-        main()
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; what was written stays, and scripts that have --resume continue after it", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"error: {error.filename or 'writing'}: the disk is full; make room, then run it again (with --resume, where there is one)", file=sys.stderr)
-        sys.exit(2)
-
-
 def main():
     parser = argparse.ArgumentParser(description="Verify one response about a picture or clip, and say why.")
     parser.add_argument("media", metavar="IMAGE_OR_VIDEO", help="a picture, an animated PNG, GIF or WebP, or a video")
@@ -1286,11 +657,11 @@ def main():
     parser.add_argument("--max_frames", type=int, default=32, help="frames of a clip")
     args = parser.parse_args()
 
-    import teachers
+    from teachers.names import load_judge, load_teachers  # torch and transformers: only the command line needs them
     shipped = Path(__file__).parent / "tiny" / "teacher"
     folder = args.judge or (str(shipped) if (shipped / "config.json").is_file() else "none")
-    judge = None if folder == "none" else teachers.load_judge(folder)
-    verifier = Argos(*teachers.load_teachers(args.detector, args.segmenter, args.pointer, cache=args.teacher_cache), judge,
+    judge = None if folder == "none" else load_judge(folder)
+    verifier = Argos(*load_teachers(args.detector, args.segmenter, args.pointer, cache=args.teacher_cache), judge,
                      min_pixels=args.min_pixels, max_pixels=args.max_pixels, video_pixels=args.video_pixels, max_frames=args.max_frames)
 
     media = load_media(args.media, **verifier.sizes)
@@ -1307,5 +678,4 @@ def main():
 
 
 if __name__ == "__main__":
-    import argos  # the module that the teachers import, so that its BadInput is the one they raise
-    argos.run_main(argos.main)
+    run_main(main)

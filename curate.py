@@ -51,11 +51,21 @@ from accelerate.utils import broadcast_object_list
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-import scale
+import policy as P
+from argos import Argos
+from runs import processes
+from runs.errors import BadInput, BadMedia, run_main
+from runs.files import append_jsonl, claim_run, file_name, save_figure, write_atomically
+from runs.settings import TeacherSettings, parse_config, preset_arguments, verifier_options
+from teachers.judges import VLMJudge
+from teachers.names import load_teachers
+from verifier.claims import canonical
+from verifier.coordinates import Media
+from verifier.samples import read_samples
 
 
 @dataclass
-class Config(scale.TeacherSettings):
+class Config(TeacherSettings):
     data: str = field(default="out/data/curate.jsonl", metadata={"help": "samples to curate, one JSON object a line"})
     out: str = field(default="out/curated", metadata={"help": "folder to write"})
     teacher: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "the reasoning VLM (paper: GLM-4.1V-9B), folder or hub id"})
@@ -118,7 +128,6 @@ def overlay(image, points, caption=None):
 
 def overlaid(media, objects, pointer):
     """Every frame of `media` with the pointer's points for `objects` drawn on it -> Media of the same seconds."""
-    from argos import Media
     clip = len(media.frames) > 1
     frames = [overlay(frame, [p for label in objects for p in pointer.point(frame, label)],
                       (i, seconds) if clip else None) for i, (frame, seconds) in enumerate(zip(media.frames, media.seconds))]
@@ -203,12 +212,11 @@ LLAMAFACTORY = {"argos": {"file_name": "llamafactory.jsonl", "formatting": "alpa
 
 def load_batch(samples, verifier):
     """-> ({id: Media}, {id: row for rollouts.jsonl} of the samples whose file is damaged: named, and left out)."""
-    import argos
     media, damaged = {}, {}
     for sample in samples:
         try:
             media[sample.id] = verifier.load(sample)
-        except argos.BadMedia as error:
+        except BadMedia as error:
             tqdm.write(f"left out: {error}", file=sys.stderr)
             damaged[sample.id] = dict(id=sample.id, extracted=None, reason=DAMAGED, error=str(error), rollouts=[])
     return media, damaged
@@ -219,7 +227,6 @@ DAMAGED = "damaged media"
 
 def curate_batch(samples, media, cfg, teacher, verifier, pointer, generator):
     """Steps 1 to 5 for a few samples and their media -> one row each for rollouts.jsonl, and the overlaid media."""
-    import policy as P
     raw = [s.raw[:MAX_RAW] for s in samples]
     asked = P.encode_prompts(teacher, [(m, P.prompt(cfg.preset, "objects", question=s.question, answer=s.answer, raw=r))
                                        for m, s, r in zip(media, samples, raw)])
@@ -251,7 +258,6 @@ def curate_batch(samples, media, cfg, teacher, verifier, pointer, generator):
 # Rollouts of 85K samples do not fit into memory: the log is read row by row.
 def read_log(path):
     """Yield (row, where it ends in bytes) of every complete row of rollouts.jsonl."""
-    import argos
     end = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -261,7 +267,7 @@ def read_log(path):
             try:
                 yield json.loads(line), end
             except ValueError:
-                raise argos.BadInput(f"{path} row {number}: is not JSON; delete the line, and its sample is done again") from None
+                raise BadInput(f"{path} row {number}: is not JSON; delete the line, and its sample is done again") from None
 
 
 def resume_log(path):
@@ -296,8 +302,6 @@ def written_aside(path):
 
 def write_sft(log, samples, cfg, verifier, out):
     """Survivors -> sft.jsonl, llamafactory.jsonl and dataset_info.json. Returns (examples, of them with moved points)."""
-    import argos
-    import policy as P
     count = moved_count = 0
     with written_aside(out / "sft.jsonl") as chats, written_aside(out / "llamafactory.jsonl") as factory:
         for row in in_order(log, samples):
@@ -306,7 +310,7 @@ def write_sft(log, samples, cfg, verifier, out):
                 continue
             question = P.prompt(cfg.preset, "reason", question=sample.question)
             for i, rollout in enumerate(keep_rollouts(row, cfg)):
-                text = argos.canonical(rollout["text"], sample.media)
+                text = canonical(rollout["text"], sample.media)
                 rng = random.Random(f"{cfg.seed} {sample.id} {i}")  # the same after --resume
                 moved = rng.random() < cfg.made_up
                 if moved:
@@ -315,7 +319,7 @@ def write_sft(log, samples, cfg, verifier, out):
                 chats.write(json.dumps(chat, ensure_ascii=False) + "\n")
                 factory.write(json.dumps(llamafactory_row(chat), ensure_ascii=False) + "\n")
                 count, moved_count = count + 1, moved_count + moved
-    argos.write_atomically(out / "dataset_info.json", json.dumps(LLAMAFACTORY, indent=2))
+    write_atomically(out / "dataset_info.json", json.dumps(LLAMAFACTORY, indent=2))
     return count, moved_count
 
 
@@ -341,7 +345,6 @@ def report(log, samples, threshold):
 
 def draw_cards(log, samples, cfg, verifier, out):
     """Cards of the best and the worst rollouts, one a sample: best/01-<id>.png is the best of all, worst/01-<id>.png the worst."""
-    import argos
     quality = lambda rollout: (rollout["reward"], rollout["grounding"] or 0, rollout["reasoning"] or 0)
     scored = lambda: ((quality(r), k, row) for row in in_order(log, samples) for k, r in enumerate(row["rollouts"]) if r["reward"] is not None)
     for folder, extreme, first in (("best", heapq.nlargest, max), ("worst", heapq.nsmallest, min)):
@@ -352,33 +355,30 @@ def draw_cards(log, samples, cfg, verifier, out):
         for place, (_, k, row) in enumerate(extreme(cfg.pictures, one_each, key=lambda one: one[0]), 1):
             sample, texts = samples[row["id"]], [r["text"] for r in row["rollouts"]]
             verdict = verifier.verify_group(sample, texts)[k]  # scored again: masks are not in the log
-            verifier.card(sample, texts[k], verdict, out / folder / f"{place:02d}-{argos.file_name(sample.id)}.png")
+            verifier.card(sample, texts[k], verdict, out / folder / f"{place:02d}-{file_name(sample.id)}.png")
 
 
 def main():
-    import argos
-    import policy as P
-    import teachers
-    cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("curate", Config))
+    cfg = parse_config(Config, __doc__, preset_arguments("curate", Config))
     for name in ("batch", "rollouts", "max_new_tokens", "keep", "extract_tokens"):
         if getattr(cfg, name) < 1:
-            raise argos.BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
+            raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
     if not 0 <= cfg.made_up <= 1:
-        raise argos.BadInput(f"--made_up {cfg.made_up}: a share lies between 0 and 1")
+        raise BadInput(f"--made_up {cfg.made_up}: a share lies between 0 and 1")
     out = Path(cfg.out)
-    accelerator = scale.start(cfg)
+    accelerator = processes.start(cfg)
     (out / "overlays").mkdir(parents=True, exist_ok=True)
-    samples = argos.read_samples(cfg.data)
+    samples = read_samples(cfg.data)
     teacher = P.load_policy(cfg.teacher, dtype=cfg.dtype)
-    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache, base=teacher)
-    verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(teacher, preset=cfg.preset), **scale.verifier_options(cfg))
+    detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache, base=teacher)
+    verifier = Argos(detector, segmenter, pointer, VLMJudge(teacher, preset=cfg.preset), **verifier_options(cfg))
     verifier.self_check()
     memory, done = out / "rollouts.jsonl", {}
     claimed = {k: v for k, v in asdict(cfg).items() if k not in ("keep", "made_up", "pictures", "teacher_cache")}  # those may change: no rollout depends on them
     if accelerator.is_main_process:
         if memory.exists() and not cfg.resume:
-            raise argos.BadInput(f"{memory} exists: continue it with --resume, or name another --out")
-        argos.claim_run(out / "settings.jsonl", claimed)
+            raise BadInput(f"{memory} exists: continue it with --resume, or name another --out")
+        claim_run(out / "settings.jsonl", claimed)
         done = resume_log(memory)
     done, = broadcast_object_list([done])
 
@@ -401,10 +401,10 @@ def main():
                     middle = shown.frames[len(shown.frames) // 2]
                     if max(middle.size) < 336:
                         middle = middle.resize((middle.width * 3, middle.height * 3), Image.NEAREST)
-                    argos.save_figure(middle, out / "overlays" / f"{argos.file_name(sample.id)}.png")
+                    save_figure(middle, out / "overlays" / f"{file_name(sample.id)}.png")
         for sample in batch:
             if sample.id not in done:
-                argos.append_jsonl(memory, rows[sample.id])
+                append_jsonl(memory, rows[sample.id])
                 done[sample.id] = rows[sample.id]["reason"] is None
         bar.set_postfix({"yield": f"{sum(done.values())}/{len(done)}"})
 
@@ -414,14 +414,13 @@ def main():
     by_id = {s.id: s for s in samples}
     examples, moved = write_sft(memory, by_id, cfg, verifier, out)
     table = report(memory, by_id, cfg.threshold) | {"SFT examples": examples, "of them with moved points": moved}
-    argos.write_atomically(out / "report.json", json.dumps(table, indent=2))
+    write_atomically(out / "report.json", json.dumps(table, indent=2))
     print(json.dumps(table, indent=2))
     if table[DAMAGED] == len(samples):
-        raise argos.BadInput(f"{cfg.data}: none of its {len(samples)} files can be read; {memory} says why")
+        raise BadInput(f"{cfg.data}: none of its {len(samples)} files can be read; {memory} says why")
     draw_cards(memory, by_id, cfg, verifier, out)
     print(f"wrote {examples} examples to {out}/sft.jsonl; look at {out}/overlays, best and worst")
 
 
 if __name__ == "__main__":
-    import argos
-    argos.run_main(main)
+    run_main(main)

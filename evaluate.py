@@ -20,28 +20,29 @@ A model asked `:direct` is never asked to point: its R_vg is 0 by construction.
 Before: train_grpo.py. Next: benchmarks/run.py (the paper's benchmarks), README.md (what came out)
 """
 import html
-import math
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from runs.curves import draw_curves, read_curve
+from runs.statistics import by_item, cell, checkpoints, difference
+from runs.errors import BadInput, run_main
+from runs.files import append_jsonl, file_name, read_jsonl, weights_stamp, write_atomically
+from runs.settings import TeacherSettings, parse_config, parse_model, pixel_budget, preset_arguments, verifier_options
+from teachers.names import load_judge, load_teachers
+from verifier.cards import draw_card
+from verifier.samples import read_samples
 import argos
 import policy as P
-import scale
-import teachers
 
 
 @dataclass
-class Config(scale.TeacherSettings):
+class Config(TeacherSettings):
     models: list[str] = field(default_factory=list, metadata={"help": "name=folder ..., name:direct=, name:greedy=, name:overlay="})
     data: list[str] = field(default_factory=lambda: ["out/data/val.jsonl"], metadata={"help": "held-out sets, JSONL"})
     curves: list[str] = field(default_factory=list, metadata={"help": "name=training folder ...: learning curves from metrics.jsonl"})
@@ -56,26 +57,12 @@ class Config(scale.TeacherSettings):
 
 
 # ---- 1. Asking ------------------------------------------------------------------------------------------------------------
-def parse_model(spec, modes=("direct", "greedy", "overlay")):
-    """"name:mode=folder" -> (name, mode, folder)."""
-    name, _, folder = spec.partition("=")
-    name, _, mode = name.partition(":")
-    if not name or not folder or mode not in ("", *modes):
-        raise argos.BadInput(f"--models {spec}: write name=folder, with :{', :'.join(modes)} after the name if wanted")
-    return name, mode or "sampled", folder
-
-
-def weights_stamp(folder):
-    """What changes when the weights do: the latest time that a part of them was written."""
-    return max((file.stat().st_mtime_ns for file in Path(folder).glob("*.safetensors")), default=0)
-
-
 def load_verifier(cfg):
     """The verifier with the teachers that were asked for, tried on a drawing. Reasoning quality is no measure: it stays off."""
-    judge = teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
-    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache,
+    judge = load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
+    detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache,
                                                           base=getattr(judge, "policy", None))
-    verifier = argos.Argos(detector, segmenter, pointer, judge, use=("outcome", "grounding"), **scale.verifier_options(cfg))
+    verifier = argos.Argos(detector, segmenter, pointer, judge, use=("outcome", "grounding"), **verifier_options(cfg))
     verifier.self_check()
     return verifier
 
@@ -99,16 +86,16 @@ def ask(actor, samples, media, mode, cfg, pointer):
 def run(cfg):
     """Ask every model everything; append to answers.jsonl; skip what is there."""
     log = Path(cfg.out) / "answers.jsonl"
-    logged = [row for _, row in argos.read_jsonl(log, torn=True)] if log.exists() else []
+    logged = [row for _, row in read_jsonl(log, torn=True)] if log.exists() else []
     have, verifier = defaultdict(dict), load_verifier(cfg)
     for spec in cfg.models:
         name, mode, folder = parse_model(spec)
         actor = None
         for path in cfg.data:
-            samples = argos.read_samples(path)[:cfg.limit or None]
+            samples = read_samples(path)[:cfg.limit or None]
             # answers count again only for the same weights, asked in the same way
             stamp = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge), str(path),
-                     cfg.dtype, *scale.budget(cfg).values(), cfg.detector, cfg.segmenter, cfg.pointer, weights_stamp(folder)]
+                     cfg.dtype, *pixel_budget(cfg).values(), cfg.detector, cfg.segmenter, cfg.pointer, weights_stamp(folder)]
             ids = {s.id for s in samples}
             seen = have[name, folder, Path(path).stem]
             seen |= {r["id"]: r for r in logged if r["model"] == name and r["folder"] == folder and r["stamp"] == stamp
@@ -126,48 +113,12 @@ def run(cfg):
                     row = dict(model=name, folder=folder, set=Path(path).stem, id=sample.id, task=sample.task, source=sample.source,
                                kind=sample.kind, outcome=verdict.outcome, grounding=verdict.grounding if sample.grounding else None,
                                response=text, stamp=stamp)  # grounding counts where the sample calls for it, whoever answers
-                    argos.append_jsonl(log, row)
+                    append_jsonl(log, row)
                     seen[sample.id] = row
     return have, verifier
 
 
 # ---- 2. Numbers -----------------------------------------------------------------------------------------------------------
-def interval(values, draws=2000, seed=0):
-    """Mean and 95 % bootstrap interval. values: (items,) or (training seeds, items) -> (mean, low, high).
-
-    Items are drawn again with replacement, and so are seeds where there are several: both are samples of what could have been.
-    """
-    values, rng = np.atleast_2d(np.asarray(values, float)), np.random.default_rng(seed)
-    (runs, items), means = values.shape, []
-    for _ in range(draws):
-        drawn = values.mean(0) if runs == 1 else values[rng.integers(runs, size=runs)].mean(0)
-        means.append(drawn[rng.integers(items, size=items)].mean())
-    return values.mean(), *np.quantile(means, [.025, .975])
-
-
-def by_item(have, name, dataset, score):
-    """(seeds, items) scores of a model, items that have this score in a fixed order; the items' rows; how many seeds."""
-    runs = [rows for (n, _, d), rows in have.items() if n == name and d == dataset and rows]
-    ids = sorted(i for i in set.intersection(*(set(r) for r in runs)) if all(r[i][score] is not None for r in runs))
-    return np.array([[r[i][score] for i in ids] for r in runs]), [runs[0][i] for i in ids], len(runs)
-
-
-def cell(values):
-    if not values.size:
-        return "-"
-    mean, low, high = interval(values)
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def difference(have, a, b, dataset, score):
-    """Model a less model b, paired over the items that both have, and over seeds where both have as many: (seeds, items)."""
-    (a, of_a, _), (b, of_b, _) = (by_item(have, name, dataset, score) for name in (a, b))
-    of_a, of_b = [r["id"] for r in of_a], [r["id"] for r in of_b]
-    both = sorted(set(of_a) & set(of_b))
-    a, b = a[:, [of_a.index(i) for i in both]], b[:, [of_b.index(i) for i in both]]
-    return a - b if len(a) == len(b) or 1 in (len(a), len(b)) else a.mean(0, keepdims=True) - b.mean(0, keepdims=True)
-
-
 def majority(samples):
     """Accuracy of always giving the most frequent answer of each task: the floor to compare with."""
     groups = defaultdict(list)
@@ -181,7 +132,7 @@ def tables(cfg, have):
     names = list(dict.fromkeys(parse_model(m)[0] for m in cfg.models))
     lines = []
     for path in cfg.data:
-        dataset, samples = Path(path).stem, argos.read_samples(path)[:cfg.limit or None]
+        dataset, samples = Path(path).stem, read_samples(path)[:cfg.limit or None]
         lines += [f"## {dataset}: {len(samples)} samples, per-task majority {majority(samples):.3f}", "",
                   "| model | seeds | answers | R_vg |", "|---|---|---|---|"]
         for name in names:
@@ -215,53 +166,6 @@ def tables(cfg, have):
 
 
 # ---- 3. Pictures ----------------------------------------------------------------------------------------------------------
-COLORS = {"argos": "#1a7f5a", "outcome": "#c0392b", "no-vg": "#d68910", "no-rq": "#2471a3"}
-
-
-def read_curve(folder):
-    """Held-out evaluations of a run -> steps, answers, grounding. A step logged twice (after --resume) counts once."""
-    points = {row["step"]: row for _, row in argos.read_jsonl(Path(folder) / "metrics.jsonl", torn=True) if row.get("kind") == "eval"}
-    steps = sorted(points)
-    return steps, *([math.nan if points[s][k] is None else points[s][k] for s in steps] for k in ("answers", "grounding"))
-
-
-def checkpoints(have, dataset):
-    """Models named "run@step" -> {run: [(steps, answers, grounding)]}, as draw_curves takes them; several seeds: their mean."""
-    points = defaultdict(list)
-    for label in {name for (name, _, d), rows in have.items() if d == dataset and rows}:
-        run, _, step = label.rpartition("@")
-        if run and step.isdigit():
-            scores = [by_item(have, label, dataset, score)[0] for score in ("outcome", "grounding")]
-            points[run].append((int(step), *(values.mean() if values.size else math.nan for values in scores)))
-    return {run: [tuple(zip(*sorted(curve)))] for run, curve in points.items()}
-
-
-def draw_curves(runs, path):
-    """The paper's figure 4: held-out grounding and answers over RL steps.
-
-    runs: {name: [(steps, answers, grounding), one for each seed]}; several seeds are drawn as their mean and range.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
-    for name, curves in runs.items():
-        steps = sorted(set.intersection(*(set(c[0]) for c in curves)))
-        color = COLORS.get(name.split()[0])
-        for axis, k in zip(axes, (2, 1)):
-            values = np.array([[c[k][c[0].index(s)] for s in steps] for c in curves])  # (seeds, points)
-            axis.plot(steps, values.mean(0), "-o", color=color, markersize=3, label=f"reward: {name}")
-            if len(curves) > 1:
-                axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=.15, linewidth=0)
-    for axis, title in zip(axes, ("visual grounding $R_{vg}$, held out", "answer accuracy, held out")):
-        axis.set(title=title, xlabel="GRPO step")
-        low, high = axis.get_ylim()
-        axis.set_ylim(max(0, low - .1), min(1, high + .1))  # at least .2 high: noise should look like noise
-        axis.grid(alpha=.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
-    figure.tight_layout()
-    argos.save_figure(figure, path)
-    plt.close(figure)
-
-
 def telling(have, names, dataset):
     """Samples on which the models disagree most in grounding, then in answers: what a person should look at first."""
     tables = {n: {r["id"]: r for r in by_item(have, n, dataset, "outcome")[1]} for n in names}
@@ -278,20 +182,20 @@ def draw_page(cfg, have, verifier):
     folder = Path(cfg.out) / "page"
     folder.mkdir(parents=True, exist_ok=True)
     path = cfg.data[0]
-    dataset, samples = Path(path).stem, {s.id: s for s in argos.read_samples(path)}
+    dataset, samples = Path(path).stem, {s.id: s for s in read_samples(path)}
     order, tables = telling(have, names, dataset)
     rows = []
     for i in tqdm(order[:cfg.pages], desc="draw page", unit="sample"):
         cells = []
         for name in names:
-            row, card = tables[name][i], argos.file_name(f"{i}-{name}.png")
+            row, card = tables[name][i], file_name(f"{i}-{name}.png")
             media = verifier.load(samples[i])
             verdict = verifier.verify(samples[i], row["response"], media)
-            argos.draw_card(media, samples[i], row["response"], verdict, verdict.masks, folder / card)
+            draw_card(media, samples[i], row["response"], verdict, verdict.masks, folder / card)
             cells.append(f"<td><b>{html.escape(name)}</b><br><img src='{html.escape(card)}' width='560'></td>")
         rows.append(f"<tr><td colspan='{len(names)}'><h3>{html.escape(samples[i].question)} &rarr; "
                     f"{html.escape(samples[i].answer)}</h3></td></tr><tr>{''.join(cells)}</tr>")
-    argos.write_atomically(folder / "index.html", "<!doctype html><meta charset='utf-8'><title>Argos: telling rollouts</title>"
+    write_atomically(folder / "index.html", "<!doctype html><meta charset='utf-8'><title>Argos: telling rollouts</title>"
                            "<body style='font-family:sans-serif'><h1>Where the models differ most</h1>"
                            f"<table>{''.join(rows)}</table>")
 
@@ -300,18 +204,18 @@ def main():
     if any(word.partition("=")[0] == "--benchmark" for word in sys.argv[1:]):
         from benchmarks import run as paper
         return paper.main()
-    cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("evaluate", Config))
+    cfg = parse_config(Config, __doc__, preset_arguments("evaluate", Config))
     asked = [parse_model(spec) for spec in cfg.models]  # a typo in the last one is told before the first is asked
     for name, mode, folder in asked:
         if any(n == name and (m != mode or f == folder) for n, m, f in asked if (n, m, f) != (name, mode, folder)) or asked.count(
                 (name, mode, folder)) > 1:
-            raise argos.BadInput(f"--models: {name} is asked in two ways, or twice the same; give each its own name")
+            raise BadInput(f"--models: {name} is asked in two ways, or twice the same; give each its own name")
     if len({Path(path).stem for path in cfg.data}) < len(cfg.data):
-        raise argos.BadInput("--data: two sets have one file name; rename one, or evaluate them into two --out")
+        raise BadInput("--data: two sets have one file name; rename one, or evaluate them into two --out")
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     if not cfg.models and not cfg.curves:
-        raise argos.BadInput("nothing to do: give --models name=folder ..., or --curves name=training-folder ...")
+        raise BadInput("nothing to do: give --models name=folder ..., or --curves name=training-folder ...")
     if cfg.curves:
         runs = defaultdict(list)
         for name, _, folder in map(parse_model, cfg.curves):
@@ -321,7 +225,7 @@ def main():
     if cfg.models:
         have, verifier = run(cfg)
         text = tables(cfg, have)
-        argos.write_atomically(out / "table.md", text)
+        write_atomically(out / "table.md", text)
         print(text)
         if verifier.failures:
             print("failures: " + ", ".join(f"{n} x {what}" for what, n in verifier.failures.items()), file=sys.stderr)
@@ -334,4 +238,4 @@ def main():
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

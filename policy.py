@@ -37,6 +37,9 @@ from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
+from runs.errors import BadInput
+from runs.settings import LORA_TARGETS
+
 logging.disable_progress_bar()  # a bar per loaded folder tells a reader nothing
 
 # ---- 1. Prompts -----------------------------------------------------------------------------------------------------
@@ -114,10 +117,6 @@ def prompt(preset, key, **texts):
 
 
 # ---- 2. Loading and saving ------------------------------------------------------------------------------------------
-# Attention and MLP matrices of the language model; the vision tower has layers of the same names and must stay frozen.
-LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-
-
 @dataclass
 class Policy:
     """A model with its processor. `model` may be wrapped (LoRA, DistributedDataParallel): forwards go through it."""
@@ -162,7 +161,6 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
     QLoRA without peft's prepare_model_for_kbit_training: it makes float32 of all that is not 4-bit (3.5 GB more for the 7B), moves
     the base's logits by it (.004), and its other services, frozen weights and checkpointing, are had here anyway.
     """
-    from argos import BadInput
     if dtype not in ("float32", "bfloat16", "nf4"):
         raise BadInput(f"dtype {dtype!r}: give float32, bfloat16 or nf4")
     # A missing local folder must not become a slow question to the hub: only owner/name with no such parent here is one.
@@ -273,11 +271,23 @@ def save_policy(policy, folder, merged=False):
 @contextmanager
 def _writing(path):
     """A full disk raises something else in each library; here argos.BadInput."""
-    from argos import BadInput
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{path}: cannot be written ({str(error).splitlines()[0][:200]}); make room, then continue with --resume") from error
+
+
+def finish(accelerator, cfg, policy, trained):
+    """Write adapter/ and merged/. A finished run that is resumed (trained=False) keeps its files, and their dates."""
+    out, merged = Path(cfg.out), cfg.merge or not cfg.lora_rank
+    if accelerator.is_main_process and (trained or not (out / ("merged" if merged else "adapter")).exists()):
+        if cfg.lora_rank:
+            save_policy(policy, out / "adapter")
+        if merged:
+            save_policy(policy, out / "merged", merged=True)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    accelerator.print(f"wrote {out}/{'merged' if merged else 'adapter'}; metrics in {out}/metrics.jsonl")
 
 
 def trainable(policy):
@@ -300,7 +310,6 @@ def save_state(path, policy, optimizer, step):
 @torch.no_grad()
 def load_state(path, policy, optimizer):
     """Put a saved state back -> its step; 0 when nothing was saved yet. Raises argos.BadInput for a state that does not fit."""
-    from argos import BadInput
     if not Path(path).exists():
         return 0
     try:
@@ -383,7 +392,6 @@ def encode_prompts(policy, items):
 
 
 def _check_frames(media):
-    from argos import BadInput
     sizes, seconds = {frame.size for frame in media.frames}, list(media.seconds)
     if len(sizes) != 1 or any(side % 28 for side in min(sizes)):
         raise BadInput(f"frames of {sorted(sizes)} pixels: need one size, both sides multiples of 28; use argos.load_media")

@@ -35,15 +35,21 @@ from pathlib import Path
 import torch
 from tqdm import trange
 
+from runs import ledger, processes
+from runs.errors import BadInput, run_main
+from runs.files import file_name
+from runs.settings import TeacherSettings, parse_config, preset_arguments, verifier_options
+from teachers.judges import VLMJudge
+from teachers.names import load_judge, load_teachers
+from verifier.cards import draw_card
+from verifier.samples import Sample, read_samples
 import argos
 import policy as P
-import scale
-import teachers
 
 
 # ---- 1. Configuration ---------------------------------------------------------------------------------------------------
 @dataclass
-class Config(scale.TeacherSettings):
+class Config(TeacherSettings):
     policy: str = field(default="out/sft/merged", metadata={"help": "checkpoint to start from: a local folder or a hub id"})
     data: str = field(default="out/data/rl.jsonl", metadata={"help": "training prompts, one JSON object a line"})
     val: str = field(default="out/data/val.jsonl", metadata={"help": "held-out samples for the learning curve"})
@@ -98,7 +104,7 @@ def check(cfg):
     """Every setting that would fail late or train something else, in one clear line now. -> the reward's Weights."""
     def need(good, problem):
         if not good:
-            raise argos.BadInput(problem)
+            raise BadInput(problem)
     need(cfg.reward in REWARDS, f"--reward {cfg.reward}: choose {', '.join(REWARDS)}")
     need(cfg.loss in LOSSES, f"--loss {cfg.loss}: choose {', '.join(LOSSES)}")
     need(cfg.group_size >= 2, f"--group_size {cfg.group_size}: an advantage compares at least 2 rollouts")
@@ -167,14 +173,14 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
 # ---- 3. Rewards and evaluation -------------------------------------------------------------------------------------------
 def build_verifier(cfg, actor, weights):
     """-> (the verifier that rewards, the verifier that measures): the same teachers, so both arms are measured alike."""
-    detector, segmenter, pointer = teachers.load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache, base=actor)
+    detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache, base=actor)
     if cfg.judge == "base":
         if actor is None:
-            raise argos.BadInput("judge base: there is no policy here; name a model")
-        judge = teachers.VLMJudge(actor, preset=cfg.preset, adapter_off=True)
+            raise BadInput("judge base: there is no policy here; name a model")
+        judge = VLMJudge(actor, preset=cfg.preset, adapter_off=True)
     else:
-        judge = teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
-    make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use, **scale.verifier_options(cfg))
+        judge = load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
+    make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use, **verifier_options(cfg))
     return make(REWARDS[cfg.reward]), make(("outcome", "grounding"))
 
 
@@ -186,7 +192,7 @@ def prompts_for(actor, samples, media, preset):
 def evaluate(actor, verifier, samples, cfg, step, accelerator):
     """Sampled answer accuracy and grounding on held-out samples; always the same seed, so that curves compare."""
     generator = torch.Generator(actor.device).manual_seed(cfg.seed)
-    samples = [samples[i] for i in scale.share(accelerator, len(samples))]
+    samples = [samples[i] for i in processes.share(accelerator, len(samples))]
     outcomes, grounding, drawn, size = [], [], [], max(1, min(128, cfg.sample_batch // cfg.group_size))
     for i in range(0, len(samples), size):
         part, media = verifier.usable(samples[i:i + size])
@@ -201,12 +207,12 @@ def evaluate(actor, verifier, samples, cfg, step, accelerator):
             if sample.grounding and verdict.grounding is not None:
                 grounding.append(verdict.grounding)
             drawn.append((sample, text, m, verdict))
-    outcomes, grounding, folder = scale.gather(accelerator, outcomes), scale.gather(accelerator, grounding), Path(cfg.out) / "cards"
+    outcomes, grounding, folder = processes.gather(accelerator, outcomes), processes.gather(accelerator, grounding), Path(cfg.out) / "cards"
     if not accelerator.is_main_process:
         drawn = []
     folder.mkdir(parents=True, exist_ok=True)
     for sample, text, m, verdict in drawn[::max(1, len(drawn) // max(1, cfg.cards))][:cfg.cards]:
-        argos.draw_card(m, sample, text, verdict, verdict.masks, folder / f"step-{step:05d}-{argos.file_name(sample.id)}.png")
+        draw_card(m, sample, text, verdict, verdict.masks, folder / f"step-{step:05d}-{file_name(sample.id)}.png")
     mean = lambda scores: sum(scores) / len(scores) if scores else None  # None, not 0: nothing was scored
     return dict(answers=mean(outcomes), grounding=mean(grounding))
 
@@ -219,22 +225,22 @@ def readable(verifier, train, order, wanted):
             break
         samples, media = verifier.usable([train[order[i % len(train)]]])
     if not samples:
-        raise argos.BadInput("no file of the training data can be read; the first is " + train[0].path)
+        raise BadInput("no file of the training data can be read; the first is " + train[0].path)
     return samples, media
 
 
 # ---- 4. Training ------------------------------------------------------------------------------------------------------------
 def main():
-    cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("train_grpo", Config))
+    cfg = parse_config(Config, __doc__, preset_arguments("train_grpo", Config))
     weights, out = check(cfg), Path(cfg.out)
-    accelerator = scale.start(cfg)  # one process, or those of `accelerate launch`: each takes every n-th prompt of a step
+    accelerator = processes.start(cfg)  # one process, or those of `accelerate launch`: each takes every n-th prompt of a step
     if cfg.prompts < accelerator.num_processes:
-        raise argos.BadInput(f"--prompts {cfg.prompts}: {accelerator.num_processes} processes need at least one each")
-    scale.check_memory(cfg, accelerator)
+        raise BadInput(f"--prompts {cfg.prompts}: {accelerator.num_processes} processes need at least one each")
+    ledger.check_memory(cfg, accelerator)
     if cfg.dry_run:
         return
-    scale.claim(accelerator, cfg)
-    train, val = argos.read_samples(cfg.data), argos.read_samples(cfg.val)[:cfg.eval_samples]
+    processes.claim(accelerator, cfg)
+    train, val = read_samples(cfg.data), read_samples(cfg.val)[:cfg.eval_samples]
     torch.manual_seed(cfg.seed)  # the adapter's first weights
     actor = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype, checkpointing=cfg.checkpointing)
     verifier, measure = build_verifier(cfg, actor, weights)
@@ -246,21 +252,21 @@ def main():
     # A step depends on (weights, optimizer, step number) alone: data order and sampling are seeded by the step, and nothing
     # else is random. So these three are the whole state, and a resumed run repeats the killed one bit for bit (CPU).
     start = P.load_state(out / "state.pt", actor, optimizer) if cfg.resume else 0
-    log = lambda row: scale.log(accelerator, out, row)
+    log = lambda row: processes.log(accelerator, out, row)
     if cfg.eval_every and start == 0:
         log(dict(kind="eval", step=0, **evaluate(actor, measure, val, cfg, 0, accelerator)))
 
     bar = trange(start, cfg.steps, initial=start, total=cfg.steps, desc=f"GRPO ({cfg.reward})", unit="step",
                  disable=not accelerator.is_main_process)
     for step in bar:
-        phases = scale.Phases(actor.device)
+        phases = processes.Phases(actor.device)
         lr = cfg.lr * min((step + 1) / max(cfg.warmup, 1), 1 - .9 * step / cfg.steps if cfg.decay else 1)
         for group in optimizer.param_groups:
             group["lr"] = lr
 
         # 4a. Rollouts: G per prompt, of this process's prompts.
         generator = torch.Generator(actor.device).manual_seed(cfg.seed * 1_000_003 + step + accelerator.process_index * 10 ** 12)
-        samples, media = readable(verifier, train, order, [step * cfg.prompts + i for i in scale.share(accelerator, cfg.prompts)])
+        samples, media = readable(verifier, train, order, [step * cfg.prompts + i for i in processes.share(accelerator, cfg.prompts)])
         prompts = prompts_for(actor, samples, media, cfg.preset)
         rollouts = P.sample(actor, prompts, cfg.group_size, cfg.temperature, max_new_tokens=cfg.max_new_tokens,
                             generator=generator, batch_size=cfg.sample_batch)  # ids (B*G, T)
@@ -313,25 +319,25 @@ def main():
                 stats["loss"] += loss.item() / cfg.updates
                 stats["entropy"] += ((entropy.detach() * m).sum() / tokens).item() / cfg.updates
                 stats["clip_fraction"] += ((clipped * m).sum() / tokens).item() / cfg.updates
-            scale.sum_gradients(accelerator, parameters)
+            processes.sum_gradients(accelerator, parameters)
             grad_norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         phases.done("update")
 
         # 4d. What happened, in all processes.
-        flat = scale.gather(accelerator, [dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding, reasoning=v.reasoning,
+        flat = processes.gather(accelerator, [dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding, reasoning=v.reasoning,
                                            points=len(v.parsed.points)) for group in verdicts for v in group])
-        causes, stats = scale.gather(accelerator, causes), scale.gather(accelerator, [stats])
-        sizes = scale.gather(accelerator, zip(rollouts.mask.sum(1).tolist(), rollouts.finished.tolist()))
-        sampler_gap = max(scale.gather(accelerator, [sampler_gap]))
+        causes, stats = processes.gather(accelerator, causes), processes.gather(accelerator, [stats])
+        sizes = processes.gather(accelerator, zip(rollouts.mask.sum(1).tolist(), rollouts.finished.tolist()))
+        sampler_gap = max(processes.gather(accelerator, [sampler_gap]))
         mean = lambda values: sum(values) / max(len(values), 1)
         known = lambda k: [v[k] for v in flat if v[k] is not None]  # None: not part of this reward, or a teacher failed
         terms = dict(reward=torch.tensor(known("reward") or [0.]).mean().item(), outcome=mean(known("outcome")),
                      **{k: mean(known(k)) if known(k) else None for k in ("grounding", "reasoning")})
         lengths, finished = torch.tensor(sizes, dtype=torch.float).unbind(1)
         stats = {k: sum(s[k] for s in stats) for k in stats[0]} | dict(sampler_gap=sampler_gap, grad_norm=grad_norm)
-        failures = sum(scale.gather(accelerator, [verifier.failures + measure.failures]), Counter())  # of teachers and files, since the start
+        failures = sum(processes.gather(accelerator, [verifier.failures + measure.failures]), Counter())  # of teachers and files, since the start
         log(dict(kind="train", step=step, lr=lr, **terms, gate_open=mean([o >= cfg.tau for o in known("outcome")]),
                  points=mean(known("points")), length=lengths.mean().item(), unfinished=1 - finished.mean().item(), skipped=len(causes),
                  **{cause: causes.count(cause) for cause in ("all right", "all wrong", "all malformed", "all equal", "not scored")},
@@ -343,7 +349,7 @@ def main():
             log(dict(kind="eval", step=done, **evaluate(actor, measure, val, cfg, done, accelerator)))
         if accelerator.is_main_process and (done % cfg.save_every == 0 or done == cfg.steps):
             P.save_state(out / "state.pt", actor, optimizer, done)
-    scale.finish(accelerator, cfg, actor, trained=start < cfg.steps)
+    P.finish(accelerator, cfg, actor, trained=start < cfg.steps)
 
 
 # ---- 5. The same reward inside other trainers --------------------------------------------------------------------------------
@@ -357,7 +363,7 @@ def verify_rows(verifier, rows, texts):
             if not isinstance(row.get("image", ""), str):
                 row["image"].convert("RGB").save(f"{folder}/{k}.png")  # as the trainer's processor does
                 row = row | {"image": f"{folder}/{k}.png"}
-            verdicts += verifier.verify_group(argos.Sample.from_row(row, ".", f"row {k}"), [text for _, text in group])
+            verdicts += verifier.verify_group(Sample.from_row(row, ".", f"row {k}"), [text for _, text in group])
     return verdicts
 
 
@@ -395,4 +401,4 @@ def compute_score(reward_inputs, **settings):
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

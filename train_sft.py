@@ -24,13 +24,16 @@ from pathlib import Path
 import torch
 from tqdm import trange
 
-import argos
+from runs import ledger, processes
+from runs.errors import BadInput, BadMedia, run_main
+from runs.files import read_jsonl
+from runs.settings import Settings, parse_config, pixel_budget, preset_arguments
+from verifier.media import load_media
 import policy as P
-import scale
 
 
 @dataclass
-class Config(scale.Settings):
+class Config(Settings):
     data: str = field(default="out/curated/sft.jsonl", metadata={"help": "curated examples in HF chat format"})
     policy: str = field(default=str(Path(__file__).parent / "tiny/base"), metadata={"help": "checkpoint to start from: a local folder or a hub id"})
     out: str = field(default="out/sft", metadata={"help": "folder to write"})
@@ -55,7 +58,7 @@ class Config(scale.Settings):
 def read_chats(path):
     """HF chat rows -> [(media paths, question, response)]: the row's pictures, then its clips. BadInput names file, row and cure."""
     rows = []
-    for number, row in argos.read_jsonl(path):
+    for number, row in read_jsonl(path):
         where = f"{path} row {number}"
         try:
             user, assistant = row["messages"][:2]
@@ -65,24 +68,24 @@ def read_chats(path):
             if not media:
                 raise ValueError("nothing to see")
         except (KeyError, TypeError, ValueError, StopIteration, AttributeError):
-            raise argos.BadInput(f"{where}: not a chat example with pictures or clips; write it with curate.py") from None
+            raise BadInput(f"{where}: not a chat example with pictures or clips; write it with curate.py") from None
         rows.append((media, question, response))
     if not rows:
-        raise argos.BadInput(f"{path}: no examples; run curate.py first, or lower its --threshold")
+        raise BadInput(f"{path}: no examples; run curate.py first, or lower its --threshold")
     return rows
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("train_sft", Config))
+    cfg = parse_config(Config, __doc__, preset_arguments("train_sft", Config))
     out = Path(cfg.out)
     for name in ("batch", "micro_batch", "save_every", "max_new_tokens"):
         if getattr(cfg, name) < 1:
-            raise argos.BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
-    accelerator = scale.start(cfg)  # one process, or those of `accelerate launch`: each takes every n-th example of a batch
-    scale.check_memory(cfg, accelerator)
+            raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
+    accelerator = processes.start(cfg)  # one process, or those of `accelerate launch`: each takes every n-th example of a batch
+    ledger.check_memory(cfg, accelerator)
     if cfg.dry_run:
         return
-    scale.claim(accelerator, cfg)
+    processes.claim(accelerator, cfg)
     examples = read_chats(cfg.data)
     torch.manual_seed(cfg.seed)
     student = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype, checkpointing=cfg.checkpointing)
@@ -92,7 +95,7 @@ def main():
         accelerator.print(f"{len(examples) - len(short)} of {len(examples)} examples are longer than --max_new_tokens: left out")
         examples = short
     if not examples:
-        raise argos.BadInput(f"{cfg.data}: every example is longer than --max_new_tokens {cfg.max_new_tokens}; raise it")
+        raise BadInput(f"{cfg.data}: every example is longer than --max_new_tokens {cfg.max_new_tokens}; raise it")
     parameters = list(P.trainable(student).values())
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
     per_epoch = max(1, len(examples) // cfg.batch)
@@ -102,7 +105,7 @@ def main():
     start = P.load_state(out / "state.pt", student, optimizer) if cfg.resume else 0
     bar = trange(start, steps, initial=start, total=steps, desc="SFT", unit="step", disable=not accelerator.is_main_process)
     for step in bar:
-        phases = scale.Phases(student.device)
+        phases = processes.Phases(student.device)
         lr = cfg.lr * min((step + 1) / max(cfg.warmup, 1), 1 - step / steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -111,16 +114,16 @@ def main():
         batch = [examples[i] for i in order[place * cfg.batch:(place + 1) * cfg.batch]]
         ids, mask = P.encode_completions(student, [response for _, _, response in batch])  # (B, T), with the end token
         total, damaged, count = 0., 0, mask.sum()  # of the whole batch, so that the processes' losses and gradients add up
-        mine = scale.share(accelerator, len(batch))
+        mine = processes.share(accelerator, len(batch))
         batch, ids, mask = [batch[i] for i in mine], ids[mine], mask[mine]
         for i in range(0, len(batch), cfg.micro_batch):
             prompts, part = [], []
             for k in range(i, min(i + cfg.micro_batch, len(batch))):
                 try:
-                    media = [argos.load_media(path, **scale.budget(cfg)) for path in batch[k][0]]  # all shown before the text
+                    media = [load_media(path, **pixel_budget(cfg)) for path in batch[k][0]]  # all shown before the text
                     prompts.append((media, batch[k][1]))
                     part.append(k)
-                except argos.BadMedia as error:  # its example is left out, named and counted
+                except BadMedia as error:  # its example is left out, named and counted
                     damaged += 1
                     print(f"left out: {error}", file=sys.stderr)
             if not part:
@@ -129,18 +132,18 @@ def main():
             loss = -logprobs.sum() / count
             loss.backward()
             total += loss.item()
-        total, damaged = sum(scale.gather(accelerator, [total])), sum(scale.gather(accelerator, [damaged]))
-        scale.sum_gradients(accelerator, parameters)
+        total, damaged = sum(processes.gather(accelerator, [total])), sum(processes.gather(accelerator, [damaged]))
+        processes.sum_gradients(accelerator, parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         phases.done("update")
-        scale.log(accelerator, out, dict(kind="train", step=step, loss=total, lr=lr, grad_norm=norm, damaged=damaged, **phases.report()))
+        processes.log(accelerator, out, dict(kind="train", step=step, loss=total, lr=lr, grad_norm=norm, damaged=damaged, **phases.report()))
         bar.set_postfix(loss=f"{total:.3f}")
         if accelerator.is_main_process and ((step + 1) % cfg.save_every == 0 or step + 1 == steps):
             P.save_state(out / "state.pt", student, optimizer, step + 1)
-    scale.finish(accelerator, cfg, student, trained=start < steps)
+    P.finish(accelerator, cfg, student, trained=start < steps)
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

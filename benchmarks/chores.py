@@ -20,7 +20,9 @@ from pathlib import Path
 
 from PIL import Image
 
-import argos
+from runs.errors import BadInput, run_main
+from runs.files import save_figure, write_atomically
+from runs.settings import parse_config
 from benchmarks.household import COLORS, CONTAINERS, OPENABLE, ROOMS, SLICEABLE, STATE, SUBSETS, HouseholdEnv
 
 # ---- 1. Instructions ---------------------------------------------------------------------------------------------------------
@@ -61,13 +63,13 @@ def load_splits(path):
     try:
         splits = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise argos.BadInput(f"{path}: cannot be read as JSON ({type(error).__name__}); give EB-ALFRED's splits.json") from None
+        raise BadInput(f"{path}: cannot be read as JSON ({type(error).__name__}); give EB-ALFRED's splits.json") from None
     if not isinstance(splits, dict) or not splits:
-        raise argos.BadInput(f"{path}: should be one object, a subset's name -> its list of tasks")
+        raise BadInput(f"{path}: should be one object, a subset's name -> its list of tasks")
     for name, rows in splits.items():
         for i, row in enumerate(rows if isinstance(rows, list) and rows else [None]):
             if not (isinstance(row, dict) and isinstance(row.get("task"), str) and isinstance(row.get("instruction"), str)):
-                raise argos.BadInput(f'{path}: {name} row {i}: should be {{"task": ..., "repeat_idx": ..., "instruction": ...}}')
+                raise BadInput(f'{path}: {name} row {i}: should be {{"task": ..., "repeat_idx": ..., "instruction": ...}}')
     return splits
 
 
@@ -205,9 +207,9 @@ class Config:
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__)
+    cfg = parse_config(Config, __doc__)
     splits, out = make_splits(cfg.seed), Path(cfg.out)
-    argos.write_atomically(out / "splits.json", json.dumps(splits, indent=1))
+    write_atomically(out / "splits.json", json.dumps(splits, indent=1))
     sheet, rng = Image.new("RGB", (3 * 340, 2 * 256), "white"), random.Random(cfg.seed)
     for i, (subset, rows) in enumerate(splits.items()):
         env, scores = HouseholdEnv(splits, subset), []
@@ -220,9 +222,9 @@ def main():
             success, progress = (sum(column) / len(rows) for column in zip(*results))
             scores.append(f"{100 * success:.0f} % done, progress {progress:.2f}")
         print(f"{subset}: oracle {scores[0]}; chance {scores[1]}. E.g. {rows[0]['instruction']}")
-    argos.save_figure(sheet, out / "pictures.png")
+    save_figure(sheet, out / "pictures.png")
     print(f"wrote {out}/splits.json, {out}/pictures.png")
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

@@ -31,11 +31,15 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-import argos
-import evaluate
-import media
+from runs.statistics import interval
+from runs.errors import BadInput, run_main
+from runs.files import append_jsonl, file_name, read_jsonl, write_atomically
+from runs.settings import Settings, parse_config, preset_arguments
+from verifier.answers import clean
+from verifier.cards import load_font, wrap_text
+from verifier.claims import parse
+from verifier.coordinates import Media, convert, seen_size
 import policy as P
-import scale
 from benchmarks import chores, household
 from benchmarks.plans import ASK, read_plan, write_prompt
 
@@ -43,7 +47,7 @@ MAX_STEPS, MAX_INVALID = 30, 10  # EmbodiedBench's
 
 
 @dataclass
-class Config(scale.Settings):
+class Config(Settings):
     model: str = field(default=str(Path(__file__).parent.parent / "tiny/base"), metadata={"help": "folder or name of the model that plans"})
     env: str = field(default="household", metadata={"help": "household, eb-alfred or eb-habitat"})
     subset: list[str] = field(default_factory=list, metadata={"help": "subsets to play (default: all six)"})
@@ -67,8 +71,8 @@ class Config(scale.Settings):
 def see(obs, cfg):
     """An observation -> (picture as it is, media.Media in the size in which the policy sees it)."""
     image = Image.fromarray(np.ascontiguousarray(np.asarray(obs["head_rgb"], np.uint8)[..., :3]))
-    size = media.seen_size(*image.size, 1, cfg.min_pixels, cfg.image_pixels)
-    return image, media.Media([image.resize(size, Image.BICUBIC)], [0.], image.size)
+    size = seen_size(*image.size, 1, cfg.min_pixels, cfg.image_pixels)
+    return image, Media([image.resize(size, Image.BICUBIC)], [0.], image.size)
 
 
 def play(env, cfg, where):
@@ -81,7 +85,7 @@ def play(env, cfg, where):
         try:
             return function(*args)
         except Exception as error:
-            raise argos.BadInput(f"{where}: the environment failed ({type(error).__name__}: {str(error)[:200]}); run it again, and "
+            raise BadInput(f"{where}: the environment failed ({type(error).__name__}: {str(error)[:200]}); run it again, and "
                                  "it goes on with this episode") from error
 
     started = time.monotonic()
@@ -104,13 +108,13 @@ def play(env, cfg, where):
             invalid, bad_plans = invalid + 1, bad_plans + 1
             rewards.append(-1.)
         seen = shown.frames[0].size
-        frames[-1][2][:] = [argos.convert(p.x, p.y, "seen", "original", image.size, seen) for p in argos.parse(reply).points]
+        frames[-1][2][:] = [convert(p.x, p.y, "seen", "original", image.size, seen) for p in parse(reply).points]
         for action in plan.actions[:MAX_STEPS - len(history)]:
             obs, reward, done, info = ask(env.step, action)
             image, shown = ask(see, obs, cfg)
             failed, reply = not ask(info.__getitem__, "last_action_success"), None
             success, progress = float(ask(info.__getitem__, "task_success")), float(info.get("task_progress", 0.))
-            history.append([action, argos.clean(str(info.get("env_feedback", "")))[:500]])
+            history.append([action, clean(str(info.get("env_feedback", "")))[:500]])
             rewards.append(float(reward))
             frames.append((image, f"{len(history)}. {actions[action]}" + ": failed" * failed, []))
             invalid += failed
@@ -131,7 +135,7 @@ def open_env(cfg, subset, numbers, splits=None):
     try:
         kind = getattr(importlib.import_module(f"embodiedbench.envs.{cfg.env.replace('-', '_')}.{name}"), name)
     except ImportError as error:
-        raise argos.BadInput(f"--env {cfg.env}: {error}; install github.com/EmbodiedBench/EmbodiedBench and its simulator as its README "
+        raise BadInput(f"--env {cfg.env}: {error}; install github.com/EmbodiedBench/EmbodiedBench and its simulator as its README "
                              "says, or play --env household") from None
     if cfg.env == "eb-alfred":
         return kind(eval_set=subset, selected_indexes=list(numbers))
@@ -191,7 +195,7 @@ def metrics(rows):
     for row in rows:
         by_subset[row["subset"]].append(row)
     for subset, mine in by_subset.items():
-        table[subset] = {name: evaluate.interval([score(r) for r in mine]) for name, score in SCORES.items()}
+        table[subset] = {name: interval([score(r) for r in mine]) for name, score in SCORES.items()}
         for name, score in SCORES.items():
             values, rng = np.array([score(r) for r in mine]), np.random.default_rng(len(draws[name]))
             draws[name].append(values[rng.integers(len(values), size=(2000, len(values)))].mean(1))  # (2000,)
@@ -227,19 +231,19 @@ def write_table(cfg, rows):
 
 def save_gif(frames, path):
     """An episode as a gif: every picture the policy saw, what was done, and the points of its reasoning."""
-    small, drawn = media.load_font(11), []
+    small, drawn = load_font(11), []
     for image, caption, points in frames:
         framed = Image.new("RGB", (max(image.width, 330), image.height + 34), "white")
         framed.paste(image)
         pen = ImageDraw.Draw(framed)
         for x, y in points:
             pen.ellipse((x - 6, y - 6, x + 6, y + 6), None, "red", 2)
-        for i, line in enumerate(media.wrap_text(argos.clean(caption), small, framed.width - 8)[:2]):
+        for i, line in enumerate(wrap_text(clean(caption), small, framed.width - 8)[:2]):
             pen.text((4, image.height + 2 + 15 * i), line, "black", small)
         drawn.append(framed)
     data = io.BytesIO()
     drawn[0].save(data, "GIF", save_all=True, append_images=drawn[1:], duration=1000, loop=0)
-    argos.write_atomically(path, data.getvalue())
+    write_atomically(path, data.getvalue())
 
 
 def planner(cfg):
@@ -265,12 +269,12 @@ def run(cfg, ask=None):
     names = list(splits or columns(cfg.env))
     for subset in cfg.subset:
         if subset not in names:
-            raise argos.BadInput(f"--subset {subset}: {cfg.env} has {', '.join(names)}")
+            raise BadInput(f"--subset {subset}: {cfg.env} has {', '.join(names)}")
     weights = Path(cfg.model, "model.safetensors")  # episodes count again only for the same weights, asked in the same way
     free = ("out", "subset", "limit", "batch", "gifs")
     stamp = {k: v for k, v in vars(cfg).items() if k not in free} | {"weights": weights.stat().st_mtime_ns if weights.exists() else 0}
     log = out / "episodes.jsonl"
-    rows = {(r["subset"], r["episode"]): r for _, r in argos.read_jsonl(log, torn=True) if r["stamp"] == stamp} if log.exists() else {}
+    rows = {(r["subset"], r["episode"]): r for _, r in read_jsonl(log, torn=True) if r["stamp"] == stamp} if log.exists() else {}
     kept = []
     for subset in cfg.subset or names:
         count = min(cfg.limit or 50, len(splits[subset]) if splits else 50)  # 50 in each subset of both simulators
@@ -278,9 +282,9 @@ def run(cfg, ask=None):
         with tqdm(total=len(todo), desc=subset, unit="episode") as bar:
             def keep(number, record, frames):
                 rows[subset, number] = dict(env=cfg.env, subset=subset, episode=number, **record, stamp=stamp)
-                argos.append_jsonl(log, rows[subset, number])
+                append_jsonl(log, rows[subset, number])
                 if number < cfg.gifs:
-                    save_gif(frames, out / "gifs" / argos.file_name(f"{subset}-{number}.gif"))
+                    save_gif(frames, out / "gifs" / file_name(f"{subset}-{number}.gif"))
                 bar.update()
             if todo:
                 play_all(cfg, subset, todo, splits, ask, keep)
@@ -289,17 +293,17 @@ def run(cfg, ask=None):
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("embodied", Config))
+    cfg = parse_config(Config, __doc__, preset_arguments("embodied", Config))
     for name, choices in (("env", ("household", *PAPER)), ("mode", tuple(ASK)), ("match", ("name", "id"))):
         if getattr(cfg, name) not in choices:
-            raise argos.BadInput(f"--{name} {getattr(cfg, name)}: choose {', '.join(choices)}")
+            raise BadInput(f"--{name} {getattr(cfg, name)}: choose {', '.join(choices)}")
     if min(cfg.batch, cfg.actions, cfg.max_new_tokens) < 1 or min(cfg.temperature, cfg.shots, cfg.retries, cfg.limit) < 0:
-        raise argos.BadInput("--batch, --actions, --max_new_tokens: at least 1; --temperature, --shots, --retries, --limit: not below 0")
+        raise BadInput("--batch, --actions, --max_new_tokens: at least 1; --temperature, --shots, --retries, --limit: not below 0")
     text = write_table(cfg, run(cfg))
-    argos.write_atomically(Path(cfg.out) / "table.md", text)
+    write_atomically(Path(cfg.out) / "table.md", text)
     print(text)
     print(f"wrote {cfg.out}/table.md, {cfg.out}/episodes.jsonl" + (f", {cfg.out}/gifs" if cfg.gifs else ""))
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

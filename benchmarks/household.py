@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-import argos
-import media
+from runs.errors import BadInput
+from verifier.cards import load_font
 
 SUBSETS = ("base", "common_sense", "complex_instruction", "visual_appearance", "spatial", "long_horizon")
 MAX_STEPS, MAX_INVALID = 30, 10  # EB-ALFRED's
@@ -98,7 +98,7 @@ def read_task(task):
                  and (inside in CONTAINERS and inside != kind if found[1] == "pick_and_place_with_movable_recep" else not inside)
                  and ((place in ("DeskLamp", "FloorLamp")) if found[1] == "look_at_obj_in_light" else place not in HOLDS_NOTHING))
     if not found or not known:
-        raise argos.BadInput(f"task {task[:120]!r}: not one that can be played here; write TYPE-Thing-Container-Place-SCENE/trial_NAME")
+        raise BadInput(f"task {task[:120]!r}: not one that can be played here; write TYPE-Thing-Container-Place-SCENE/trial_NAME")
     return Goal(found[1], kind, bool(sliced), inside, place, int(scene), next((w for w in words if w in COLORS), ""),
                 next((w for w in words if w in ("left", "right")), ""))
 
@@ -268,7 +268,7 @@ class World:
         return np.asarray(image)
 
 
-_small = functools.cache(lambda: media.load_font(8))  # reading a font takes longer than the drawing
+_small = functools.cache(lambda: load_font(8))  # reading a font takes longer than the drawing
 
 
 class HouseholdEnv:
@@ -276,7 +276,7 @@ class HouseholdEnv:
 
     def __init__(self, splits, eval_set="base", selected_indexes=()):
         if eval_set not in splits:
-            raise argos.BadInput(f"--subset {eval_set}: the splits have {', '.join(splits)}")
+            raise BadInput(f"--subset {eval_set}: the splits have {', '.join(splits)}")
         self.dataset = [splits[eval_set][i] for i in selected_indexes] if len(selected_indexes) else splits[eval_set]
         self.number_of_episodes, self._current_episode_num = len(self.dataset), 0
         self._max_episode_steps, self._max_invalid_actions = MAX_STEPS, MAX_INVALID

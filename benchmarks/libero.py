@@ -38,16 +38,19 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-import argos
+from runs.errors import BadInput, run_main
+from runs.files import append_jsonl, read_jsonl, save_figure, write_atomically
+from runs.settings import Settings, parse_config, pixel_budget, preset_arguments
+from verifier.answers import clean
+from verifier.coordinates import Media, seen_size
+from verifier.media import load_media
 import policy as P
-import scale
-from media import seen_size
 
 ROOT = Path(__file__).parent.parent
 
 
 @dataclass
-class Config(scale.Settings):
+class Config(Settings):
     do: str = field(default="", metadata={"help": "record, rerender, convert, tokens, openloop or rollout"})
     out: str = field(default="out/libero", metadata={"help": "folder to write, and where the other steps' files are"})
     demos: str = field(default="", metadata={"help": "folder of demonstrations, *.hdf5 (default: OUT/demos)"})
@@ -141,13 +144,13 @@ SETTLE, SIDE, CAMERAS = 10, 224, ("agentview", "robot0_eye_in_hand")  # steps in
 def suite_of(name):
     """LIBERO's own object for one of SUITES. Raises argos.BadInput where the simulator is not installed."""
     if name not in SUITES:
-        raise argos.BadInput(f"--suites {name}: choose {', '.join(SUITES)}")
+        raise BadInput(f"--suites {name}: choose {', '.join(SUITES)}")
     for variable in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):  # to draw without a screen; read while the simulator is imported
         os.environ.setdefault(variable, "egl" if torch.cuda.is_available() else "osmesa")
     try:
         from libero.libero import benchmark
     except ImportError as error:
-        raise argos.BadInput(f"LIBERO is not installed ({error}); pip install -r benchmarks/libero-requirements.txt") from None
+        raise BadInput(f"LIBERO is not installed ({error}); pip install -r benchmarks/libero-requirements.txt") from None
     return benchmark.get_benchmark(SUITES[name][0])(task_order_index=0)
 
 
@@ -156,7 +159,7 @@ def tasks_of(cfg):
     for name in cfg.suites:
         suite = suite_of(name)
         if not set(cfg.tasks) <= set(range(suite.n_tasks)):
-            raise argos.BadInput(f"--tasks {cfg.tasks}: {name} has tasks 0 to {suite.n_tasks - 1}")
+            raise BadInput(f"--tasks {cfg.tasks}: {name} has tasks 0 to {suite.n_tasks - 1}")
         yield from ((name, suite, number) for number in cfg.tasks or range(suite.n_tasks))
 
 
@@ -300,7 +303,7 @@ def read_demos(path, report):
     try:
         with h5py.File(path, "r") as file:
             data = file["data"]
-            instruction = argos.clean("".join(json.loads(data.attrs["problem_info"])["language_instruction"]))
+            instruction = clean("".join(json.loads(data.attrs["problem_info"])["language_instruction"]))
             for name in sorted((n for n in data if re.fullmatch("demo_[0-9]{1,6}", n)), key=lambda n: int(n[5:])):
                 where = f"{path} {name}"
                 try:
@@ -321,16 +324,16 @@ def read_demos(path, report):
                     continue
                 yield dict(name=name, instruction=instruction, actions=actions, states=states, every=every, third=third, wrist=wrist)
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise argos.BadInput(f"{path}: not a LIBERO demonstration file ({str(error)[:80]}); download or record it again") from None
+        raise BadInput(f"{path}: not a LIBERO demonstration file ({str(error)[:80]}); download or record it again") from None
 
 
 def demo_files(cfg):
     if cfg.do == "rerender" and not cfg.demos:
-        raise argos.BadInput("--do rerender: name the folder of the hub's files, --demos LIBERO-datasets/libero_object")
+        raise BadInput("--do rerender: name the folder of the hub's files, --demos LIBERO-datasets/libero_object")
     folder = Path(cfg.demos or Path(cfg.out, "demos"))
     files = sorted(folder.glob("*.hdf5"))
     if not files:
-        raise argos.BadInput(f"{folder}: holds no *.hdf5; --do record writes some, or --demos names the hub's")
+        raise BadInput(f"{folder}: holds no *.hdf5; --do record writes some, or --demos names the hub's")
     return files
 
 
@@ -382,7 +385,7 @@ def convert(cfg):
                     picture = Image.fromarray(pictures[old // demo["every"]])
                     if picture.size != (SIDE, SIDE):  # the hub's 128 x 128: better --do rerender
                         picture = picture.resize((SIDE, SIDE), Image.BICUBIC)
-                    argos.save_figure(picture, out / name)
+                    save_figure(picture, out / name)
             by_task[demo["instruction"]].append((demo["actions"][kept], shown))
     sets = {"train": [], "val": []}  # of (instruction, actions, shown)
     for instruction, demos in by_task.items():
@@ -390,14 +393,14 @@ def convert(cfg):
         for i, demo in enumerate(demos):
             sets["val" if i >= len(demos) - held_out else "train"].append((instruction, *demo))
     if not any(len(actions) for _, actions, _ in sets["train"]):
-        raise argos.BadInput(f"{cfg.demos or cfg.out}: no demonstration to train on ({dict(left_out)}); see --holdout")
+        raise BadInput(f"{cfg.demos or cfg.out}: no demonstration to train on ({dict(left_out)}); see --holdout")
     codec = Actions.of(np.concatenate([actions for _, actions, _ in sets["train"]]), cfg.chunk)
     for name, demos in sets.items():
         rows = [chat_row(instruction, codec.encode(actions[new:new + cfg.chunk]), images)
                 for instruction, actions, shown in demos for new, images in shown]
-        argos.write_atomically(out / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomically(out / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         print(f"{name}.jsonl: {len(rows)} chunks of {len(demos)} demonstrations")
-    argos.write_atomically(out / "actions.json", json.dumps(vars(codec)))
+    write_atomically(out / "actions.json", json.dumps(vars(codec)))
     print(f"{len(by_task)} tasks" + "".join(f"; left out: {n} {reason}" for reason, n in left_out.items()))
 
 
@@ -415,14 +418,14 @@ def read_codec(cfg):
         if np.shape([codec.low, codec.high]) != (2, DIMS) or not np.isfinite([codec.low, codec.high]).all() or not 0 < codec.chunk <= 64:
             raise ValueError("other numbers")
     except (OSError, ValueError, TypeError) as error:
-        raise argos.BadInput(f"{path}: not the range of actions ({type(error).__name__}); --do convert writes it") from None
+        raise BadInput(f"{path}: not the range of actions ({type(error).__name__}); --do convert writes it") from None
     return codec
 
 
 def load(cfg):
     actor = P.load_policy(cfg.policy, dtype=cfg.dtype)
     if len(actor.tokenizer("<action_255>", split_special_tokens=True)["input_ids"]) != 1:
-        raise argos.BadInput(f"{cfg.policy}: knows no action tokens; --do tokens adds them, then train_sft.py teaches them")
+        raise BadInput(f"{cfg.policy}: knows no action tokens; --do tokens adds them, then train_sft.py teaches them")
     return actor
 
 
@@ -430,7 +433,7 @@ def as_media(pixels, cfg):
     """A camera's picture (H, W, 3) uint8 as the policy sees it: exactly what load_media makes of the file in training."""
     picture = Image.fromarray(pixels)
     size = seen_size(*picture.size, 1, cfg.min_pixels, cfg.image_pixels)
-    return argos.Media([picture if picture.size == size else picture.resize(size, Image.BICUBIC)], [0.], picture.size)
+    return Media([picture if picture.size == size else picture.resize(size, Image.BICUBIC)], [0.], picture.size)
 
 
 def ask(actor, items, cfg, chunk, generator):
@@ -448,7 +451,7 @@ def openloop(cfg):
     rows = [rows[i] for i in sorted(np.random.default_rng(cfg.seed).permutation(len(rows))[:cfg.limit])]
     truth, texts, generator = spelled(rows), [], torch.Generator(actor.device).manual_seed(cfg.seed)
     for i in tqdm(range(0, len(rows), cfg.batch), desc="open loop", unit="batch"):
-        items = [([argos.load_media(path, **scale.budget(cfg)) for path in media], question)
+        items = [([load_media(path, **pixel_budget(cfg)) for path in media], question)
                  for media, question, _ in rows[i:i + cfg.batch]]
         texts += ask(actor, items, cfg, codec.chunk, generator)
     read = np.array([codec.decode(text) is not None for text in texts])
@@ -462,7 +465,7 @@ def openloop(cfg):
         error = f"{np.abs(s - t)[read].mean():.1f}" if read.any() else "-"
         lines.append(f"| {name} | {(s == t).mean():.3f} | {(mode[at] == t).mean():.3f} | {error} | "
                      f"{np.abs(np.median(train[:, at], axis=0) - t).mean():.1f} |")
-    argos.write_atomically(out / "openloop.md", "\n".join(lines) + "\n")
+    write_atomically(out / "openloop.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
@@ -496,7 +499,7 @@ def play(worlds, inits, most, answer, codec):
 def save_film(path, frames, milliseconds):
     pictures, data = [Image.fromarray(f).quantize(64) for f in frames], io.BytesIO()
     pictures[0].save(data, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
-    argos.write_atomically(path, data.getvalue())
+    write_atomically(path, data.getvalue())
 
 
 def rollout(cfg):
@@ -505,7 +508,7 @@ def rollout(cfg):
     weights = Path(cfg.policy, "model.safetensors")
     stamp = [str(cfg.policy), weights.stat().st_mtime_ns if weights.exists() else 0, cfg.dtype, cfg.temperature, cfg.seed,
              cfg.min_pixels, cfg.image_pixels, vars(codec)]
-    logged = [row for _, row in argos.read_jsonl(log, torn=True)] if log.exists() else []
+    logged = [row for _, row in read_jsonl(log, torn=True)] if log.exists() else []
     rows = {(r["suite"], r["task"], r["trial"]): r for r in logged if r.get("stamp") == stamp}
     wanted = []
     for name, suite, number in tasks_of(cfg):
@@ -526,11 +529,11 @@ def rollout(cfg):
                     save_film(out / f"{name}-{number}-{trial}-{end}.gif", e["film"], 50 * codec.chunk)  # as fast as it happened
                 rows[name, number, trial] = dict(suite=name, task=number, trial=trial, instruction=worlds[0].instruction, stamp=stamp,
                                                  **{k: e[k] for k in ("success", "steps", "answers", "unreadable")})
-                argos.append_jsonl(log, rows[name, number, trial])
+                append_jsonl(log, rows[name, number, trial])
         for world in worlds:
             world.close()
     text = table([rows[key] for key in wanted])
-    argos.write_atomically(out / "table.md", text)
+    write_atomically(out / "table.md", text)
     print(text)
 
 
@@ -567,13 +570,13 @@ def table(rows):
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("libero", Config))
+    cfg = parse_config(Config, __doc__, preset_arguments("libero", Config))
     steps = dict(record=record, rerender=record, convert=convert, tokens=tokens, openloop=openloop, rollout=rollout)
     if cfg.do not in steps:
-        raise argos.BadInput(f"--do {cfg.do or '(nothing)'}: choose {', '.join(steps)}")
+        raise BadInput(f"--do {cfg.do or '(nothing)'}: choose {', '.join(steps)}")
     for name in ("starts", "every", "chunk", "envs", "limit", "batch"):
         if getattr(cfg, name) < 1:
-            raise argos.BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
+            raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
     steps[cfg.do](cfg)
 
 
@@ -585,4 +588,4 @@ def tokens(cfg):
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import argos
+from runs.errors import BadInput
 
 # ---- 1. The prompt -----------------------------------------------------------------------------------------------------------
 # Our words; the fields of the JSON are EmbodiedBench's. Modes as in the paper: direct, CoT, and ours, which points.
@@ -60,7 +60,7 @@ def examples(cfg, actions):
         except (OSError, ValueError, RecursionError):
             texts = None
         if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
-            raise argos.BadInput(f"--examples {cfg.examples}: should be a JSON list of texts, as EmbodiedBench's alfred_examples.json is")
+            raise BadInput(f"--examples {cfg.examples}: should be a JSON list of texts, as EmbodiedBench's alfred_examples.json is")
         return texts[:cfg.shots]
     known = [(i, [{"action_id": actions.index(a), "action_name": a} for a in names]) for i, names in EXAMPLES if set(names) <= set(actions)]
     return [f"Instruction: {i}\n{json.dumps({'language_plan': '; '.join(a['action_name'] for a in plan), 'executable_plan': plan})}"

@@ -26,7 +26,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import argos
+from runs.errors import BadInput, run_main
+from runs.files import write_atomically
+from runs.settings import parse_config
 from benchmarks import sources
 
 
@@ -68,10 +70,10 @@ def deal(questions, sizes, seed):
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__)
+    cfg = parse_config(Config, __doc__)
     sizes = {"val": cfg.val, "rl": cfg.rl, "curate": cfg.sft}
     if min(sizes.values()) < 0 or not (cfg.video_r1 or cfg.pixmo):
-        raise argos.BadInput("give --video_r1 DIR, --pixmo DIR or both, and sizes of 0 or more")
+        raise BadInput("give --video_r1 DIR, --pixmo DIR or both, and sizes of 0 or more")
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     left_out, unusable = Counter(), []
@@ -97,15 +99,15 @@ def main():
 
         dealt = deal(questions, sizes, cfg.seed)
         empty = [name for name in SETS if sizes[name] and not dealt[name]]
-        argos.write_atomically(out / "unusable.jsonl", "".join(line + "\n" for line in unusable))
+        write_atomically(out / "unusable.jsonl", "".join(line + "\n" for line in unusable))
         if empty:
-            raise argos.BadInput(f"no question is left for {empty[0]}.jsonl ({len(questions)} usable, {left_out.total()} left out: "
+            raise BadInput(f"no question is left for {empty[0]}.jsonl ({len(questions)} usable, {left_out.total()} left out: "
                                  f"{out}/unusable.jsonl); give more data, or --{'sft' if empty[0] == 'curate' else empty[0]} 0")
         table = {"usable questions": len(questions), "their files": len({media for media, _ in questions})}
         for name, chosen in dealt.items():
             table[name] = write_set(out / f"{name}.jsonl", name, (read_at(waiting, offsets[i]) for i in chosen))
     table["left out"] = dict(left_out.most_common())
-    argos.write_atomically(out / "prepare.json", json.dumps({"seed": cfg.seed} | table, indent=2))
+    write_atomically(out / "prepare.json", json.dumps({"seed": cfg.seed} | table, indent=2))
     print(json.dumps(table, indent=2))
     for name, size in sizes.items():
         if len(dealt[name]) < size:
@@ -136,4 +138,4 @@ def write_set(path, name, rows):
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

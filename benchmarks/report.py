@@ -19,8 +19,13 @@ import numpy as np
 from scipy.stats import binomtest
 from tqdm import tqdm
 
+from runs.curves import COLORS
+from runs.errors import BadInput
+from runs.files import file_name, save_figure, write_atomically
+from verifier.answers import clean
+from verifier.cards import draw_card, draw_points
+from verifier.claims import MAX_POINTS, parse
 import argos
-import evaluate
 from benchmarks import score, tasks
 from benchmarks.run import stored, ticket, usable
 
@@ -76,7 +81,7 @@ def measured_cell(row, metric):
 
 def line(*cells):
     """A row of a Markdown table; cells may hold names from a data file."""
-    return "| " + " | ".join(argos.clean(str(c)).replace("|", "/").replace("<", "&lt;").replace("\n", " ") for c in cells) + " |"
+    return "| " + " | ".join(clean(str(c)).replace("|", "/").replace("<", "&lt;").replace("\n", " ") for c in cells) + " |"
 
 
 def head(*cells):
@@ -124,7 +129,7 @@ def one_table(name, found, rows_of, left_out, seed):
     reasons = Counter(reason for reason, _, _ in told if reason != "wrong count").most_common()
     counts = [f"{where}: {detail}" for reason, where, detail in told if reason == "wrong count"]
     if told:
-        lines += ["", "Not as published: " + argos.clean("; ".join([f"{n} x {why}" for why, n in reasons] + counts)) + "."]
+        lines += ["", "Not as published: " + clean("; ".join([f"{n} x {why}" for why, n in reasons] + counts)) + "."]
     if len(mine) > 1:
         pairs = [(f"{a} - {b}", *paired(name, rows_of[a], rows_of[b], seed, (found[a], found[b]))) for b, a in combinations(mine, 2)]
         shown = list(dict.fromkeys(metric for _, less, _, _ in pairs for metric in less))
@@ -170,7 +175,7 @@ def draw_bars(found, models, path):
                 bars[m].append((x, *percent(*row[metric])))
     labels = [label for label in [*PAPER.values(), *models] if label in bars]
     greys = dict(zip(PAPER.values(), plt.get_cmap("Greys")(np.linspace(.2, .7, len(PAPER)))))
-    colors = greys | {m: evaluate.COLORS.get(m.split("@")[0], f"C{i}") for i, m in enumerate(models)}
+    colors = greys | {m: COLORS.get(m.split("@")[0], f"C{i}") for i, m in enumerate(models)}
     figure, axis = plt.subplots(figsize=(max(6, 2 + .16 * len(groups) * len(labels)), 4))
     for k, label in enumerate(labels):
         x, value, low, high = np.array(bars[label]).T
@@ -184,14 +189,14 @@ def draw_bars(found, models, path):
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(.5, 1))
     figure.tight_layout()
-    argos.save_figure(figure, path)
+    save_figure(figure, path)
     plt.close(figure)
 
 
 # ---- 3. Failures ----------------------------------------------------------------------------------------------------------
 def escape(text, limit=4000):
     """What a model or a data set wrote, as text for a page: it cannot run, nor hide what stands beside it."""
-    text = argos.clean(str(text))
+    text = clean(str(text))
     return html.escape(text if len(text) <= limit else f"{text[:limit - 1000]} [... {len(text) - limit} more ...] {text[-1000:]}")
 
 
@@ -222,7 +227,7 @@ def draw_page(cfg, models, have, verifier):
     for name in tqdm(names, desc="draw failures", unit="benchmark"):
         try:
             tasks.find(name, Path(cfg.data, name))
-        except argos.BadInput as error:
+        except BadInput as error:
             print(f"no page for {name}: {error}", file=sys.stderr)
             continue
         parts.append(f"<h2>{escape(tasks.BENCHMARKS[name].title)}</h2>")
@@ -237,23 +242,23 @@ def draw_page(cfg, models, have, verifier):
                              f"<table><tr>{''.join(cells)}</tr></table>")
             if not missing:
                 break
-    argos.write_atomically(folder / "index.html", "<!doctype html><meta charset='utf-8'><title>Failures</title><style>body {font-family: "
+    write_atomically(folder / "index.html", "<!doctype html><meta charset='utf-8'><title>Failures</title><style>body {font-family: "
                            "sans-serif} td {vertical-align: top; padding: 8px} img {max-width: 640px} pre {white-space: pre-wrap; "
                            "max-width: 640px; background: #f4f4f2; padding: 6px}</style><h1>What went wrong</h1>" + "".join(parts))
 
 
 def one_response(item, media, row, verifier, folder):
     """A table cell: who, what was read, the pictures, the whole response."""
-    stem = argos.file_name(f"{row['benchmark']}-{row['model']}-{item.id}")[:80] + f"-{ticket(row['model'], item.id).hex()[:8]}"
+    stem = file_name(f"{row['benchmark']}-{row['model']}-{item.id}")[:80] + f"-{ticket(row['model'], item.id).hex()[:8]}"
     files = [folder / f"{stem}-{k}.png" for k in range(len(media))]
     if len(media) == 1 and verifier and row["grounding"] is not None:
         sample = tasks.as_sample(item)
         verdict = verifier.verify(sample, row["response"], media[0])
-        argos.draw_card(media[0], sample, row["response"], verdict, verdict.masks, files[0])
+        draw_card(media[0], sample, row["response"], verdict, verdict.masks, files[0])
     else:
-        points = argos.parse(row["response"], item.media[0][0]).points[:argos.MAX_POINTS] if len(media) == 1 else []
+        points = parse(row["response"], item.media[0][0]).points[:MAX_POINTS] if len(media) == 1 else []
         for m, file in zip(media, files):
-            argos.draw_points(m, [argos.PointVerdict(p, None, "", [], argos.which_frame(m, p.frame, p.seconds)[0]) for p in points], file)
+            draw_points(m, [argos.PointVerdict(p, None, "", [], argos.which_frame(m, p.frame, p.seconds)[0]) for p in points], file)
     verdict = "right" if row["correct"] == 1 else "no answer could be read" if row["extracted"] is None else "wrong"
     return (f"<td><b>{escape(row['model'])}</b>: {escape(row['extracted'])} <i>({verdict})</i><br>"
             + "".join(f"<img src='{escape(file.name)}' loading='lazy'>" for file in files) + f"<pre>{escape(row['response'])}</pre></td>")

@@ -33,11 +33,15 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-import argos
+from runs.curves import draw_curves
+from runs.statistics import checkpoints
+from runs.errors import BadInput, BadMedia
+from runs.files import alone, append_jsonl, read_jsonl, weights_stamp, write_atomically
+from runs.settings import TeacherSettings, parse_config, parse_model, pixel_budget, preset_arguments
+from teachers.names import load_judge
+from verifier.media import load_media
 import evaluate
 import policy as P
-import scale
-import teachers
 from benchmarks import score, tasks
 
 PROMPT = {"direct": "direct", "cot": "cot", "grounded": "reason"}  # mode -> key of policy.PROMPTS
@@ -46,7 +50,7 @@ WINDOW = 8  # batches that are sorted by length together
 
 
 @dataclass
-class Config(scale.TeacherSettings):
+class Config(TeacherSettings):
     benchmark: str = field(default="all", metadata={"help": f"all that --data holds, or some, with commas: {', '.join(tasks.BENCHMARKS)}"})
     data: str = field(default="benchmarks/data", metadata={"help": "folder with a folder for each benchmark, of its name"})
     models: list[str] = field(default_factory=list, metadata={"help": "name=folder ..., name:MODE=, name:greedy=, name:MODE:greedy="})
@@ -76,20 +80,20 @@ class Model:
 def read_models(cfg):
     """--models and --model -> [Model]."""
     if cfg.batch < 1 or cfg.max_new_tokens < 1 or min(cfg.limit, cfg.pages) < 0:
-        raise argos.BadInput("--batch, --max_new_tokens: at least 1; --limit, --pages: not below 0")
+        raise BadInput("--batch, --max_new_tokens: at least 1; --limit, --pages: not below 0")
     if cfg.mode not in PROMPT or not 0 <= cfg.temperature < float("inf"):
-        raise argos.BadInput(f"--mode {cfg.mode} --temperature {cfg.temperature:g}: give {', '.join(PROMPT)}, and 0 or more")
+        raise BadInput(f"--mode {cfg.mode} --temperature {cfg.temperature:g}: give {', '.join(PROMPT)}, and 0 or more")
     modes = {"sampled": (cfg.mode, cfg.temperature), "greedy": (cfg.mode, 0.)}
     modes |= {mode: (mode, cfg.temperature) for mode in PROMPT} | {f"{mode}:greedy": (mode, 0.) for mode in PROMPT}
     models = []
     for spec in cfg.models + [f"ours={cfg.model}"] * bool(cfg.model):
-        name, mode, folder = evaluate.parse_model(spec, modes)
+        name, mode, folder = parse_model(spec, modes)
         if name in [m.name for m in models]:
-            raise argos.BadInput(f"--models: {name} is named twice; give each its own name")
-        asked = *modes[mode], cfg.max_new_tokens, cfg.seed, cfg.preset, cfg.dtype, *scale.budget(cfg).values()
-        models.append(Model(name, folder, *modes[mode], [folder, *asked, evaluate.weights_stamp(folder)]))  # no batch: it may shrink
+            raise BadInput(f"--models: {name} is named twice; give each its own name")
+        asked = *modes[mode], cfg.max_new_tokens, cfg.seed, cfg.preset, cfg.dtype, *pixel_budget(cfg).values()
+        models.append(Model(name, folder, *modes[mode], [folder, *asked, weights_stamp(folder)]))  # no batch: it may shrink
     if not models:
-        raise argos.BadInput("whom to ask? give --model FOLDER, or --models name=folder ...")
+        raise BadInput("whom to ask? give --model FOLDER, or --models name=folder ...")
     return models
 
 
@@ -105,10 +109,10 @@ def read_benchmarks(cfg):
         try:
             tasks.find(name, Path(cfg.data, name))
             names.append(name)
-        except argos.BadInput as error:
+        except BadInput as error:
             print(f"skipped {name}: {error}", file=sys.stderr)
     if not names:
-        raise argos.BadInput(f"--data {cfg.data}: holds no benchmark; put each into a folder of its name, such as {cfg.data}/blink")
+        raise BadInput(f"--data {cfg.data}: holds no benchmark; put each into a folder of its name, such as {cfg.data}/blink")
     return names
 
 
@@ -157,10 +161,10 @@ def usable(items, cfg, report):
     """Load what the policy sees -> [(item, [Media])]; what cannot be shown is reported and left out."""
     for item in items:
         try:
-            media = [argos.load_media(source, **scale.budget(cfg)) for _, source in item.media]
+            media = [load_media(source, **pixel_budget(cfg)) for _, source in item.media]
             if any(kind == "image" and len(m.frames) > 1 for (kind, _), m in zip(item.media, media)):
-                raise argos.BadMedia("a clip in place of a picture")
-        except argos.BadMedia as error:
+                raise BadMedia("a clip in place of a picture")
+        except BadMedia as error:
             print(f"left out: {item.id}: {error}", file=sys.stderr)
             report("damaged media", item.id, str(error))
         else:
@@ -200,8 +204,8 @@ def ask(actor, model, name, batch, cfg, verifier, judge):
 ITEM = ("id", "question", "answer", "options", "groups", "scorer")  # what a row keeps of its Item: scoring needs no other file
 
 
-def load_judge(cfg):
-    return teachers.load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype) if cfg.judge_answers else None
+def answer_judge(cfg):
+    return load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype) if cfg.judge_answers else None
 
 
 def scored(row, judge=None):
@@ -217,7 +221,7 @@ def run(cfg, models, names, left_out):
     have = read_answers(log, {(m.name, name): m.stamp for m in models for name in names})
     looks = set(names) & set(GROUNDED) and any(m.mode == "grounded" for m in models)
     verifier = evaluate.load_verifier(cfg) if looks else None
-    judge = verifier.judge if verifier and cfg.judge_answers else load_judge(cfg)
+    judge = verifier.judge if verifier and cfg.judge_answers else answer_judge(cfg)
     chosen = {}
     for name in names:
         report = functools.partial(note, left_out, name)
@@ -241,7 +245,7 @@ def run(cfg, models, names, left_out):
                     if not all(item.id in seen for item, _ in batch):
                         rows = [row for row in ask(actor, model, name, batch, cfg, verifier, judge) if row["id"] not in seen]
                         for row in rows:
-                            argos.append_jsonl(log, row)
+                            append_jsonl(log, row)
                         seen |= {row["id"]: slim(row) for row in rows}
                         bar.update(len(rows))
             bar.close()
@@ -257,7 +261,7 @@ def slim(row):
 
 def stored(log):
     """Rows of answers.jsonl that are whole answers; a line that a kill tore, or that evaluate.py wrote without --benchmark, is none."""
-    for _, row in argos.read_jsonl(log, torn=True):
+    for _, row in read_jsonl(log, torn=True):
         if isinstance(row, dict) and WHOLE <= row.keys():
             yield row
 
@@ -277,11 +281,11 @@ def read_answers(log, stamps):
 def rescore(cfg):
     """Extract and score all stored answers again, in place. -> as `run`; where a model was asked in several ways, the last counts."""
     log, kept, last = Path(cfg.out, "answers.jsonl"), defaultdict(dict), {}
-    judge = load_judge(cfg)
+    judge = answer_judge(cfg)
     aside = log.with_name(f".{log.name}.tmp")
     asked = tasks.BENCHMARKS if cfg.benchmark == "all" else cfg.benchmark.split(",")
     with open(aside, "w", encoding="utf-8") as file:
-        for _, row in tqdm(argos.read_jsonl(log, torn=True), desc="score", unit="answer"):
+        for _, row in tqdm(read_jsonl(log, torn=True), desc="score", unit="answer"):
             if isinstance(row, dict) and WHOLE <= row.keys() and row["benchmark"] in asked:
                 row = scored(row, judge)
                 way = last[row["model"], row["benchmark"]] = row["model"], tuple(row["stamp"]), row["benchmark"]
@@ -293,13 +297,13 @@ def rescore(cfg):
 
 # ---- 4. The whole ---------------------------------------------------------------------------------------------------------
 def main():
-    cfg = argos.parse_config(Config, __doc__, scale.preset_arguments("benchmark", Config))
+    cfg = parse_config(Config, __doc__, preset_arguments("benchmark", Config))
     unknown = set(cfg.benchmark.split(",")) - set(tasks.BENCHMARKS) - {"all"}
     if unknown:
-        raise argos.BadInput(f"--benchmark {','.join(sorted(unknown))}: there is all, or some of {', '.join(tasks.BENCHMARKS)}")
+        raise BadInput(f"--benchmark {','.join(sorted(unknown))}: there is all, or some of {', '.join(tasks.BENCHMARKS)}")
     if cfg.rescore and not Path(cfg.out, "answers.jsonl").is_file():
-        raise argos.BadInput(f"{cfg.out}/answers.jsonl: nothing is stored there; give the --out of an evaluation")
-    with argos.alone(cfg.out):  # a rescore beside a run would drop what the run appends meanwhile
+        raise BadInput(f"{cfg.out}/answers.jsonl: nothing is stored there; give the --out of an evaluation")
+    with alone(cfg.out):  # a rescore beside a run would drop what the run appends meanwhile
         work(cfg)
 
 
@@ -310,24 +314,24 @@ def work(cfg):
     if cfg.rescore:
         have = rescore(cfg)
         models, told = list(dict.fromkeys(model for model, _, _ in have)), out / "left_out.jsonl"
-        left_out = {(r["benchmark"], r["reason"], r["where"]): r["detail"] for _, r in (argos.read_jsonl(told) if told.exists() else ())}
+        left_out = {(r["benchmark"], r["reason"], r["where"]): r["detail"] for _, r in (read_jsonl(told) if told.exists() else ())}
     else:
         asked = read_models(cfg)
         have, verifier = run(cfg, asked, read_benchmarks(cfg), left_out)
         models = [model.name for model in asked]
-        argos.write_atomically(out / "left_out.jsonl", "".join(json.dumps(dict(
+        write_atomically(out / "left_out.jsonl", "".join(json.dumps(dict(
             benchmark=name, reason=reason, where=where, detail=detail)) + "\n" for (name, reason, where), detail in left_out.items()))
     if not any(have.values()):
-        raise argos.BadInput(f"{out}/answers.jsonl: holds no answer to any of this; every reason is in {out}/left_out.jsonl")
+        raise BadInput(f"{out}/answers.jsonl: holds no answer to any of this; every reason is in {out}/left_out.jsonl")
     found = report.numbers(have, cfg.seed)
     text = report.tables(found, models, have, left_out, cfg.seed)
-    argos.write_atomically(out / "table.md", text)
-    argos.write_atomically(out / "table.csv", report.as_csv(found, have))
+    write_atomically(out / "table.md", text)
+    write_atomically(out / "table.csv", report.as_csv(found, have))
     print(text)
     report.draw_bars(found, models, out / "bars.png")
     for name in found:
-        if curves := evaluate.checkpoints(have, name):
-            evaluate.draw_curves(curves, out / f"figure4-{name}.png")
+        if curves := checkpoints(have, name):
+            draw_curves(curves, out / f"figure4-{name}.png")
     if cfg.pages:
         report.draw_page(cfg, models, have, verifier)
     print(f"wrote {out}/table.md, table.csv, bars.png, answers.jsonl" + ", page/index.html" * bool(cfg.pages))

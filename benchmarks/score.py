@@ -26,7 +26,8 @@ from functools import lru_cache
 
 import numpy as np
 
-import argos
+from verifier.answers import KINDS, MAX_ANSWER, MAX_JUDGED, NUMBER_WORDS, clean, judged, number, outcome_score
+from verifier.claims import read_answer, sections
 from benchmarks import tasks
 
 MAX_READ = 6_000  # characters of a final answer that are read, its head and its end (our choice); what follows is linear in them
@@ -44,7 +45,7 @@ def extract(response, item):
     texts, tagged = finals(response)
     read = _READERS.get(item.scorer, _read_text)
     if tagged and item.scorer not in _CLOSED:
-        return argos.read_answer(texts, [*(item.options or ()), item.answer])[0]  # free text in tags is taken as the verifier takes it
+        return read_answer(texts, [*(item.options or ()), item.answer])[0]  # free text in tags is taken as the verifier takes it
     found = {read(_plain(text), item) for text in texts[:8]}
     return found.pop() if len(found) == 1 else None  # answers that differ are no answer
 
@@ -53,7 +54,7 @@ def finals(response):
     """-> (the texts that answer, of which there should be one; whether tags say so). ([], ...): reasoning that came to no answer."""
     if "<" not in response:
         return [response], False
-    answers = [text for text in argos.sections(response)[1] if text.strip()]
+    answers = [text for text in sections(response)[1] if text.strip()]
     if answers:
         return answers, True
     ends = [m.end() for m in _THINK_END.finditer(response)]
@@ -79,7 +80,7 @@ def _plain(text):
     if len(text) > MAX_READ:
         text = f"{text[:1000]}\n{text[1000 - MAX_READ:]}"
     if not _ASCII.fullmatch(text):
-        text = unicodedata.normalize("NFKC", argos.clean(text))
+        text = unicodedata.normalize("NFKC", clean(text))
     text = text.strip()
     if not text.isalnum():
         text = _BOXED.sub(lambda m: f"\nThe answer is: {m[1]}\n", _LATEX.sub(r"\1", text))
@@ -129,7 +130,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _GAP = re.compile(r"[\s).:–-]{0,4}(?:(?:an?|the)\s)?", re.I)  # between a letter and its text
 _ARTICLES = {"a", "an", "the"}
-_DIGITS = {word: str(value) for word, value in argos.NUMBER_WORDS.items() if word != "none"}
+_DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if word != "none"}
 
 
 def _words(text, articles=False):
@@ -310,7 +311,7 @@ def _read_yes_no(text, item=None):
 def _read_number(text, scorer):
     """A count in digits; another number as it is written, with its unit. What is stated counts, then a total, then "there are ..."; else
     the last sentence with a number, if it has but one."""
-    if argos.number(text) and not _STATED.search(text):
+    if number(text) and not _STATED.search(text):
         return _written(text, text, scorer)
     text = _ENUMERATED.sub("", text)
     for cue in (_STATED, _TOTAL, _THERE):
@@ -321,11 +322,11 @@ def _read_number(text, scorer):
                 return "0"
             if said := _FIGURE.match(tail):
                 upto = _UP_TO.match(tail, said.end())
-                return None if upto and argos.number(upto[1]) else _written(said[0], tail, scorer)  # "3 or 4"
+                return None if upto and number(upto[1]) else _written(said[0], tail, scorer)  # "3 or 4"
     for sentence in reversed(_SENTENCE.split(text)):
         found = list(_FIGURE.finditer(sentence))
         found = [m for m in found if m[1]] or found  # in "one of the 3 dogs" the digits count
-        if len({argos.number(m[0]) for m in found}) == 1:
+        if len({number(m[0]) for m in found}) == 1:
             return _written(found[0][0], sentence[found[0].start():], scorer)
         if found:
             return None
@@ -334,11 +335,11 @@ def _read_number(text, scorer):
 
 def _written(text, tail, scorer):
     """The number `text`, with which `tail` begins: digits for a count, else with the unit that follows it."""
-    value = argos.number(text)
+    value = number(text)
     if value is None or scorer == "count":
         return value and f"{value[0]:.15g}"
     longer = " ".join(tail.split()[:2]).rstrip(".,;")
-    return longer if longer.startswith(text) and argos.number(longer) else text
+    return longer if longer.startswith(text) and number(longer) else text
 
 
 def _read_quantity(text, item):
@@ -351,7 +352,7 @@ def _read_text(text, item):
         text = text[stated[-1].end():].strip().partition("\n")[0]
     if item.scorer == "phrase" and len(text) <= 120 and (m := re.match(r"(?:the|it|this|that)\b.{0,80}\b(?:is|are)\s(?=\S)", text, re.I)):
         text = text[m.end():]
-    return " ".join(text.split())[:argos.MAX_ANSWER] or None
+    return " ".join(text.split())[:MAX_ANSWER] or None
 
 
 _READERS = {"choice": _read_choice, "yesno": _read_yes_no, "yesno or unclear": _read_yes_no, "count": _read_quantity,
@@ -376,7 +377,7 @@ def _same(extracted, item, judge, response):
 
 def _yesno(extracted, item, judge, response):
     if extracted is None and judge and response.strip() and item.groups.get("details"):
-        said = argos.judged("\n".join(finals(response)[0])[-argos.MAX_JUDGED:])
+        said = judged("\n".join(finals(response)[0])[-MAX_JUDGED:])
         return bool(said) and judge.equivalent(item.question, item.groups["details"], said)
     return extracted == item.answer
 
@@ -388,10 +389,10 @@ def _unclear(extracted, item, judge, response):
 
 def _outcome(extracted, item, judge, response):
     """R_o, as it is trained with (argos.outcome_score)."""
-    return 0.0 if extracted is None else argos.outcome_score(extracted, item.answer, item.scorer, item.options, judge, item.question)
+    return 0.0 if extracted is None else outcome_score(extracted, item.answer, item.scorer, item.options, judge, item.question)
 
 
-SCORERS = dict.fromkeys(argos.KINDS, _outcome) | {"choice": _same, "yesno": _yesno, "yesno or unclear": _unclear}
+SCORERS = dict.fromkeys(KINDS, _outcome) | {"choice": _same, "yesno": _yesno, "yesno or unclear": _unclear}
 
 
 # ---- 5. What the answers come to ----------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import argos
+from runs.errors import BadInput
+from verifier.answers import check_truth
 
 # ---- 1. Video-R1 (Feng et al. 2025): 263,071 questions about pictures and videos, about 165K with a reasoning ---------------
 KINDS = {"multiple choice": "choice", "numerical": "number", "OCR": "ocr", "free-form": "free", "regression": "regression"}
@@ -37,7 +38,7 @@ def video_r1(folder, leave_out):
     folder = Path(folder).resolve()
     files = [folder / name for name in (COT, FULL) if (folder / name).is_file()]
     if not files:
-        raise argos.BadInput(f"{folder}: holds neither {COT} nor {FULL}; give the folder that Video-R1-data was downloaded to")
+        raise BadInput(f"{folder}: holds neither {COT} nor {FULL}; give the folder that Video-R1-data was downloaded to")
     for file in files:
         seen = set()
         for number, row in json_list(file):
@@ -103,7 +104,7 @@ def json_list(path):
         try:
             yield from enumerate(ijson.items(file, "item", use_float=True), 1)
         except (ijson.JSONError, UnicodeDecodeError) as error:
-            raise argos.BadInput(f"{path}: is not a whole JSON list ({str(error).splitlines()[0][:80]}); download it again") from None
+            raise BadInput(f"{path}: is not a whole JSON list ({str(error).splitlines()[0][:80]}); download it again") from None
 
 
 # ---- 2. PixMo-Count (Deitke et al. 2024): 36,916 photographs, how many of something, and where each is ------------------------
@@ -119,9 +120,9 @@ def pixmo_count(folder, leave_out):
     folder, columns = Path(folder).resolve(), ["image_url", "image_sha256", "count", "points", "label"]
     files = sorted([*folder.glob("train-*.parquet"), *folder.glob("data/train-*.parquet")])
     if not files:
-        raise argos.BadInput(f"{folder}: holds no train-*.parquet; give the folder that pixmo-count was downloaded to")
+        raise BadInput(f"{folder}: holds no train-*.parquet; give the folder that pixmo-count was downloaded to")
     if not (folder / "images").is_dir():
-        raise argos.BadInput(f"{folder}: holds no images/; download the pictures of image_url there, under any names")
+        raise BadInput(f"{folder}: holds no images/; download the pictures of image_url there, under any names")
     at, seen, number = by_sha256(folder / "images"), set(), 0
     for file in files:
         try:
@@ -138,7 +139,7 @@ def pixmo_count(folder, leave_out):
                     else:
                         yield made
         except (pyarrow.ArrowException, OSError, KeyError) as error:
-            raise argos.BadInput(f"{file}: not a parquet file with the columns {', '.join(columns)} ({str(error).splitlines()[0][:80]}); "
+            raise BadInput(f"{file}: not a parquet file with the columns {', '.join(columns)} ({str(error).splitlines()[0][:80]}); "
                                  "download it again") from None
 
 
@@ -180,8 +181,8 @@ class Unusable(Exception):
 
 def _check(answer, kind, options):
     try:
-        argos.check_truth(answer, kind, options)
-    except argos.BadInput as error:
+        check_truth(answer, kind, options)
+    except BadInput as error:
         raise Unusable(f"answer does not fit a {kind} question", error) from None
 
 

@@ -30,8 +30,10 @@ from pathlib import Path
 
 from PIL import Image
 
-import argos
-import media
+from runs.errors import BadInput
+from verifier.answers import KINDS, outcome_score
+from verifier.media import PICTURES
+from verifier.samples import Sample
 from benchmarks import sources
 from benchmarks.sources import Unusable
 
@@ -134,7 +136,7 @@ class _Place:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                Image.open(io.BytesIO(data), formats=media.PICTURES).close()
+                Image.open(io.BytesIO(data), formats=PICTURES).close()
         except Exception as error:  # a damaged file makes Pillow raise whatever it trips over
             raise Unusable("picture cannot be decoded", f"{name}: {error.__class__.__name__}") from None
         return data
@@ -274,13 +276,13 @@ def _pixmo(row, place):
 
 def _video_r1(row, place):
     try:
-        sample = argos.Sample.from_row(row, place.file.parent, place.where)
-    except argos.BadInput as error:
+        sample = Sample.from_row(row, place.file.parent, place.where)
+    except BadInput as error:
         raise Unusable("not a usable row", str(error).removeprefix(f"{place.where}: ")) from None
     options, answer = sample.options, sample.answer
     if sample.kind == "choice" and options:
         options = [re.sub(rf"^\(?{LETTERS[i]}[).:]\s*", "", o) if i < 26 else o for i, o in enumerate(options)]
-        answer = next(LETTERS[i] for i in range(len(options)) if argos.outcome_score(LETTERS[i], answer, "choice", options) == 1)
+        answer = next(LETTERS[i] for i in range(len(options)) if outcome_score(LETTERS[i], answer, "choice", options) == 1)
     yield Item(sample.id, sample.question, answer, [(sample.media, Path(sample.path))], options,
                {"task": sample.task, "source": sample.source, "kind": sample.kind, "grounding": sample.grounding,
                 "drawn": sample.drawn}, sample.kind)
@@ -290,8 +292,8 @@ def as_sample(item):
     """An Item on one picture or clip -> argos.Sample: figure 4 asks for visual grounding, too, which the verifier scores."""
     (media, source), = item.media
     known = {key: item.groups[key] for key in ("task", "source", "kind", "grounding", "drawn") if key in item.groups}
-    kind = item.scorer if item.scorer in argos.KINDS else "phrase"
-    return argos.Sample(**{"kind": kind} | known, id=item.id, question=item.question, answer=item.answer, path=str(source)[:200],
+    kind = item.scorer if item.scorer in KINDS else "phrase"
+    return Sample(**{"kind": kind} | known, id=item.id, question=item.question, answer=item.answer, path=str(source)[:200],
                         media=media, options=item.options)
 
 
@@ -436,12 +438,12 @@ def items(name, folder, report, pictures=True):
 def find(name, folder):
     """-> (the entry, the folder that its files are in). BadInput names where to get them."""
     if name not in BENCHMARKS:
-        raise argos.BadInput(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+        raise BadInput(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
     entry, folder = BENCHMARKS[name], Path(folder).resolve()
     if not _files(entry, folder) and entry.package and (spec := importlib.util.find_spec(entry.package)):
         folder = Path(spec.origin).parent.resolve()
     if not _files(entry, folder):
-        raise argos.BadInput(f"{folder}: holds no {' or '.join(entry.files)}; give the folder that {entry.where} was downloaded to")
+        raise BadInput(f"{folder}: holds no {' or '.join(entry.files)}; give the folder that {entry.where} was downloaded to")
     return entry, folder
 
 
@@ -461,7 +463,7 @@ def _open(entry, folder, report, pictures):
                 place = _Place(entry, folder, file, number, pictures)
                 yield place.where, row, place
         except (OSError, UnicodeDecodeError) as error:
-            raise argos.BadInput(f"{file}: cannot be read ({error.__class__.__name__}); download it again") from None
+            raise BadInput(f"{file}: cannot be read ({error.__class__.__name__}); download it again") from None
 
 
 def _rows(file, entry, report, pictures):
@@ -484,14 +486,14 @@ def _parquet(file, entry, pictures):
             there = set(parquet.schema_arrow.names)
             absent = [name for name in entry.columns if name not in there]
             if absent:
-                raise argos.BadInput(f"{file}: has no column {', '.join(absent)}; download it again from {entry.where}")
+                raise BadInput(f"{file}: has no column {', '.join(absent)}; download it again from {entry.where}")
             columns = [*entry.columns, *(name for name in entry.pictures if pictures and name in there)]
             for batch in parquet.iter_batches(32, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
     except (pyarrow.ArrowException, OSError) as error:
-        raise argos.BadInput(f"{file}: not a whole parquet file ({str(error).splitlines()[0][:80]}); download it again") from None
+        raise BadInput(f"{file}: not a whole parquet file ({str(error).splitlines()[0][:80]}); download it again") from None
 
 
 def _jsonl(file, entry, report):
@@ -512,4 +514,4 @@ def _json_dict(file):
             for number, (key, row) in enumerate(ijson.kvitems(handle, "", use_float=True), 1):
                 yield number, row | {"key": key} if isinstance(row, dict) else row
         except (ijson.JSONError, UnicodeDecodeError) as error:
-            raise argos.BadInput(f"{file}: is not a whole JSON dictionary ({str(error).splitlines()[0][:80]}); download it again") from None
+            raise BadInput(f"{file}: is not a whole JSON dictionary ({str(error).splitlines()[0][:80]}); download it again") from None

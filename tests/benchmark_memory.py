@@ -26,9 +26,10 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import argos  # noqa: E402
+from runs import ledger  # noqa: E402
+from runs.files import read_jsonl  # noqa: E402
+from runs.settings import QWEN_7B, parse_config, preset_arguments, vision_tokens  # noqa: E402
 import policy as P  # noqa: E402
-import scale  # noqa: E402
 import train_grpo  # noqa: E402
 import train_sft  # noqa: E402
 from tiny import models  # noqa: E402
@@ -75,7 +76,7 @@ def random_model(config, dtype, device, four_bits):
 def build(tiny):
     """Make P.load_policy build instead of read: everything after the weights is its own."""
     tokenizer = models.build_tokenizer([*P.PROMPTS["7b"].values(), "How many red squares are there? I see so"])
-    config = models.build_model(tokenizer, "base").config if tiny else scale.model_config(scale.QWEN_7B)
+    config = models.build_model(tokenizer, "base").config if tiny else ledger.model_config(QWEN_7B)
     if not tiny:  # the 7B's shapes with the tiny tokenizer's special tokens
         ids = {n: tokenizer.convert_tokens_to_ids(f"<|{n}|>") for n in ("image_pad", "video_pad", "vision_start", "vision_end")}
         config.image_token_id, config.video_token_id = ids["image_pad"], ids["video_pad"]
@@ -90,7 +91,7 @@ def build(tiny):
     class Processor:
         from_pretrained = staticmethod(lambda path: models.build_processor(tokenizer))
     P.AutoModelForImageTextToText, P.AutoProcessor = Model, Processor
-    scale.model_config = lambda path: config
+    ledger.model_config = lambda path: config
     P.AutoConfig = type("AutoConfig", (), {"from_pretrained": staticmethod(lambda path: config)})
     return tokenizer
 
@@ -133,7 +134,7 @@ def one(name, tiny, few):
         grpo, fields = script is train_grpo, script.Config.__dataclass_fields__
         words = [w for k, v in zip(words[::2], words[1::2]) if k[2:] in fields for w in (k, v)]
         words += ["--out", f"{folder}/out", "--data", f"{folder}/{'rl' if grpo else 'sft'}.jsonl"] + (["--val", f"{folder}/rl.jsonl"] if grpo else [])
-        cfg = argos.parse_config(script.Config, "", scale.preset_arguments(script.__name__, script.Config, words))
+        cfg = parse_config(script.Config, "", preset_arguments(script.__name__, script.Config, words))
         response, sample = write_data(Path(folder), cfg, tokenizer, kind), P.sample
 
         def written(*args, **kwargs):
@@ -143,12 +144,12 @@ def one(name, tiny, few):
         P.sample = written
         sys.argv = [script.__name__, *words]
         script.main()
-        rows = [row for _, row in argos.read_jsonl(f"{folder}/out/metrics.jsonl") if row["kind"] == "train"]
-    predicted = {k: sum(v.values()) / 1e9 for k, v in scale.ledger(cfg).items()}
+        rows = [row for _, row in read_jsonl(f"{folder}/out/metrics.jsonl") if row["kind"] == "train"]
+    predicted = {k: sum(v.values()) / 1e9 for k, v in ledger.ledger(cfg).items()}
     measured = {k: max(row["memory_gb"][k] for row in rows) for k in rows[0]["seconds"]} if rows[0]["memory_gb"] else {}
     if few:  # a CPU knows the peak of the whole process alone
         measured = dict.fromkeys(rows[0]["seconds"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
-    print(json.dumps(dict(name=name, card=card, tokens=max(scale.vision_tokens(cfg)) if kind == "video" else scale.vision_tokens(cfg)[0], seconds=rows[-1]["seconds"],
+    print(json.dumps(dict(name=name, card=card, tokens=max(vision_tokens(cfg)) if kind == "video" else vision_tokens(cfg)[0], seconds=rows[-1]["seconds"],
                           measured=measured, updated=rows[-1]["grad_norm"],
                           predicted={k: max(predicted[p] for p in PHASES[k] if p in predicted) for k in rows[0]["seconds"]})))
 

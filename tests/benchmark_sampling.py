@@ -19,7 +19,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import policy as P  # noqa: E402
-from argos import Media  # noqa: E402
+from verifier.coordinates import Media  # noqa: E402
 from tiny import models, world  # noqa: E402
 
 QUESTION = "How many red squares are there? Think and point."

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import argos  # noqa: E402
+from runs.errors import BadInput, run_main  # noqa: E402
+from runs.settings import parse_config  # noqa: E402
 from theory import exact, simulate  # noqa: E402
 
 
@@ -46,9 +47,9 @@ def plain(trials, n, policy, rewards, weights, sigma, good):
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__)
+    cfg = parse_config(Config, __doc__)
     if min(cfg.trials, cfg.loop_trials, cfg.n, cfg.m, cfg.actions, cfg.rounds) < 1:
-        raise argos.BadInput("every setting must be at least 1")
+        raise BadInput("every setting must be at least 1")
     rng = np.random.default_rng(0)
     rewards, policy = rng.random((cfg.actions, cfg.m)), np.full(cfg.actions, 1 / cfg.actions)
     weights, sigma, eps = np.ones(cfg.m), .3, .1
@@ -84,4 +85,4 @@ def main():
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

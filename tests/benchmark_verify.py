@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from teachers.judges import VLMJudge  # noqa: E402
+from teachers.names import load_teachers  # noqa: E402
+from verifier.samples import read_samples  # noqa: E402
 import argos  # noqa: E402
 import policy as P  # noqa: E402
-import teachers  # noqa: E402
 from tiny import world  # noqa: E402
 from tiny.pixels import _find  # noqa: E402
 
@@ -27,11 +29,11 @@ def main():
     parser.add_argument("--teacher", default="tiny/teacher")
     cfg = parser.parse_args()
     teacher = P.load_policy(cfg.teacher)
-    detector, segmenter, pointer = teachers.load_teachers()
-    verifier = argos.Argos(detector, segmenter, pointer, teachers.VLMJudge(teacher))
+    detector, segmenter, pointer = load_teachers()
+    verifier = argos.Argos(detector, segmenter, pointer, VLMJudge(teacher))
     with tempfile.TemporaryDirectory() as folder:
         world.write_split("val", cfg.samples, folder)
-        samples = argos.read_samples(Path(folder, "val.jsonl"))
+        samples = read_samples(Path(folder, "val.jsonl"))
         media = [verifier.load(s) for s in samples]
         prompts = P.encode_prompts(teacher, [(m, P.prompt("tiny", "reason", question=s.question)) for m, s in zip(media, samples)])
         texts = P.sample(teacher, prompts, cfg.group, max_new_tokens=112).texts

@@ -21,9 +21,14 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import policy as P  # noqa: E402
-from argos import (Argos, BadInput, FrameClaim, Media, Point, PointPrompt, Sample, SegmentClaim, Weights,  # noqa: E402
-                   append_jsonl, canonical, gate, outcome_score, parse, read_claims, read_samples, select, run_main, which_frame,
-                   word_error_rate, write_atomically)
+from argos import Argos, Weights, gate, select, which_frame  # noqa: E402
+from runs.errors import BadInput, run_main  # noqa: E402
+from runs.files import append_jsonl, write_atomically  # noqa: E402
+from verifier.answers import outcome_score, word_error_rate  # noqa: E402
+from verifier.claims import FrameClaim, Point, SegmentClaim, canonical, parse, read_claims  # noqa: E402
+from verifier.coordinates import Box, Media  # noqa: E402
+from verifier.media import load_media  # noqa: E402
+from verifier.samples import Sample, read_samples  # noqa: E402
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
 settings.load_profile("argos")
@@ -42,7 +47,7 @@ class FakeDetector:
     def detect(self, image, labels):
         self.asked.append(list(labels))
         boxes = {"red square": [(8, 8, 22, 22, .9), (48, 8, 62, 22, .8)], "tall man": [(68, 48, 82, 82, .7)]}
-        return [[PointPrompt(*b, l) for b in boxes.get(l, [])] for l in labels]
+        return [[Box(*b, l) for b in boxes.get(l, [])] for l in labels]
 
 
 class FakeSegmenter:
@@ -476,7 +481,7 @@ def test_drawn_pictures_prompt_the_segmenter_with_points(argos, picture):
     picture.drawn = True
     v = argos.verify(picture, f"<think>{tag(72, 68, 'bar')}{tag(15, 15)}</think>")
     assert [p.score for p in v.points] == [1, 0] and argos.detector.asked == []
-    assert argos.segmenter.prompts == [[PointPrompt(70, 70, 70, 70, 1.0, "bar")]]
+    assert argos.segmenter.prompts == [[Box(70, 70, 70, 70, 1.0, "bar")]]
 
 
 def test_a_clip_by_hand(argos, clip):
@@ -518,7 +523,7 @@ def test_number_and_time_must_agree(frame, seconds, index):
 
 def test_a_group_loads_detects_and_judges_once(argos, picture, clip, monkeypatch):
     import argos as module
-    loads, real = [], module.load_media
+    loads, real = [], load_media
     monkeypatch.setattr(module, "load_media", lambda *a, **k: loads.append(a) or real(*a, **k))
     group = [f"<think>{tag(15, 15 + i)}</think><answer>{a}</answer>" for i, a in enumerate("2233")]
     group.append("<think>x</think><answer>2</answer>")
@@ -576,7 +581,7 @@ def test_self_check_finds_wrong_coordinate_spaces():
 
         def detect(self, image, labels):
             ys, xs = np.nonzero(np.asarray(image).astype(int)[..., 1] < 100)
-            return [[PointPrompt(xs.min() + self.shift, ys.min(), xs.max() + self.shift, ys.max(), 1.0, l)] for l in labels]
+            return [[Box(xs.min() + self.shift, ys.min(), xs.max() + self.shift, ys.max(), 1.0, l)] for l in labels]
 
         def segment(self, image, boxes):
             y, x = np.indices((image.height, image.width))
@@ -625,7 +630,7 @@ NO_VG, NO_RQ = (.5 + .25 * .8) / .75, (.5 + .25 * .5) / .75  # the reward where 
     ("detector", "detect", CRASH, "grounding", NO_VG),
     ("detector", "detect", lambda image, labels: [], "grounding", NO_VG),
     ("detector", "detect", lambda image, labels: None, "grounding", NO_VG),
-    ("detector", "detect", lambda image, labels: [[PointPrompt(0, 0, math.nan, 9, 1, l)] for l in labels], "grounding", NO_VG),
+    ("detector", "detect", lambda image, labels: [[Box(0, 0, math.nan, 9, 1, l)] for l in labels], "grounding", NO_VG),
     ("segmenter", "segment", CRASH, "grounding", NO_VG),
     ("segmenter", "segment", lambda image, boxes: np.zeros((len(boxes), 10, 10), bool), "grounding", NO_VG),
     ("segmenter", "segment", lambda image, boxes: np.ones((len(boxes), 84, 84)), "grounding", NO_VG),  # logits, not a mask

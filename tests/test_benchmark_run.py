@@ -17,15 +17,16 @@ import benchmark_fixtures
 import numpy as np
 import pytest
 
-import argos
+from runs.errors import BadInput, BadMedia
+from runs.files import alone, read_jsonl, save_figure
+from runs.settings import parse_config, preset_arguments
+from verifier.media import load_media
 import evaluate
 import policy as P
-import scale
-import teachers
 from benchmarks import report, run, score, tasks
 from tiny import world
 
-ROOT = Path(argos.__file__).parent
+ROOT = Path(__file__).parent.parent
 BASE, TEACHER = str(ROOT / "tiny/base"), str(ROOT / "tiny/teacher")
 
 
@@ -38,7 +39,7 @@ def data(tmp_path_factory):
     pictures = folder / "easy-vqa/test/images"
     pictures.mkdir(parents=True)
     for i in range(4):
-        argos.save_figure(world.Image.fromarray(world.split_item("val", i).pixels[0]), pictures / f"{i}.png")
+        save_figure(world.Image.fromarray(world.split_item("val", i).pixels[0]), pictures / f"{i}.png")
     (pictures / "2.png").write_bytes((pictures / "2.png").read_bytes()[:60])
     asked = [["what shape is shown?", "circle", i] for i in range(4)] + [["is there a circle?", "no", i] for i in range(4)]
     (folder / "easy-vqa/test/questions.json").write_text(json.dumps(asked))
@@ -55,7 +56,7 @@ def call(monkeypatch, *args):
 
 
 def stored(out):
-    return [row for _, row in argos.read_jsonl(Path(out, "answers.jsonl"), torn=True)]
+    return [row for _, row in read_jsonl(Path(out, "answers.jsonl"), torn=True)]
 
 
 def without_grounding(monkeypatch):
@@ -74,13 +75,13 @@ def test_models_and_modes():
         ("base", "a", "direct", .5), ("cot", "b", "cot", 0), ("argos@20", "c", "grounded", 0), ("d", "e=f", "grounded", .5),
         ("ours", "g", "grounded", .5)]
     for bad in (dict(models=["a=x", "a:direct=x"]), dict(models=["a:overlay=x"]), dict(model="x", mode="think"), dict(model="x", temperature=-1.), {}):
-        with pytest.raises(argos.BadInput):
+        with pytest.raises(BadInput):
             run.read_models(run.Config(**bad))
 
 
 @pytest.mark.parametrize("flags", [dict(batch=0), dict(limit=-1), dict(pages=-1), dict(temperature=float("nan"))])
 def test_numbers_that_make_no_sense_are_told(flags):
-    with pytest.raises(argos.BadInput, match="--batch|--temperature"):
+    with pytest.raises(BadInput, match="--batch|--temperature"):
         run.read_models(run.Config(model=str(ROOT / "tiny/base"), **flags))
 
 
@@ -91,7 +92,7 @@ def test_lines_that_are_no_answers_are_passed_over(tmp_path):
 
 
 def test_flags_of_like_names_are_told_apart_and_presets_hold_the_papers_values():
-    read = lambda *typed: argos.parse_config(run.Config, "", scale.preset_arguments("benchmark", run.Config, list(typed)))
+    read = lambda *typed: parse_config(run.Config, "", preset_arguments("benchmark", run.Config, list(typed)))
     cfg = read("--benchmark", "all", "--data", "d", "--model", "m", "--mode", "cot")
     assert (cfg.model, cfg.models, cfg.mode, cfg.data) == ("m", [], "cot", "d")
     assert read("--models", "a=b", "c=d").models == ["a=b", "c=d"]
@@ -131,14 +132,14 @@ def test_what_belongs_together_is_drawn_together():
 
 
 def test_missing_folders(data, tmp_path, monkeypatch, capsys):
-    with pytest.raises(argos.BadInput, match="blink.*hf:BLINK"):
+    with pytest.raises(BadInput, match="blink.*hf:BLINK"):
         call(monkeypatch, "--benchmark", "video-r1,blink", "--data", data, "--model", BASE, "--out", tmp_path)
-    with pytest.raises(argos.BadInput, match="blonk"):
+    with pytest.raises(BadInput, match="blonk"):
         call(monkeypatch, "--benchmark", "blonk", "--data", data, "--model", BASE, "--out", tmp_path)
     assert run.read_benchmarks(run.Config(data=str(data))) == ["video-r1", "easy-vqa"]
     skipped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped")]
     assert len(skipped) == len(tasks.BENCHMARKS) - 2 and any("blink" in line and "hf:BLINK" in line for line in skipped)
-    with pytest.raises(argos.BadInput, match="nothing is stored"):
+    with pytest.raises(BadInput, match="nothing is stored"):
         call(monkeypatch, "--benchmark", "all", "--rescore", "--out", tmp_path)
 
 
@@ -201,7 +202,7 @@ def test_damaged_media_are_named_counted_and_left_out(data, tmp_path, monkeypatc
     rows, told = stored(tmp_path), capsys.readouterr()
     assert sorted(row["id"].partition("-")[0] for row in rows) == ["0", "0", "1", "1", "3", "3"] and "2.png" in told.err
     assert "2 x damaged media" in told.out and "; all: 8 usable questions, 9673 published." in told.out
-    left = [row for _, row in argos.read_jsonl(tmp_path / "left_out.jsonl")]
+    left = [row for _, row in read_jsonl(tmp_path / "left_out.jsonl")]
     assert sum(row["reason"] == "damaged media" for row in left) == 2 and "6 questions of 9,673 published" in told.out
     (tmp_path / "left_out.jsonl").unlink()
     call(monkeypatch, *args)  # again: they are told again, and nothing is asked twice
@@ -210,11 +211,11 @@ def test_damaged_media_are_named_counted_and_left_out(data, tmp_path, monkeypatc
 
 def test_bytes_are_read_as_files_are(data):
     path = data / "easy-vqa/test/images/0.png"
-    a, b = argos.load_media(path), argos.load_media(path.read_bytes())
+    a, b = load_media(path), load_media(path.read_bytes())
     assert a.frames[0].tobytes() == b.frames[0].tobytes() and a.original_size == b.original_size and a.seconds == b.seconds
     for bad in (b"", b"no picture", (data / "easy-vqa/test/images/2.png").read_bytes(), b"%!PS-Adobe-3.0 EPSF-3.0\n"):
-        with pytest.raises(argos.BadMedia, match=f"a picture of {len(bad)} bytes"):
-            argos.load_media(bad)
+        with pytest.raises(BadMedia, match=f"a picture of {len(bad)} bytes"):
+            load_media(bad)
 
 
 # ---- 3. Stored answers ----------------------------------------------------------------------------------------------------
@@ -246,7 +247,7 @@ def test_figure_4_page_and_tables_are_written(answered):
 def test_rescoring_is_idempotent_and_needs_no_model(answered, tmp_path, monkeypatch):
     for name in ("load_policy", "encode_prompts"):
         monkeypatch.setattr(P, name, must_not_load)
-    monkeypatch.setattr(teachers, "load_judge", must_not_load)
+    monkeypatch.setattr(run, "load_judge", must_not_load)
     rows = stored(answered)
     spoilt = [row | dict(extracted="?", correct=.25) for row in rows]
     log = tmp_path / "answers.jsonl"
@@ -261,7 +262,7 @@ def test_rescoring_is_idempotent_and_needs_no_model(answered, tmp_path, monkeypa
 def test_two_runs_do_not_share_a_folder(answered, tmp_path, monkeypatch):
     pytest.importorskip("fcntl", reason="nothing is locked here")
     shutil.copytree(answered, tmp_path / "out")
-    with argos.alone(tmp_path / "out"), pytest.raises(argos.BadInput, match="another run is at work"):
+    with alone(tmp_path / "out"), pytest.raises(BadInput, match="another run is at work"):
         call(monkeypatch, "--benchmark", "all", "--rescore", "--out", tmp_path / "out")
     call(monkeypatch, "--benchmark", "all", "--rescore", "--pages", 0, "--out", tmp_path / "out")
 

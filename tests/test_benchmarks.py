@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-import argos
+from runs.errors import BadInput
+from verifier.answers import number, outcome_score
 import benchmark_fixtures as fixtures
-from benchmarks import score, sources, tasks
+from benchmarks import score, tasks
 from benchmarks.tasks import Item
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)
@@ -103,10 +104,10 @@ def test_loading_is_lazy(tmp_path):
     (tmp_path / "test_3d.parquet").write_bytes(b"PAR1 damaged")
     items = tasks.items("cv-bench", tmp_path, lambda *why: None)
     assert next(items).id == "2D-0"
-    with pytest.raises(argos.BadInput, match="test_3d.parquet: not a whole parquet file"):
+    with pytest.raises(BadInput, match="test_3d.parquet: not a whole parquet file"):
         list(items)
     without, said = [], []
-    with pytest.raises(argos.BadInput):
+    with pytest.raises(BadInput):
         for item in tasks.items("cv-bench", tmp_path, lambda *why: said.append(why), pictures=False):
             without.append(item)
     assert len(without) == 4 and not said and not any(item.media for item in without)  # the null picture was not looked at
@@ -197,7 +198,7 @@ def test_video_r1_items_are_samples_too(published, tmp_path):
     for item in items:  # figure 4: the verifier takes them
         sample = tasks.as_sample(item)
         assert sample.kind == item.scorer and Path(sample.path).is_file() and sample.media == "image" and sample.grounding
-        assert argos.outcome_score(item.answer, sample.answer, sample.kind, sample.options) == 1
+        assert outcome_score(item.answer, sample.answer, sample.kind, sample.options) == 1
     assert score.correct(score.extract("<answer>3</answer>", items[-1]), items[-1]) == pytest.approx(1 - .2 / 3.2)  # a share
 
 
@@ -209,26 +210,26 @@ def test_easy_vqa_comes_from_the_package_when_there_is_no_folder(tmp_path):
 
 @pytest.mark.parametrize("name", [n for n in tasks.BENCHMARKS if n != "easy-vqa"])
 def test_a_missing_folder_is_one_line_that_says_where_to_get_it(name, tmp_path):
-    with pytest.raises(argos.BadInput, match=re.escape(tasks.BENCHMARKS[name].where)) as error:
+    with pytest.raises(BadInput, match=re.escape(tasks.BENCHMARKS[name].where)) as error:
         next(tasks.items(name, tmp_path / "none", print))
     assert "\n" not in str(error.value)
 
 
 def test_unknown_names_and_damaged_files(tmp_path):
-    with pytest.raises(argos.BadInput, match="no benchmark 'mmlu'"):
+    with pytest.raises(BadInput, match="no benchmark 'mmlu'"):
         next(tasks.items("mmlu", tmp_path, print))
     fixtures.write_hallusionbench(tmp_path)
     (tmp_path / "HallusionBench.json").write_text('[{"category": "VD"')
-    with pytest.raises(argos.BadInput, match="not a whole JSON list"):
+    with pytest.raises(BadInput, match="not a whole JSON list"):
         read("hallusionbench", tmp_path)
     fixtures.write_sugarcrepe(tmp_path)
     (tmp_path / "data/swap_obj.json").write_text('{"0": {"filename": 3')
-    with pytest.raises(argos.BadInput, match="not a whole JSON dictionary"):
+    with pytest.raises(BadInput, match="not a whole JSON dictionary"):
         read("sugarcrepe", tmp_path)
     import pyarrow as pa
     import pyarrow.parquet as pq
     pq.write_table(pa.table({"idx": [1]}), tmp_path / "test_2d.parquet")
-    with pytest.raises(argos.BadInput, match="has no column type"):
+    with pytest.raises(BadInput, match="has no column type"):
         read("cv-bench", tmp_path)
 
 
@@ -425,7 +426,7 @@ def test_extraction_never_raises_and_answers_in_form(text):
         elif said is not None and item.scorer == "yesno":
             assert said in ("yes", "no")
         elif said is not None and item.scorer == "count":
-            assert argos.number(said)
+            assert number(said)
 
 
 @given(right=st.integers(0, 3), noise=st.text("ABCD abc.\n(),", max_size=80), form=st.sampled_from(["{}", "({})", "Answer: {}", "{}. {}",

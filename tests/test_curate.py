@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import argos
+from runs.errors import BadInput, run_main
+from verifier.claims import parse
+from verifier.samples import Sample
 import curate
 from tiny import world
 
@@ -76,7 +78,7 @@ def test_made_up_evidence_misses_and_keeps_answer_labels_and_order():
         item = world.draw_item(rng)
         media = "image" if len(item.frames) == 1 else "video"
         before = f"<think>{item.think}</think><answer>{item.answer}</answer>"
-        a, b = argos.parse(before, media), argos.parse(curate.made_up(before, (84, 84), random.Random(k)), media)
+        a, b = parse(before, media), parse(curate.made_up(before, (84, 84), random.Random(k)), media)
         assert (b.answer, [p.label for p in b.points], b.frame_claims) == (a.answer, [p.label for p in a.points], a.frame_claims)
         assert all(4 <= v <= 80 for p in b.points for v in (p.x, p.y))
         for p in b.points:
@@ -99,7 +101,7 @@ def test_a_row_cut_by_a_kill_is_cut_off(tmp_path):
         assert curate.resume_log(log) == {"a": True, "b": False}
         assert log.read_bytes() == whole
     log.write_bytes(b"what is this\n" + whole)
-    with pytest.raises(argos.BadInput, match="row 1: is not JSON; delete the line"):
+    with pytest.raises(BadInput, match="row 1: is not JSON; delete the line"):
         curate.resume_log(log)
 
 
@@ -124,7 +126,7 @@ def process(out, *flags, die_at=None):
     sys.argv = ["curate.py", "--data", str(data), "--out", str(out), "--rollouts", "2", "--batch", "2", "--max_new_tokens", "48",
                 "--threshold", ".5", "--pictures", "1", *flags]
     sys.stdout = sys.stderr = open(out.parent / f"{out.name}.log", "w")
-    argos.run_main(curate.main)
+    run_main(curate.main)
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +240,7 @@ def test_examples_read_back(undisturbed):
     factory = [json.loads(line) for line in open(folder / "whole/llamafactory.jsonl")]
     assert 0 < len(chats) == len(factory)
     for chat, plain, ((path,), question, response) in zip(chats, factory, __import__("train_sft").read_chats(folder / "whole/sft.jsonl")):
-        parsed = argos.parse(response, "video" if "frame" in response else "image")
+        parsed = parse(response, "video" if "frame" in response else "image")
         assert parsed.answer and parsed.dropped == 0 and question.endswith("Think and point.") and path.is_file()
         tag = "<video>" if "videos" in chat else "<image>"
         assert plain == {"instruction": tag + question, "output": response,
@@ -246,7 +248,7 @@ def test_examples_read_back(undisturbed):
 
 
 def test_a_text_cannot_name_a_file_to_llamafactory():
-    sample = argos.Sample("a", "?", "1", "count", "/x/a.png")
+    sample = Sample("a", "?", "1", "count", "/x/a.png")
     chat = curate.chat_row(sample, 1., "an <image> and a <video>", "What is <image>?", "/x", False)
     assert curate.llamafactory_row(chat) == {"instruction": "<image>What is < image>?", "output": "an < image> and a < video>",
                                              "images": ["a.png"], "videos": []}
@@ -286,7 +288,7 @@ def test_the_extraction_reads_the_raw_reasoning(monkeypatch):
         raise Stop
     monkeypatch.setattr(P, "encode_prompts", encode)
     monkeypatch.setattr(P, "prompt", lambda preset, key, **texts: P.PROMPTS[preset][key].format(**texts))
-    sample = argos.Sample("a", "Q?", "7", "count", "a.png")
+    sample = Sample("a", "Q?", "7", "count", "a.png")
     told = replace(sample)
     told.raw = "I count. " * 1000
     for preset in ("7b", "tiny"):

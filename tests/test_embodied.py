@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-import argos
+from runs.errors import BadInput, run_main
+from runs.files import read_jsonl
+from verifier.media import load_media
 from benchmarks import chores, embodied, household
 from benchmarks.plans import examples, read_plan, write_prompt
 
@@ -166,7 +168,7 @@ def test_examples_have_the_ids_of_this_environment(tmp_path):
     file.write_text(json.dumps(["Human instruction: one", "Human instruction: two"]))
     assert examples(config(tmp_path, shots=1, examples=str(file)), ACTIONS) == ["Human instruction: one"]
     file.write_text("{}")
-    with pytest.raises(argos.BadInput, match="alfred_examples.json"):
+    with pytest.raises(BadInput, match="alfred_examples.json"):
         examples(config(tmp_path, shots=1, examples=str(file)), ACTIONS)
 
 
@@ -322,18 +324,18 @@ def test_an_environment_that_fails_ends_in_one_line(tmp_path, package, monkeypat
     def broken(self, action):
         raise RuntimeError("Unity is gone")
     monkeypatch.setattr(EBAlfEnv, "step", broken)
-    with pytest.raises(argos.BadInput, match="base episode 0: the environment failed .RuntimeError: Unity is gone"):
+    with pytest.raises(BadInput, match="base episode 0: the environment failed .RuntimeError: Unity is gone"):
         one(tmp_path, package, by_name("find a Mug"))
     for obs, info in (({}, {"task_success": 0, "last_action_success": 1}), ({"head_rgb": np.zeros((9, 9, 3))}, {"task_success": 0})):
         monkeypatch.setattr(EBAlfEnv, "step", lambda self, action: (obs, 0., False, info))
-        with pytest.raises(argos.BadInput, match="the environment failed .KeyError: '(head_rgb|last_action_success)'"):
+        with pytest.raises(BadInput, match="the environment failed .KeyError: '(head_rgb|last_action_success)'"):
             one(tmp_path, package, by_name("find a Mug"))
 
 
 def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["embodied", "--env", "eb-habitat", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
-        argos.run_main(embodied.main)
+        run_main(embodied.main)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert stop.value.code == 2 and len(lines) == 1 and "github.com/EmbodiedBench/EmbodiedBench" in lines[0] and "--env household" in lines[0]
 
@@ -343,7 +345,7 @@ def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch
 def test_bad_flags_are_named(flags, named, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["embodied", "--out", str(tmp_path), *flags])
     with pytest.raises(SystemExit) as stop:
-        argos.run_main(embodied.main)
+        run_main(embodied.main)
     assert stop.value.code == 2 and named in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -414,7 +416,7 @@ def test_gif_shows_every_step_and_the_points(tmp_path, package):
     embodied.run(config(tmp_path, env="eb-alfred", subset=["base"], limit=2, gifs=1, mode="grounded"), Script(text))
     folder = tmp_path / "out" / "gifs"
     assert [p.name for p in folder.iterdir()] == ["base-0.gif"]
-    clip = argos.load_media(folder / "base-0.gif", min_pixels=784, max_pixels=10**6)
+    clip = load_media(folder / "base-0.gif", min_pixels=784, max_pixels=10**6)
     assert len(clip.frames) == 4  # the start and three steps
     red = lambda image: [(x, y) for x in range(0, image.width) for y in range(0, image.height) if image.getpixel((x, y))[0] > 150 > 2 * image.getpixel((x, y))[1]]
     first, second = red(clip.frames[0]), red(clip.frames[1])
@@ -539,7 +541,7 @@ def test_published_names_of_tasks_are_read(tmp_path):
                                   "look_at_obj_in_light-Mug-None-Desk-304/trial_1", "pick_and_place_simple-Mug-None-DeskLamp-304/trial_1",
                                   "pick_and_place_simple-MugSliced-None-Desk-304/trial_1", "fly-Mug-None-Desk-304/trial_1"])
 def test_other_names_are_refused(task):
-    with pytest.raises(argos.BadInput, match="not one that can be played"):
+    with pytest.raises(BadInput, match="not one that can be played"):
         household.World(task)
 
 
@@ -547,7 +549,7 @@ def test_other_names_are_refused(task):
                                             ('{"base": [{"task": 1, "instruction": "x"}]}', "base row 0"), ('{"base": []}', "base row 0")])
 def test_damaged_splits_are_named(content, named, tmp_path):
     (tmp_path / "splits.json").write_text(content)
-    with pytest.raises(argos.BadInput, match=named):
+    with pytest.raises(BadInput, match=named):
         chores.load_splits(tmp_path / "splits.json")
 
 
@@ -614,8 +616,8 @@ def test_a_planner_that_writes_json_is_played_to_the_end(tmp_path):
 
 def test_the_tiny_model_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["embodied", "--subset", "base", "--limit", "2", "--max_new_tokens", "24", "--gifs", "1", "--out", str(tmp_path), "--mode", "grounded"])
-    argos.run_main(embodied.main)
-    rows = [row for _, row in argos.read_jsonl(tmp_path / "episodes.jsonl")]
+    run_main(embodied.main)
+    rows = [row for _, row in read_jsonl(tmp_path / "episodes.jsonl")]
     assert len(rows) == 2 and all(r["planner_output_error"] == 10 and r["task_success"] == 0 for r in rows)  # it was never shown JSON
     assert "| base | 2 | 0.0 [0.0, 0.0] | 0.0 [0.0, 0.0] | 100.0 [100.0, 100.0] | 100.0 [100.0, 100.0] |" in (tmp_path / "table.md").read_text()
     assert "rule of three" in capsys.readouterr().out and (tmp_path / "gifs/base-0.gif").is_file()

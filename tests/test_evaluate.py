@@ -7,25 +7,28 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import argos
+from runs.curves import read_curve
+from runs.settings import parse_model
+from runs.statistics import by_item, cell, checkpoints, difference, interval
+from runs.errors import BadInput
 import evaluate
 from tiny import world
 
-ROOT = Path(argos.__file__).parent
+ROOT = Path(__file__).parent.parent
 
 
 def test_interval_of_a_coin_is_the_normal_one():
     # 400 tosses with mean .5: standard error sqrt(.25 / 400) = .025, so .5 +- 1.96 * .025 = .451 .. .549
-    mean, low, high = evaluate.interval([0, 1] * 200)
+    mean, low, high = interval([0, 1] * 200)
     assert mean == .5 and abs(low - .451) < .006 and abs(high - .549) < .006
 
 
 def test_interval_counts_seeds_as_drawn_too():
     # three runs at 0, .5 and 1 on items that do not differ: items alone would say +- 0; three drawn of three say 0 to 1 in 1/27 each
     spread = np.repeat([[0.], [.5], [1.]], 200, axis=1)
-    mean, low, high = evaluate.interval(spread)
+    mean, low, high = interval(spread)
     assert mean == .5 and low == 0 and high == 1
-    assert evaluate.interval(spread.mean(0))[1:] == (.5, .5)
+    assert interval(spread.mean(0))[1:] == (.5, .5)
 
 
 def test_differences_pair_seeds_and_spread_one_start_over_many():
@@ -34,7 +37,7 @@ def test_differences_pair_seeds_and_spread_one_start_over_many():
     back = {("back", f"b{k}", "val"): log(*v) for k, v in enumerate([(.3, .7), (.1, .5)])}
     many = {("many", f"m{k}", "val"): log(0, 0) for k in range(3)}
     have = runs | back | many | {("start", "s", "val"): log(.1, .5)}
-    less = lambda a, b: evaluate.difference(have, a, b, "val", "outcome")
+    less = lambda a, b: difference(have, a, b, "val", "outcome")
     assert np.allclose(less("runs", "start"), [[0, 0], [.2, .2]]) and np.allclose(less("runs", "back"), [[-.2, -.2], [.2, .2]])
     assert less("runs", "many").shape == (1, 2)
     have["back", "b0", "val"]["i1"]["outcome"] = None  # a teacher failed there: the pair is left out
@@ -45,8 +48,8 @@ def test_models_are_paired_by_item_whatever_the_order_of_their_logs():
     hard = {f"i{k}": v for k, v in enumerate(np.random.default_rng(0).random(300))}  # items differ a lot, the models only by .02
     log = lambda ids, plus: {i: dict(id=i, outcome=hard[i] + plus) for i in ids}
     have = {("a", "fa", "val"): log(hard, 0.), ("b", "fb", "val"): log(reversed(hard), .02)}
-    a, b = (evaluate.by_item(have, n, "val", "outcome")[0] for n in "ab")
-    _, low, high = evaluate.interval(b - a)
+    a, b = (by_item(have, n, "val", "outcome")[0] for n in "ab")
+    _, low, high = interval(b - a)
     assert high - low < 1e-9 and abs(low - .02) < 1e-9
 
 
@@ -59,30 +62,30 @@ def test_majority_floor_by_hand():
 def test_seeds_of_one_name_stand_together_and_items_are_intersected():
     row = lambda i, o: dict(id=i, outcome=o, grounding=0.)
     have = {("m", "f1", "val"): {"a": row("a", 1.), "b": row("b", 0.), "c": row("c", 1.)}, ("m", "f2", "val"): {"a": row("a", 0.), "b": row("b", 0.)}}
-    values, rows, seeds = evaluate.by_item(have, "m", "val", "outcome")
+    values, rows, seeds = by_item(have, "m", "val", "outcome")
     assert values.tolist() == [[1., 0.], [0., 0.]] and [r["id"] for r in rows] == ["a", "b"] and seeds == 2
 
 
 def test_grounding_counts_only_where_it_is_called_for():
     have = {("m", "f", "val"): {"a": dict(id="a", outcome=1., grounding=None), "b": dict(id="b", outcome=0., grounding=.5)}}
-    assert evaluate.by_item(have, "m", "val", "outcome")[0].tolist() == [[1., 0.]]
-    assert evaluate.by_item(have, "m", "val", "grounding")[0].tolist() == [[.5]]
-    assert evaluate.cell(np.zeros((1, 0))) == "-"
+    assert by_item(have, "m", "val", "outcome")[0].tolist() == [[1., 0.]]
+    assert by_item(have, "m", "val", "grounding")[0].tolist() == [[.5]]
+    assert cell(np.zeros((1, 0))) == "-"
 
 
 def test_model_specs():
-    assert evaluate.parse_model("base:direct=tiny/base") == ("base", "direct", "tiny/base")
-    assert evaluate.parse_model("x=a=b") == ("x", "sampled", "a=b")
+    assert parse_model("base:direct=tiny/base") == ("base", "direct", "tiny/base")
+    assert parse_model("x=a=b") == ("x", "sampled", "a=b")
     for bad in ("tiny/base", "=tiny", "x:fast=tiny"):
-        with pytest.raises(argos.BadInput):
-            evaluate.parse_model(bad)
+        with pytest.raises(BadInput):
+            parse_model(bad)
 
 
 def test_models_and_sets_that_would_be_mixed_up_are_refused(tmp_path, monkeypatch):
     for args, why in ((["--models", "a=x", "a:greedy=x"], "asked in two ways"), (["--models", "a=x", "a=x"], "asked in two ways"),
                       (["--models", "a=x", "--data", "u/val.jsonl", "v/val.jsonl"], "one file name")):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", "--out", str(tmp_path), *args])
-        with pytest.raises(argos.BadInput, match=why):
+        with pytest.raises(BadInput, match=why):
             evaluate.main()
 
 
@@ -90,7 +93,7 @@ def test_curve_counts_a_repeated_step_once(tmp_path):
     rows = [dict(kind="config"), dict(kind="eval", step=0, answers=.1, grounding=.2), dict(kind="train", step=0),
             dict(kind="eval", step=5, answers=.3, grounding=.4), dict(kind="eval", step=5, answers=.3, grounding=.4)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    assert evaluate.read_curve(tmp_path) == ([0, 5], [.1, .3], [.2, .4])
+    assert read_curve(tmp_path) == ([0, 5], [.1, .3], [.2, .4])
 
 
 def test_checkpoints_become_a_curve_in_the_order_of_their_steps():
@@ -98,7 +101,7 @@ def test_checkpoints_become_a_curve_in_the_order_of_their_steps():
     have = {("rl@100", "x", "val"): {"a": row("a", 1., .5), "b": row("b", 0., None)}, ("rl@20", "y", "val"): {"a": row("a", 0., .25)},
             ("rl@20", "z", "val"): {"a": row("a", 1., .75)}, ("rl@9", "t", "val"): {}, ("base", "w", "val"): {"a": row("a", 1., 1.)}, ("rl@5", "v", "ood"): {},
             ("direct@7", "u", "val"): {"a": row("a", 1., None)}}
-    curves = evaluate.checkpoints(have, "val")
+    curves = checkpoints(have, "val")
     assert curves.keys() == {"rl", "direct"} and curves["rl"] == [((20, 100), (.5, .5), (.5, .5))]  # two seeds of step 20: their mean
     assert curves["direct"][0][:2] == ((7,), (1.,)) and np.isnan(curves["direct"][0][2])
 

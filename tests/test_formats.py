@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import argos
+from verifier.samples import read_samples
 import curate
 from tiny import world
 
@@ -26,7 +26,7 @@ needs = lambda *names: pytest.mark.skipif(not all(map(importlib.util.find_spec, 
 def curated(tmp_path, monkeypatch):
     """What curate.py writes about a picture and two clips, with one rollout each; the working directory is its --out."""
     world.write_split("curate", 12, tmp_path)
-    samples = argos.read_samples(tmp_path / "curate.jsonl")
+    samples = read_samples(tmp_path / "curate.jsonl")
     samples = [s for s in samples if s.media == "image"][:2] + [s for s in samples if s.media == "video"][:2]
     out = tmp_path / "out"
     out.mkdir()

@@ -7,7 +7,9 @@ import sys
 import pytest
 import torch
 
-import argos
+from runs.files import read_jsonl
+from verifier.media import load_media
+from verifier.samples import read_samples
 import policy as P
 from test_training import ROOT, finish, folder  # noqa: F401  (folder is the data fixture)
 
@@ -18,16 +20,16 @@ GRPO = ["--policy", ROOT / "tiny/teacher", "--steps", 2, "--prompts", 4, "--grou
 
 
 def rows(path):
-    return [row for _, row in argos.read_jsonl(path / "metrics.jsonl") if row["kind"] == "train"]
+    return [row for _, row in read_jsonl(path / "metrics.jsonl") if row["kind"] == "train"]
 
 
 def test_logits_are_those_of_the_cpu(folder):  # noqa: F811
     """float32 on both, without TF32: the same model to rounding, prompts padded, pictures and clips."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    samples, found = argos.read_samples(folder / "rl.jsonl")[:8], []
+    samples, found = read_samples(folder / "rl.jsonl")[:8], []
     for device in ("cpu", "cuda:0"):
         policy = P.load_policy(ROOT / "tiny/teacher", device=device)
-        prompts = P.encode_prompts(policy, [(argos.load_media(s.path), P.prompt("tiny", "reason", question=s.question)) for s in samples])
+        prompts = P.encode_prompts(policy, [(load_media(s.path), P.prompt("tiny", "reason", question=s.question)) for s in samples])
         ids, mask = P.encode_completions(policy, ["<think>I see that it moves"] * len(samples))
         with torch.no_grad():
             found.append(P.token_logprobs(policy, prompts, 1, ids, mask)[0].cpu())

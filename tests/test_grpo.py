@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import argos
+from runs.errors import BadInput
 import train_grpo
 
 from train_grpo import REWARDS, advantages, average, token_loss, zero_variance_cause
@@ -91,5 +91,5 @@ def test_damaged_files_make_room_for_the_next_that_can_be_read():
     assert train_grpo.readable(verifier, train, order, [6, 7])[1] == [2]  # the second time around, 0 and 1 again
     good.clear()
     train[0].path = "a.png"
-    with pytest.raises(argos.BadInput, match="no file of the training data"):
+    with pytest.raises(BadInput, match="no file of the training data"):
         train_grpo.readable(verifier, train, order, [0])

@@ -15,7 +15,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from argos import KINDS, Argos, PointPrompt, Sample, outcome_score, parse  # noqa: E402
+from argos import Argos  # noqa: E402
+from verifier.answers import KINDS, outcome_score  # noqa: E402
+from verifier.claims import parse  # noqa: E402
+from verifier.coordinates import Box  # noqa: E402
+from verifier.samples import Sample  # noqa: E402
 
 # ---- 1. Responses nobody would write, from pieces that somebody might ------------------------------------------------
 FRAGMENTS = [
@@ -56,7 +60,7 @@ class Teachers:
     """One red square, found by detector, segmenter and pointer; a judge that believes nothing in free text and all else."""
 
     def detect(self, image, labels):
-        return [[PointPrompt(40, 20, 50, 34, .9, label)] if label == "red square" else [] for label in labels]
+        return [[Box(40, 20, 50, 34, .9, label)] if label == "red square" else [] for label in labels]
 
     def segment(self, image, boxes):
         masks = np.zeros((len(boxes), image.height, image.width), bool)

@@ -11,9 +11,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import argos
+from runs import ledger
+from runs.errors import BadInput
+from runs.settings import QWEN_7B, parse_config, preset_arguments
 import policy as P
-import scale
 import train_grpo
 import train_sft
 from tiny import models
@@ -80,7 +81,7 @@ def test_weights_adapter_and_optimizer_are_exact(folder, dtype, rank):
             state = getattr(p, "quant_state", None)
             if state is not None:
                 true += sum(t.nbytes for t in (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code))
-    weights, trained = scale.weight_bytes(str(folder), dtype, rank)
+    weights, trained = ledger.weight_bytes(str(folder), dtype, rank)
     assert weights == true
     if dtype == "nf4" and not rank:
         return  # nothing of it is trained (train_grpo.check refuses)
@@ -99,18 +100,18 @@ def test_the_cache_is_exact(folder, dtype):
     prompts = P.encode_prompts(policy, [(None, "How many?"), (None, "How many red squares are there, all in all?")])
     _, cache = P._prefill(policy, prompts)
     true = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-    assert scale.cache_bytes(policy.core.config.text_config, prompts.mask.numel(), 4 if dtype == "float32" else 2) == true
+    assert ledger.cache_bytes(policy.core.config.text_config, prompts.mask.numel(), 4 if dtype == "float32" else 2) == true
 
 
 def parts(policy, checkpointing, rows, prompt, new, prompts=1):
     """The ledger, with text prompts of a known length instead of pictures."""
     cfg = train_grpo.Config(policy=policy.path, dtype=str(policy.core.dtype)[6:], lora_rank=RANK, checkpointing=checkpointing, micro_batch=rows,
                             prompts=prompts, group_size=rows, max_new_tokens=new, image_pixels=784, video_pixels=784, judge="base")
-    before, scale.TEXT_TOKENS = scale.TEXT_TOKENS, prompt - 1
+    before, ledger.TEXT_TOKENS = ledger.TEXT_TOKENS, prompt - 1
     try:
-        return scale.ledger(cfg)
+        return ledger.ledger(cfg)
     finally:
-        scale.TEXT_TOKENS = before
+        ledger.TEXT_TOKENS = before
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -144,20 +145,20 @@ def test_sampling_is_predicted(folder, dtype):
 
 def test_the_7b_is_the_published_one():
     """8,292,166,656 parameters on its model card, 16.58 GB in bfloat16; NF4 leaves 6.9 (embedding, head and vision tower stay bfloat16)."""
-    weights, trained = scale.weight_bytes(scale.QWEN_7B, "bfloat16", 64)
+    weights, trained = ledger.weight_bytes(QWEN_7B, "bfloat16", 64)
     assert weights == 2 * 8_292_166_656
     sizes = [(3584, 3584), (3584, 512), (3584, 512), (3584, 3584), (3584, 18944), (3584, 18944), (18944, 3584)]
     assert trained == 4 * 28 * sum(64 * (a + b) for a, b in sizes)
     linear, biases = 28 * sum(a * b for a, b in sizes), 0
-    nf4, _ = scale.weight_bytes(scale.QWEN_7B, "nf4", 0)
+    nf4, _ = ledger.weight_bytes(QWEN_7B, "nf4", 0)
     assert nf4 == pytest.approx(weights - 2 * linear + linear * (.5 + 1 / 64 + 4 / (64 * 256)), rel=1e-4)
 
 
 def test_presets_fit_the_cards_they_are_for():
     for script, module in (("train_sft", train_sft), ("train_grpo", train_grpo)):
         for preset, card in (("7b", 24), ("7b-bf16", 40)):
-            cfg = argos.parse_config(module.Config, "", scale.preset_arguments(script, module.Config, ["--preset", preset]))
-            assert scale.peak_gb(cfg) < card
+            cfg = parse_config(module.Config, "", preset_arguments(script, module.Config, ["--preset", preset]))
+            assert ledger.peak_gb(cfg) < card
 
 
 def test_what_does_not_fit_is_refused_with_a_cure_that_works(monkeypatch, capsys):
@@ -166,14 +167,14 @@ def test_what_does_not_fit_is_refused_with_a_cure_that_works(monkeypatch, capsys
         train_grpo.main()
     run("--memory_gb", "24")
     assert "peak" in capsys.readouterr().out
-    with pytest.raises(argos.BadInput, match="--sample_batch 28") as error:
+    with pytest.raises(BadInput, match="--sample_batch 28") as error:
         run("--memory_gb", "20", "--sample_batch", "56")
     assert "\n" not in str(error.value)
-    cfg = argos.parse_config(train_grpo.Config, "", scale.preset_arguments("train_grpo", train_grpo.Config, ["--preset", "7b", "--sample_batch", "56"]))
-    assert scale.peak_gb(cfg) > 20 > scale.peak_gb(replace(cfg, sample_batch=28))
+    cfg = parse_config(train_grpo.Config, "", preset_arguments("train_grpo", train_grpo.Config, ["--preset", "7b", "--sample_batch", "56"]))
+    assert ledger.peak_gb(cfg) > 20 > ledger.peak_gb(replace(cfg, sample_batch=28))
     for limit in (20, 12):  # one flag is enough; several are needed
-        cure = scale.what_to_lower(cfg, lambda c: scale.peak_gb(c) <= limit)
+        cure = ledger.what_to_lower(cfg, lambda c: ledger.peak_gb(c) <= limit)
         flags = cure.removeprefix("change ").removeprefix("it takes all of ").split(", or ")[0].split()
         values = {k[2:]: type(getattr(cfg, k[2:]))(v) for k, v in zip(flags[::2], flags[1::2])}
-        assert scale.peak_gb(replace(cfg, **values)) <= limit
-    assert "larger card" in scale.what_to_lower(cfg, lambda c: scale.peak_gb(c) <= 5)
+        assert ledger.peak_gb(replace(cfg, **values)) <= limit
+    assert "larger card" in ledger.what_to_lower(cfg, lambda c: ledger.peak_gb(c) <= 5)

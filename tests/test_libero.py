@@ -12,9 +12,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-import argos
+from runs.errors import BadInput, run_main
+from runs.files import read_jsonl, write_atomically
+from runs.settings import pixel_budget
+from verifier.media import load_media
 import policy as P
-import scale
 import train_sft
 from benchmarks import libero as L
 
@@ -250,13 +252,13 @@ def test_what_is_damaged_or_reaches_elsewhere_is_left_out(tmp_path, name):
 def test_another_file_is_one_line(tmp_path):
     pytest.importorskip("h5py", reason="demonstration files are read with h5py")
     (tmp_path / "x.hdf5").write_bytes(b"\x89HDF\r\n\x1a\nand no more")
-    with pytest.raises(argos.BadInput, match="not a LIBERO demonstration file") as error:
+    with pytest.raises(BadInput, match="not a LIBERO demonstration file") as error:
         list(L.read_demos(tmp_path / "x.hdf5", print))
     assert "\n" not in str(error.value)
 
 
 def rows_of(path):
-    return [row for _, row in argos.read_jsonl(path)]
+    return [row for _, row in read_jsonl(path)]
 
 
 def test_conversion_to_chat_rows(tmp_path):
@@ -279,7 +281,7 @@ def test_conversion_to_chat_rows(tmp_path):
     (media, question, _), *_ = train_sft.read_chats(tmp_path / "out/train.jsonl")
     assert len(media) == 2 and all(path.is_file() for path in media) and question.endswith("the soup?")
     seen = L.as_media(np.asarray(Image.open(media[0])), cfg).frames[0]  # a rollout sees a picture as training does
-    assert seen.tobytes() == argos.load_media(media[0], **scale.budget(cfg)).frames[0].tobytes() and seen.size == (168, 168)
+    assert seen.tobytes() == load_media(media[0], **pixel_budget(cfg)).frames[0].tobytes() and seen.size == (168, 168)
 
 
 class Stub:
@@ -371,7 +373,7 @@ def test_rows_with_several_pictures(tmp_path):
 @pytest.mark.parametrize("images", [[], None, "ab", [5], {"a": 1}, [["a"]], 3])
 def test_a_row_without_pictures_is_one_line(tmp_path, images):
     (tmp_path / "x.jsonl").write_text(json.dumps(chat(["1.png"])) + "\n" + json.dumps(chat(images)))
-    with pytest.raises(argos.BadInput, match="row 2: not a chat example"):
+    with pytest.raises(BadInput, match="row 2: not a chat example"):
         train_sft.read_chats(tmp_path / "x.jsonl")
 
 
@@ -457,7 +459,7 @@ def stubbed(tmp_path, base, monkeypatch):
     monkeypatch.setattr(L, "World", Stub)
     asked = []
     monkeypatch.setattr(L, "ask", lambda actor, items, *_: asked.extend(items) or [GOOD] * len(items))
-    argos.write_atomically(tmp_path / "actions.json", json.dumps(vars(CODEC)))
+    write_atomically(tmp_path / "actions.json", json.dumps(vars(CODEC)))
     return L.Config(out=str(tmp_path), policy=str(base), trials=3, envs=2), asked
 
 
@@ -497,7 +499,7 @@ def test_the_table():
 def test_open_loop_counts_tokens(tmp_path, base, monkeypatch):
     """Two held-out chunks: the first answered exactly, but for one token that is 3 bins off; the second not readably."""
     codec = L.Actions([-1.] * 7, [1.] * 7, chunk=1)
-    argos.write_atomically(tmp_path / "actions.json", json.dumps(vars(codec)))
+    write_atomically(tmp_path / "actions.json", json.dumps(vars(codec)))
     Image.new("RGB", (84, 84)).save(tmp_path / "p.png")
     write = lambda name, rows: (tmp_path / name).write_text("\n".join(
         json.dumps(chat(["p.png"] * 2) | dict(messages=[dict(role="user", content=[{"type": "text", "text": "q"}]), dict(
@@ -518,13 +520,13 @@ def test_open_loop_counts_tokens(tmp_path, base, monkeypatch):
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, complaint):
     monkeypatch.setattr(sys, "argv", ["libero.py", "--out", str(tmp_path), *arguments])
     with pytest.raises(SystemExit) as stop:
-        argos.run_main(L.main)
+        run_main(L.main)
     err = capsys.readouterr().err
     assert stop.value.code == 2 and complaint in err and err.startswith("error:") and err.count("\n") == 1
 
 
 def test_a_model_without_action_tokens_is_refused():
-    with pytest.raises(argos.BadInput, match="knows no action tokens"):
+    with pytest.raises(BadInput, match="knows no action tokens"):
         L.load(L.Config())
 
 
@@ -533,7 +535,7 @@ def test_a_model_without_action_tokens_is_refused():
 def world():
     try:
         return L.World(L.suite_of("object"), 0)
-    except argos.BadInput as error:
+    except BadInput as error:
         pytest.skip(str(error))
 
 

@@ -21,8 +21,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import media as module  # noqa: E402
-from media import BadInput, BadMedia, convert, load_media, seen_size, smart_resize  # noqa: E402
+import verifier.media as module  # noqa: E402
+from runs.errors import BadInput, BadMedia  # noqa: E402
+from runs.files import append_jsonl  # noqa: E402
+from verifier.coordinates import convert, seen_size, smart_resize  # noqa: E402
+from verifier.media import load_media  # noqa: E402
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
 settings.load_profile("argos")
@@ -325,13 +328,13 @@ class VideoReader(list):
 
 
 def test_pictures_need_no_video_library():
-    code = "import sys, argos, media; sys.exit(any(name in sys.modules for name in ('decord', 'torch', 'av', 'cv2')))"
+    code = "import sys, argos, verifier.media; sys.exit(any(name in sys.modules for name in ('decord', 'torch', 'av', 'cv2')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
 
 
 def append_many(path, name):
     for i in range(150):
-        module.append_jsonl(path, {"who": name, "n": i, "text": "x" * 200_000})
+        append_jsonl(path, {"who": name, "n": i, "text": "x" * 200_000})
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")

@@ -15,7 +15,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 import policy as P
-from argos import BadInput, Media
+from runs.errors import BadInput
+from verifier.coordinates import Media
 from tiny import models
 
 torch.set_num_threads(1)

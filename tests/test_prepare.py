@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings, strategies as st
 
-import argos
+from runs.errors import BadInput
+from verifier.answers import outcome_score
+from verifier.samples import read_samples
 from benchmarks import prepare, sources
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)
@@ -71,7 +73,7 @@ def test_the_cards_row(tmp_path):
     assert not left_out and row["id"] == "Video-R1-COT-165k-2" and row["kind"] == "choice" and row["raw"] == CARD["process"]
     assert row["question"] == CARD["problem"] + "\n" + "\n".join(CARD["options"]) and row["source"] == "Video-R1 LLaVA-Video-178K"
     assert row["video"] == str(tmp_path / CARD["path"][2:]) and row["media"] == "Video-R1/LLaVA-Video-178K/liwei/ytb_7nRmsEw7nsE.mp4"
-    score = lambda said: argos.outcome_score(said, row["answer"], row["kind"], row["options"])
+    score = lambda said: outcome_score(said, row["answer"], row["kind"], row["options"])
     assert [score(s) for s in ("A", "a youtube subscription notification", "B", "A or B")] == [1, 1, 0, 0]
 
 
@@ -82,7 +84,7 @@ def test_the_cards_row(tmp_path):
 def test_problem_types(tmp_path, theirs, answer, kind, right, wrong):
     (row,), left_out = read(sources.video_r1, write_video_r1(tmp_path, full=[picture(1, theirs, answer)]))
     assert not left_out and row["kind"] == kind and row["question"] == "What is it?"
-    assert argos.outcome_score(right, row["answer"], kind) == 1 and argos.outcome_score(wrong, row["answer"], kind) == 0
+    assert outcome_score(right, row["answer"], kind) == 1 and outcome_score(wrong, row["answer"], kind) == 0
 
 
 @pytest.mark.parametrize("change, reason", [
@@ -132,7 +134,7 @@ def test_placeholders_drawings_and_linked_folders(tmp_path):
 def test_a_wrong_json_file_is_one_line(tmp_path, text):
     folder = write_video_r1(tmp_path, full=[picture(1)])
     (folder / sources.FULL).write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(argos.BadInput, match=r"260k.json: is not a whole JSON list .*; download it again") as error:
+    with pytest.raises(BadInput, match=r"260k.json: is not a whole JSON list .*; download it again") as error:
         read(sources.video_r1, folder)
     assert "\n" not in str(error.value)
 
@@ -167,15 +169,15 @@ def test_count_and_points_must_agree(tmp_path):
 
 
 def test_wrong_pixmo_folders_are_one_line(tmp_path):
-    with pytest.raises(argos.BadInput, match="holds no train"):
+    with pytest.raises(BadInput, match="holds no train"):
         read(sources.pixmo_count, tmp_path)
     folder = write_pixmo(tmp_path / "a", [("dogs", 2, b"one"), ("cats", 1, b"two")])
     file = next(folder.glob("data/train-00001*"))
     pq.write_table(pq.read_table(file).drop_columns(["label"]), file)
-    with pytest.raises(argos.BadInput, match="train-00001-of-00002.parquet: not a parquet file with the columns image_url.*label"):
+    with pytest.raises(BadInput, match="train-00001-of-00002.parquet: not a parquet file with the columns image_url.*label"):
         read(sources.pixmo_count, folder)
     file.write_bytes(b"PAR1 cut short")
-    with pytest.raises(argos.BadInput, match="download it again"):
+    with pytest.raises(BadInput, match="download it again"):
         read(sources.pixmo_count, folder)
 
 
@@ -222,7 +224,7 @@ def test_from_folders_to_samples(tmp_path, monkeypatch, capsys):
     (tmp_path / "link").symlink_to(tmp_path / "real/deep/er")
     flags = ["--video_r1", video_r1, "--pixmo", pixmo, "--out", out, "--rl", 10, "--val", 6]
     run(monkeypatch, *flags)
-    sets = {name: argos.read_samples(out / f"{name}.jsonl") for name in prepare.SETS}  # every file is found, every answer fits
+    sets = {name: read_samples(out / f"{name}.jsonl") for name in prepare.SETS}  # every file is found, every answer fits
     assert len(sets["val"]) == 6 and len(sets["rl"]) == 10
     files = {name: {os.path.realpath(s.path) for s in samples} for name, samples in sets.items()}
     assert not files["val"] & files["rl"] and not files["val"] & files["curate"] and not files["rl"] & files["curate"]
@@ -256,13 +258,13 @@ def test_from_folders_to_samples(tmp_path, monkeypatch, capsys):
 def test_pixmo_alone_serves_all_sets(tmp_path, monkeypatch):
     pixmo = write_pixmo(tmp_path / "pixmo", [(f"kind {i}", 1, f"picture {i}".encode()) for i in range(9)])
     run(monkeypatch, "--pixmo", pixmo, "--out", tmp_path / "out", "--val", 2, "--rl", 3)
-    assert [len(argos.read_samples(tmp_path / f"out/{name}.jsonl")) for name in prepare.SETS] == [2, 3, 4]
+    assert [len(read_samples(tmp_path / f"out/{name}.jsonl")) for name in prepare.SETS] == [2, 3, 4]
 
 
 def test_mistakes_are_one_line(tmp_path, monkeypatch):
     for flags, said in ([], "give --video_r1 DIR"), (["--pixmo", "x", "--rl", -1], "give --video_r1 DIR"), (
             ["--video_r1", tmp_path], "holds neither"), (["--pixmo", tmp_path], "holds no train"), (
             ["--video_r1", write_video_r1(tmp_path / "v", cot=[CARD]), "--val", 0], "no question is left for rl.jsonl .*--rl 0"):
-        with pytest.raises(argos.BadInput, match=said):
+        with pytest.raises(BadInput, match=said):
             run(monkeypatch, *flags, "--out", tmp_path / "out")
     assert not list((tmp_path / "out").glob("[crv]*.jsonl"))

@@ -19,12 +19,18 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from runs.errors import BadInput
+from teachers.cache import Cached
+from teachers.detectors import YoloWorld, ZeroShotDetector, _Detector
+from teachers.judges import PlainJudge
+from teachers.loading import MAX_BOXES
+from teachers.names import load_judge, load_teachers
+from teachers.pointers import MolmoPointer, read_molmo
+from teachers.segmenters import Sam2, Sam2HF, _Segmenter
+from verifier.cards import load_font
+from verifier.coordinates import Box, Media, convert
+from verifier.samples import Sample
 import argos
-import media
-import teachers
-from argos import BadInput, Media, PointPrompt
-from teachers import (Box, Cached, MolmoPointer, PlainJudge, Sam2, Sam2HF, YoloWorld, ZeroShotDetector, load_judge, load_teachers,
-                      read_molmo)
 from tiny import models
 from tiny.pixels import PixelDetector, PixelPointer, PixelSegmenter
 
@@ -267,18 +273,18 @@ def test_owl_boxes_are_fractions_of_the_padded_square(tmp_path, monkeypatch):
 
 def test_boxes_are_cut_at_the_border_and_nonsense_is_dropped():
     rows = [[-5, -5, 50, 400], [10, 10, 10, 20], [30, 30, 20, 40], [0, float("nan"), 5, 5], [190, 90, 300, 300]]
-    boxes = teachers._Detector._boxes(torch.tensor(rows), torch.tensor([.5, .9, .9, .9, .7]), picture(), "x")
+    boxes = _Detector._boxes(torch.tensor(rows), torch.tensor([.5, .9, .9, .9, .7]), picture(), "x")
     assert np.allclose(corners(boxes), [[190, 90, 200, 100, .7], [0, 0, 50, 100, .5]])
-    many = teachers._Detector._boxes(torch.tensor([[0., 0, 9, 9]] * 500), torch.linspace(0, 1, 500), picture(), "x")
-    assert len(many) == teachers.MAX_BOXES and many[0].score == 1
+    many = _Detector._boxes(torch.tensor([[0., 0, 9, 9]] * 500), torch.linspace(0, 1, 500), picture(), "x")
+    assert len(many) == MAX_BOXES and many[0].score == 1
 
 
 # ---- 3. Segmenters --------------------------------------------------------------------------------------------------------
 BOXES = [Box(10, 10, 60, 60), Box(100, 20, 180, 90), Box(10, 10, 60, 60, .3, "the same place")]
-POINTS = [PointPrompt(30, 30, 30, 30, 1, "bar"), PointPrompt(150, 50, 150, 50, 1, "bar")]
+POINTS = [Box(30, 30, 30, 30, 1, "bar"), Box(150, 50, 150, 50, 1, "bar")]
 
 
-class Square(teachers._Segmenter):
+class Square(_Segmenter):
     """Boxes in, masks out, by hand: a box is its own mask; a point offers three, the middle one the best."""
     def __init__(self):
         self.log = []
@@ -320,7 +326,7 @@ def test_argos_takes_the_union_of_the_instances(tmp_path):
             return [BOXES[:2] for _ in labels]
     picture(224, 112).save(tmp_path / "p.png")
     verifier = argos.Argos(Two(), Square(), None, None, max_pixels=224 * 112)
-    sample = argos.Sample("s", "Where?", "x", "phrase", str(tmp_path / "p.png"))
+    sample = Sample("s", "Where?", "x", "phrase", str(tmp_path / "p.png"))
     points = "".join(f'<point x1="{x}" y1="{y}" alt="mug">mug</point>' for x, y in [(20, 20), (150, 50), (80, 50)])
     assert [p.score for p in verifier.verify(sample, f"<think>{points}</think><answer>x</answer>").points] == [1, 1, 0]
 
@@ -617,13 +623,13 @@ def test_the_cache_answers_like_the_teacher_and_asks_once(tmp_path):
     for _ in range(2):
         boxes = cached.detect(scene(), labels)
         assert boxes == plain.detect(scene(), labels)
-        flat = [b for found in boxes for b in found] + [PointPrompt(12, 12, 12, 12, 1, "x")]
+        flat = [b for found in boxes for b in found] + [Box(12, 12, 12, 12, 1, "x")]
         masks = cached.segment(scene(), flat)
         assert masks.dtype == bool and (masks == plain.segment(scene(), flat)).all() and len(masks) == 7
         assert cached.segment(scene(), []).shape == (0, 84, 84)
         assert cached.point(scene(), "red square") == plain.point(scene(), "red square")
     assert [a if isinstance(a, str) else type(a) for a in first.asked] == [
-        "red square", "blue circle", "shape \ud800", Box, Box, PointPrompt, "red square"]  # each once, in both rounds together
+        "red square", "blue circle", "shape \ud800", Box, Box, Box, "red square"]  # each once, in both rounds together
     again = Counting()
     Cached(again, tmp_path).detect(scene(), labels + ["green cross"])
     assert again.asked == ["green cross"]
@@ -653,7 +659,7 @@ def test_damaged_entries_are_asked_again(tmp_path):
 def test_a_full_disk_costs_the_cache_not_the_run(tmp_path, monkeypatch, capsys):
     def full(path, data):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(argos, "write_atomically", full)
+    monkeypatch.setattr("teachers.cache.write_atomically", full)
     assert Cached(Counting(), tmp_path).detect(scene(), ["red square"]) == PixelDetector().detect(scene(), ["red square"])
     assert "No space left" in capsys.readouterr().err
 
@@ -715,9 +721,9 @@ class WholeBox:
 def grounded(detector, path, label, hits, misses, cache):
     """The whole way: file, the policy's pixels, detector behind the cache, mask, verdict. hits, misses: pixels of the file."""
     verifier = argos.Argos(Cached(detector, cache), WholeBox(), None, None, max_pixels=400_000)
-    sample = argos.Sample("real", "Where?", "x", "phrase", str(path))
+    sample = Sample("real", "Where?", "x", "phrase", str(path))
     media = verifier.load(sample)
-    points = [argos.convert(*p, "original", "seen", media.original_size, media.frames[0].size) for p in (*hits, *misses)]
+    points = [convert(*p, "original", "seen", media.original_size, media.frames[0].size) for p in (*hits, *misses)]
     tags = "".join(f'<point x1="{x:.1f}" y1="{y:.1f}" alt="{label}">{label}</point>' for x, y in points)
     scores = [p.score for p in verifier.verify(sample, f"<think>{tags}</think><answer>x</answer>").points]
     assert scores == [1] * len(hits) + [0] * len(misses)
@@ -738,8 +744,8 @@ def test_real_weights_read_a_word_where_it_stands(tmp_path):
 
     image = Image.new("RGB", (1000, 500), "white")
     pen = ImageDraw.Draw(image)
-    pen.text((100, 80), "EXIT", "black", media.load_font(70))
-    pen.text((600, 330), "HOTEL", "black", media.load_font(70))
+    pen.text((100, 80), "EXIT", "black", load_font(70))
+    pen.text((600, 330), "HOTEL", "black", load_font(70))
     image.save(tmp_path / "words.png")
     grounded(Words(), tmp_path / "words.png", "exit", [(170, 125), (120, 120)], [(700, 370), (500, 250)], tmp_path / "cache")
     grounded(Words(), tmp_path / "words.png", "hotel", [(700, 370)], [(170, 125)], tmp_path / "cache")

@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from runs.errors import BadInput
+from teachers.names import load_teachers
 import argos
-import teachers
 import train_grpo
 
-ROOT = Path(argos.__file__).parent
+ROOT = Path(__file__).parent.parent
 GOOD = '<think>I see <point x1="24" y1="24" alt="red square">red square</point>.</think><answer>1</answer>'
 UNSEEN = GOOD.replace('x1="24"', 'x1="70"')
 WRONG = GOOD.replace("<answer>1", "<answer>2")
@@ -31,7 +32,7 @@ def picture(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def verifier():
-    return argos.Argos(*teachers.load_teachers(), None)
+    return argos.Argos(*load_teachers(), None)
 
 
 def columns(image, n=4):
@@ -60,7 +61,7 @@ def test_groups_are_told_apart(picture, verifier):
 
 
 def test_a_bad_row_is_named(verifier):
-    with pytest.raises(argos.BadInput, match="row 0"):
+    with pytest.raises(BadInput, match="row 0"):
         train_grpo.trl_reward(verifier)(prompts=[""], completions=[GOOD], **columns("nowhere.png", 1))
 
 

@@ -10,9 +10,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-import argos
+from runs.errors import BadInput
+from runs.files import read_jsonl
+from runs.settings import PRESETS, QWEN_7B, parse_config, pixel_budget, preset_arguments, vision_tokens
+from verifier.media import load_media
 import policy as P
-import scale
+from runs import processes
 import train_grpo
 import train_sft
 from test_training import ROOT, finish, folder, start  # noqa: F401  (folder is the data fixture)
@@ -22,23 +25,23 @@ from test_training import ROOT, finish, folder, start  # noqa: F401  (folder is 
 @pytest.mark.parametrize("script", [train_sft, train_grpo])
 def test_a_preset_is_values_and_what_is_typed_wins(script):
     name = script.__name__
-    read = lambda *words: argos.parse_config(script.Config, "", scale.preset_arguments(name, script.Config, list(words)))
+    read = lambda *words: parse_config(script.Config, "", preset_arguments(name, script.Config, list(words)))
     assert read() == read("--preset", "tiny") == script.Config()
     four, sixteen = read("--preset", "7b"), read("--preset=7b-bf16")
-    assert four.dtype == "nf4" and four.checkpointing and sixteen.dtype == "bfloat16" and four.policy == scale.QWEN_7B
+    assert four.dtype == "nf4" and four.checkpointing and sixteen.dtype == "bfloat16" and four.policy == QWEN_7B
     assert read("--preset", "7b", "--lora_rank", "8").lora_rank == read("--lora_rank", "8", "--preset", "7b").lora_rank == 8
     assert vars(four) | {"preset": "", "dtype": ""} == vars(sixteen) | {"preset": "", "dtype": ""}
-    with pytest.raises(argos.BadInput, match="--preset 70b"):
+    with pytest.raises(BadInput, match="--preset 70b"):
         read("--preset", "70b")
 
 
 def test_no_preset_names_a_flag_that_no_script_has():
     known = set(train_sft.Config.__dataclass_fields__) | set(train_grpo.Config.__dataclass_fields__)
-    for preset in scale.PRESETS.values():
+    for preset in PRESETS.values():
         for script, module in (("train_sft", train_sft), ("train_grpo", train_grpo)):
             assert set(preset.get(script, {})) <= set(module.Config.__dataclass_fields__)
         assert set(preset.get("all", {})) <= known
-    assert scale.PRESETS["7b"]["curate"]["made_up"] == 0
+    assert PRESETS["7b"]["curate"]["made_up"] == 0
 
 
 def test_budgets_become_the_tokens_that_are_printed(folder):
@@ -52,15 +55,16 @@ def test_budgets_become_the_tokens_that_are_printed(folder):
     others[0].save(folder / "long.png", save_all=True, append_images=others[1:], duration=500)
     counts = []
     for path, kind in ((folder / "large.png", "image"), (folder / "long.png", "video")):
-        ids = P.encode_prompts(policy, [(argos.load_media(path, **scale.budget(cfg)), "How many?")]).input_ids
+        ids = P.encode_prompts(policy, [(load_media(path, **pixel_budget(cfg)), "How many?")]).input_ids
         counts.append(int((ids == policy.tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>")).sum()))
-    assert scale.vision_tokens(cfg) == (10, 15) and 6 <= counts[0] <= 10 and counts[1] == 12  # 2 x 2 of 5 a frame, and 3 pairs
+    assert vision_tokens(cfg) == (10, 15) and 6 <= counts[0] <= 10 and counts[1] == 12  # 2 x 2 of 5 a frame, and 3 pairs
 
 
 # ---- 2. Several processes ------------------------------------------------------------------------------------------------------
 # Each prompt is sampled by itself with a seed of its own tokens: the same rollouts, whichever process draws them.
 GRPO = """
-import torch, argos, policy as P, train_grpo
+import torch, policy as P, train_grpo
+from runs.errors import run_main
 plain, pad = P.sample, lambda x, width, v=0: torch.nn.functional.pad(x, (0, width - x.shape[1]), value=v)
 def one_by_one(policy, prompts, group_size, *args, generator=None, **kwargs):
     seeds = (prompts.input_ids * prompts.mask).sum(1).tolist()
@@ -71,9 +75,9 @@ def one_by_one(policy, prompts, group_size, *args, generator=None, **kwargs):
     return P.Rollouts(join("ids", policy.tokenizer.pad_token_id), join("mask"), join("logprobs"), [t for p in parts for t in p.texts],
                       torch.cat([p.finished for p in parts]))
 P.sample = one_by_one
-argos.run_main(train_grpo.main)
+run_main(train_grpo.main)
 """
-SFT = "import argos, train_sft; argos.run_main(train_sft.main)"
+SFT = "import train_sft; from runs.errors import run_main; run_main(train_sft.main)"
 
 
 def launch(processes, code, folder, *flags):
@@ -100,7 +104,7 @@ def test_two_processes_are_one(folder, tmp_path, code, flags):
     flags = [folder / f if str(f).endswith(".jsonl") else f for f in flags]
     for process in [launch(n, code, tmp_path, *flags, "--out", tmp_path / str(n)) for n in (1, 2)]:
         finish(process)
-    logs = [[row for _, row in argos.read_jsonl(tmp_path / n / "metrics.jsonl") if row["kind"] != "config"] for n in "12"]
+    logs = [[row for _, row in read_jsonl(tmp_path / n / "metrics.jsonl") if row["kind"] != "config"] for n in "12"]
     assert len(logs[0]) == len(logs[1]) >= 3
     for one, two in zip(*logs):
         for key, value in one.items():
@@ -158,7 +162,7 @@ def test_four_bits_train_from_start_to_end(folder, tmp_path):
              "True", "--judge", "base", "--pointer", "base", "--steps", 2, "--prompts", 2, "--group_size", 4, "--micro_batch", 3,
              "--sample_batch", 4, "--eval_every", 0, "--lora_rank", 4, "--beta", .01, "--temperature", 1.3, "--out", tmp_path / "out"]
     out, _ = finish(start("train_grpo.py", *flags))
-    rows = [row for _, row in argos.read_jsonl(tmp_path / "out/metrics.jsonl") if row["kind"] == "train"]
+    rows = [row for _, row in read_jsonl(tmp_path / "out/metrics.jsonl") if row["kind"] == "train"]
     assert any(row["grad_norm"] for row in rows) and "at most 36 tokens" in out
     assert max(row["sampler_gap"] or 0 for row in rows) < .2  # bfloat16
     assert P.load_policy(tmp_path / "out/merged").core.dtype == torch.float32 and (tmp_path / "out/adapter").exists()
@@ -174,7 +178,7 @@ def test_checkpointing_and_small_micro_batches_change_nothing(folder, tmp_path, 
                  "--group_size", 4, "--eval_every", 0, "--lora_rank", 4, "--temperature", 1.3, "--loss", kind, "--merge", "False", "--out", tmp_path / name, *more]
         monkeypatch.setattr(sys, "argv", ["train_grpo.py", *map(str, words)])
         train_grpo.main()
-        rows.append([row for _, row in argos.read_jsonl(tmp_path / name / "metrics.jsonl")][-1])
+        rows.append([row for _, row in read_jsonl(tmp_path / name / "metrics.jsonl")][-1])
     assert rows[0]["grad_norm"] > .01
     for key in ("loss", "grad_norm", "entropy"):
         assert rows[1][key] == pytest.approx(rows[0][key], rel=1e-3, abs=1e-5), key
@@ -189,7 +193,7 @@ def test_long_examples_are_left_out_and_counted(folder, tmp_path, monkeypatch, c
     train_sft.main()
     assert f"{sum(n >= middle for n in lengths)} of 16 examples" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["train_sft.py", *map(str, words), "--max_new_tokens", "2", "--out", str(tmp_path / "b")])
-    with pytest.raises(argos.BadInput, match="--max_new_tokens 2"):
+    with pytest.raises(BadInput, match="--max_new_tokens 2"):
         train_sft.main()
 
 
@@ -200,7 +204,7 @@ def test_tensorboard_gets_every_number(folder, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     events = EventAccumulator(str(next((tmp_path / "out").rglob("events.out.tfevents.*")).parent))
     events.Reload()
-    rows = [row for _, row in argos.read_jsonl(tmp_path / "out/metrics.jsonl") if row["kind"] == "train"]
+    rows = [row for _, row in read_jsonl(tmp_path / "out/metrics.jsonl") if row["kind"] == "train"]
     assert [e.value for e in events.Scalars("train/loss")] == pytest.approx([row["loss"] for row in rows])
     assert "train/seconds/update" in events.Tags()["scalars"]
 
@@ -210,13 +214,13 @@ def test_tensorboard_gets_every_number(folder, tmp_path):
                                           (["--dry_run", "--policy", "nowhere"], "nowhere")])
 def test_bad_settings_are_one_clear_line(tmp_path, monkeypatch, flags, named):
     monkeypatch.setattr(sys, "argv", ["train_grpo.py", "--out", str(tmp_path / "out"), *map(str, flags)])
-    with pytest.raises(argos.BadInput, match=named) as error:
+    with pytest.raises(BadInput, match=named) as error:
         train_grpo.main()
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
 def test_a_tracker_that_is_missing_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(scale.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["train_grpo.py", "--tracker", "wandb", "--out", str(tmp_path)])
-    with pytest.raises(argos.BadInput, match="pip install wandb"):
+    with pytest.raises(BadInput, match="pip install wandb"):
         train_grpo.main()

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-import argos
+from runs.errors import BadInput
 from tiny import study
 
 
@@ -52,7 +52,7 @@ def test_flags_never_mix_with_the_lines_own_run(monkeypatch, tmp_path):
     finished(tmp_path / "grpo-argos", 0, [(.5, .5)])
     ran = call(monkeypatch, tmp_path, "seeds", "--seeds", "0", "--rewards", "argos", "--flags", "--steps 3")
     assert any("--reward argos --seed 0" in c and "--steps 3" in c for c in ran)
-    with pytest.raises(argos.BadInput):  # nor may a second study with other flags use this one's folders
+    with pytest.raises(BadInput):  # nor may a second study with other flags use this one's folders
         call(monkeypatch, tmp_path, "seeds", "--seeds", "0", "--flags", "--steps 4")
 
 
@@ -64,7 +64,7 @@ def test_sweep_reads_start_end_and_lowest(monkeypatch, tmp_path):
     assert "| 0.002 | 40 | argos | 0.700 | 0.800 | 0.600 | 0.900 | 0.600 |" in table
     assert "| 0.002 | 40 | outcome | 0.700 | 0.500 | 0.600 | 0.400 | 0.300 |" in table
     assert (tmp_path / "study/sweep.png").stat().st_size > 5_000
-    with pytest.raises(argos.BadInput, match="learning rate:steps"):
+    with pytest.raises(BadInput, match="learning rate:steps"):
         call(monkeypatch, tmp_path, "sweep", "--settings", "2e-3")
 
 

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 import policy as P
-import teachers
-from argos import Media
-from teachers import Box, VLMJudge, VLMPointer, defuse
+from teachers.judges import VLMJudge, defuse
+from teachers.names import load_teachers
+from teachers.pointers import VLMPointer
+from verifier.coordinates import Box, Media
 from theory.noise import NoisyDetector, NoisyJudge, NoisyPointer
 from tiny import measure, models
 from tiny.pixels import MAX_SHAPES, OUTLINES, PALETTE, _find, parse_label
 
 torch.set_num_threads(1)
-DETECTOR, SEGMENTER, POINTER = teachers.load_teachers()
+DETECTOR, SEGMENTER, POINTER = load_teachers()
 
 
 def picture(*drawn, size=(84, 84), ground=(235, 232, 225)):

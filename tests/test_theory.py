@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from theory import audit, bounds, exact, simulate  # noqa: E402
 from theory.landscapes import (CROWD, GATE, JITTERY, LURED, SAFE, THRESHOLD, TRAP, UNREACHED, crowd_without_end,  # noqa: E402
                                parity_pair_error, trap_without_noise)
+from runs.errors import BadInput  # noqa: E402
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
 settings.load_profile("argos")
@@ -768,11 +769,10 @@ def test_dial_group_sizes_follow_the_exact_theory(tmp_path):
 @pytest.mark.parametrize("content,cure", [('{"id": 1}', "row 1"), ('{"id": 1, "response": "a", "outcome": 3}', r"\[0, 1\]"),
                                           ('{"id": 1, "response": "a", "outcome": 1}', "two verdicts"), ('[1]', "row 1")])
 def test_dial_says_what_is_wrong_with_a_file(tmp_path, content, cure):
-    import argos
     from theory import dial
     path = tmp_path / "v.jsonl"
     path.write_text(content + "\n")
-    with pytest.raises(argos.BadInput, match=cure):
+    with pytest.raises(BadInput, match=cure):
         dial.report(dial.read_verdicts(path), [.5, .25, .25], .5, .1, 8)
 
 

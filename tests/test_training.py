@@ -12,14 +12,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import argos
+from runs import processes
+from runs.errors import BadInput, run_main
+from runs.files import claim_run, read_jsonl
 import policy as P
-import scale
 import train_grpo
 import train_sft
 from tiny import world
 
-ROOT = Path(argos.__file__).parent
+ROOT = Path(__file__).parent.parent
 
 
 def start(script, *flags):
@@ -78,7 +79,7 @@ def test_sft_resumes_bit_equal_and_learns(folder, tmp_path):
     killed_after_first_checkpoint(start("train_sft.py", *flags, "--out", tmp_path / "cut"), tmp_path / "cut")
     finish(start("train_sft.py", *flags, "--out", tmp_path / "cut", "--resume"))
     states(tmp_path / "whole", tmp_path / "cut")
-    losses = [r["loss"] for _, r in argos.read_jsonl(tmp_path / "whole/metrics.jsonl") if r["kind"] == "train"]
+    losses = [r["loss"] for _, r in read_jsonl(tmp_path / "whole/metrics.jsonl") if r["kind"] == "train"]
     assert len(losses) == 10 and losses[-1] < .8 * losses[0]
     merged = P.load_policy(tmp_path / "whole/merged")  # the exports load, and adapter on base equals merged
     adapted = P.load_policy(ROOT / "tiny/base", adapter=tmp_path / "whole/adapter")
@@ -97,7 +98,7 @@ def test_sft_names_and_counts_damaged_files_and_trains_on(folder, tmp_path):
     (folder / "damaged.jsonl").write_text("\n".join([rows[0], json.dumps(bad), *rows[2:]]))
     _, err = finish(start("train_sft.py", "--data", folder / "damaged.jsonl", "--batch", 2, "--warmup", 1, "--lora_rank", 4, "--out", tmp_path / "out"))
     assert err.count(f"left out: {folder / 'bad.png'}") == 1 and "Traceback" not in err
-    trained = [row for _, row in argos.read_jsonl(tmp_path / "out/metrics.jsonl") if row["kind"] == "train"]
+    trained = [row for _, row in read_jsonl(tmp_path / "out/metrics.jsonl") if row["kind"] == "train"]
     assert sorted(row["damaged"] for row in trained) == [0, 1] and all(row["grad_norm"] > 0 for row in trained)
 
 
@@ -110,7 +111,7 @@ def test_grpo_resumes_bit_equal(folder, tmp_path, reward):
     killed_after_first_checkpoint(start("train_grpo.py", *flags, "--out", tmp_path / "cut"), tmp_path / "cut")
     finish(start("train_grpo.py", *flags, "--out", tmp_path / "cut", "--resume"))
     states(tmp_path / "whole", tmp_path / "cut")
-    logs = [{(r["kind"], r.get("step")): r for _, r in argos.read_jsonl(tmp_path / f / "metrics.jsonl")} for f in ("whole", "cut")]
+    logs = [{(r["kind"], r.get("step")): r for _, r in read_jsonl(tmp_path / f / "metrics.jsonl")} for f in ("whole", "cut")]
     assert logs[0].keys() == logs[1].keys()
     for key, row in logs[0].items():  # every number of every step, but the clock
         if key[0] != "config":
@@ -128,7 +129,7 @@ def test_grpo_resumes_bit_equal(folder, tmp_path, reward):
 def test_bad_sft_data_is_one_clear_line(tmp_path, content, complaint):
     path = tmp_path / "sft.jsonl"
     path.write_text(content)
-    with pytest.raises(argos.BadInput, match=complaint) as error:
+    with pytest.raises(BadInput, match=complaint) as error:
         train_sft.read_chats(path)
     assert "\n" not in str(error.value) and str(path) in str(error.value)
 
@@ -139,23 +140,23 @@ def test_bad_sft_data_is_one_clear_line(tmp_path, content, complaint):
 def test_bad_input_ends_with_code_2_and_one_line(tmp_path, monkeypatch, capsys, flags, named):
     monkeypatch.setattr(sys, "argv", ["train_grpo.py", "--out", str(tmp_path), *map(str, flags)])
     with pytest.raises(SystemExit) as stop:
-        argos.run_main(train_grpo.main)
+        run_main(train_grpo.main)
     err = capsys.readouterr().err
     assert stop.value.code == 2 and named in err and err.startswith("error:") and err.count("\n") == 1
 
 
 def test_a_new_run_does_not_mix_with_an_old_one(tmp_path):
     config = dict(lr=.1, resume=False)
-    argos.claim_run(tmp_path / "m.jsonl", config)
-    with pytest.raises(argos.BadInput, match="--resume"):
-        argos.claim_run(tmp_path / "m.jsonl", config)
-    argos.claim_run(tmp_path / "m.jsonl", config | {"resume": True})
-    with pytest.raises(argos.BadInput, match="--lr 0.1, not 0.2"):
-        argos.claim_run(tmp_path / "m.jsonl", dict(lr=.2, resume=True))
+    claim_run(tmp_path / "m.jsonl", config)
+    with pytest.raises(BadInput, match="--resume"):
+        claim_run(tmp_path / "m.jsonl", config)
+    claim_run(tmp_path / "m.jsonl", config | {"resume": True})
+    with pytest.raises(BadInput, match="--lr 0.1, not 0.2"):
+        claim_run(tmp_path / "m.jsonl", dict(lr=.2, resume=True))
 
 
 def test_a_run_is_not_resumed_with_another_number_of_processes(tmp_path):
     two = SimpleNamespace(num_processes=2, is_main_process=True, main_process_first=nullcontext, print=print)
-    scale.claim(two, train_sft.Config(out=str(tmp_path)))
-    with pytest.raises(argos.BadInput, match="--num_processes 2, not 1"):
-        scale.claim(SimpleNamespace(**vars(two) | dict(num_processes=1)), train_sft.Config(out=str(tmp_path), resume=True))
+    processes.claim(two, train_sft.Config(out=str(tmp_path)))
+    with pytest.raises(BadInput, match="--num_processes 2, not 1"):
+        processes.claim(SimpleNamespace(**vars(two) | dict(num_processes=1)), train_sft.Config(out=str(tmp_path), resume=True))

@@ -8,8 +8,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
+from teachers.names import load_teachers
+from verifier.coordinates import Media
+from verifier.media import load_media
+from verifier.samples import Sample, read_samples
 import argos
-import teachers
 from tiny import models, train, world
 
 
@@ -115,11 +118,11 @@ def test_every_shape_stays_inside_one_cell():
 
 def test_the_oracles_reasoning_is_grounded():
     """R_vg of oracle traces by the pixel teachers (spatial and spatio-temporal points; claims need a judge)."""
-    verifier = argos.Argos(*teachers.load_teachers(), None, use=("outcome", "grounding"))
+    verifier = argos.Argos(*load_teachers(), None, use=("outcome", "grounding"))
     scores = []
     for item in items(250, seed=4):
-        media = argos.Media([Image.fromarray(p) for p in item.pixels], [i / 2 for i in range(len(item.pixels))], (84, 84))
-        sample = argos.Sample("x", item.question, item.answer, item.kind, "", "image" if len(item.pixels) == 1 else "video", item.options)
+        media = Media([Image.fromarray(p) for p in item.pixels], [i / 2 for i in range(len(item.pixels))], (84, 84))
+        sample = Sample("x", item.question, item.answer, item.kind, "", "image" if len(item.pixels) == 1 else "video", item.options)
         verdict = verifier.verify(sample, f"<think>{item.think}</think><answer>{item.answer}</answer>", media)
         assert verdict.outcome == 1 and verdict.parsed.dropped == 0, item.think
         scores.append(verdict.grounding)
@@ -129,8 +132,8 @@ def test_the_oracles_reasoning_is_grounded():
 def test_a_split_on_disk_is_what_was_drawn(tmp_path):
     world.write_split("val", 30, tmp_path)
     kinds = set()
-    for i, sample in enumerate(argos.read_samples(tmp_path / "val.jsonl")):
-        item, media = world.split_item("val", i), argos.load_media(sample.path)
+    for i, sample in enumerate(read_samples(tmp_path / "val.jsonl")):
+        item, media = world.split_item("val", i), load_media(sample.path)
         assert np.array_equal(np.stack([np.asarray(f) for f in media.frames]), item.pixels)
         assert media.seconds == [k / 2 for k in range(len(item.pixels))] and sample.answer == item.answer
         kinds.add(sample.media)

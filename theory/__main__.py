@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import argos
+from runs.errors import BadInput, run_main
+from runs.files import write_atomically
+from runs.settings import parse_config
 from theory import audit, bounds, exact, simulate
 from theory.landscapes import CROWD, GATE, JITTERY, LURED, SAFE, THRESHOLD, TRAP, UNREACHED, parity_pair_error
 
@@ -185,11 +187,11 @@ def table(rows):
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__)
+    cfg = parse_config(Config, __doc__)
     if cfg.only not in ("", "table", "audit", "figures"):
-        raise argos.BadInput(f"--only {cfg.only}: choose table, audit or figures")
+        raise BadInput(f"--only {cfg.only}: choose table, audit or figures")
     if cfg.trials < 20 or cfg.worlds < 1:
-        raise argos.BadInput("--trials must be at least 20, --worlds at least 1")
+        raise BadInput("--trials must be at least 20, --worlds at least 1")
     out, clock, parts = Path(cfg.out), time.time(), []
     if cfg.only in ("", "table"):
         rows = [row(cfg.trials, cfg.seed + i) for i, row in enumerate(tqdm(ROWS, desc="table", unit="row"))]
@@ -204,7 +206,7 @@ def main():
         print(parts[-1], flush=True)
         print("a corrected bound was violated:", f"a bug, or a theorem to fix: {culprits}\n" if culprits else "never\n", flush=True)
     if parts:
-        argos.write_atomically(out / "results.md", "\n\n".join(parts) + "\n")
+        write_atomically(out / "results.md", "\n\n".join(parts) + "\n")
         print(f"wrote {out}/results.md")
     if cfg.only in ("", "figures"):
         from theory import figures
@@ -215,4 +217,4 @@ def main():
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

@@ -20,6 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from theory import bounds, exact
+from runs.errors import BadInput, run_main
+from runs.settings import parse_config
 
 GROUPS = np.array([1, 2, 4, 8, 16, 32, 64])
 SLACK = 1e-9  # quadrature and rounding
@@ -135,10 +137,9 @@ def markdown(table):
 
 
 def main():
-    import argos
-    cfg = argos.parse_config(Config, __doc__)
+    cfg = parse_config(Config, __doc__)
     if cfg.worlds < 1:
-        raise argos.BadInput(f"--worlds {cfg.worlds}: must be at least 1")
+        raise BadInput(f"--worlds {cfg.worlds}: must be at least 1")
     table, culprits = audit(cfg.worlds, cfg.seed)
     print(markdown(table))
     for setting, world in culprits.items():
@@ -146,5 +147,4 @@ def main():
 
 
 if __name__ == "__main__":
-    import argos
-    argos.run_main(main)
+    run_main(main)

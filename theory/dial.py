@@ -26,6 +26,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from runs.errors import BadInput, run_main
+from runs.files import read_jsonl, write_atomically
+from runs.settings import parse_config
+from teachers.judges import VLMJudge
+from teachers.names import load_teachers
+from verifier.samples import read_samples
 import argos
 from theory import bounds, exact
 
@@ -57,15 +63,15 @@ class Config:
 def rows_of(path):
     """One entry a verdict, either layout -> [(id, response, rollout or None, repeat or None, (3,) terms, nan where not judged)]."""
     found = []
-    for i, row in argos.read_jsonl(path, torn=True):
+    for i, row in read_jsonl(path, torn=True):
         nested = isinstance(row, dict) and isinstance(row.get("rollouts"), list)
         for k, one in enumerate(row["rollouts"] if nested else [row]):
             text = one.get("response", one.get("text")) if isinstance(one, dict) else None
             if not isinstance(text, str) or not isinstance(row.get("id"), str | int):
-                raise argos.BadInput(f'{path} row {i}: needs "id" and "response" (or "text"); see python -m theory.dial --help')
+                raise BadInput(f'{path} row {i}: needs "id" and "response" (or "text"); see python -m theory.dial --help')
             terms = [one.get(t) for t in TERMS]
             if not all(v is None or isinstance(v, int | float) and 0 <= v <= 1 for v in terms):
-                raise argos.BadInput(f"{path} row {i}: {', '.join(TERMS)} must be numbers in [0, 1] or null, not {terms}")
+                raise BadInput(f"{path} row {i}: {', '.join(TERMS)} must be numbers in [0, 1] or null, not {terms}")
             place, repeat = one.get("rollout", k if nested else None), one.get("repeat")
             found.append((str(row["id"]), text, place, repeat, np.array([np.nan if v is None else float(v) for v in terms])))
     return found
@@ -87,17 +93,16 @@ def read_verdicts(path):
 def verify_again(cfg):
     """Verdicts of the same responses by teachers that err differently each time -> cfg.verdicts."""
     import policy as P
-    import teachers
     from theory.noise import NoisyDetector, NoisyJudge, NoisyPointer
-    samples = {s.id: s for s in argos.read_samples(cfg.data)}
+    samples = {s.id: s for s in read_samples(cfg.data)}
     groups = defaultdict(dict)
     for k, (prompt, text, place, _, _) in enumerate(rows_of(cfg.rollouts)):
         groups[prompt].setdefault(k if place is None else place, text)
     missing = next((p for p in groups if p not in samples), None)
     if missing is not None:
-        raise argos.BadInput(f"{cfg.rollouts}: sample {missing!r} is not in {cfg.data}; give its --data")
-    detector, segmenter, pointer = teachers.load_teachers()
-    judge = teachers.VLMJudge(P.load_policy(cfg.judge))
+        raise BadInput(f"{cfg.rollouts}: sample {missing!r} is not in {cfg.data}; give its --data")
+    detector, segmenter, pointer = load_teachers()
+    judge = VLMJudge(P.load_policy(cfg.judge))
     lines, jobs = [], list(groups.items())[:cfg.limit or None]
     for repeat in tqdm(range(cfg.repeats), desc="verify", unit="repeat"):
         wrong = dict(jitter=cfg.jitter, miss=cfg.miss, seed=cfg.seed * 1000 + repeat, fresh=cfg.fresh)
@@ -111,7 +116,7 @@ def verify_again(cfg):
                 outcome = 1 - v.outcome if rng.random() < cfg.flip else v.outcome
                 lines.append(json.dumps(dict(id=prompt, rollout=place, repeat=repeat, response=text, outcome=outcome,
                                              grounding=v.grounding, reasoning=v.reasoning)))
-    argos.write_atomically(cfg.verdicts, "\n".join(lines) + "\n")
+    write_atomically(cfg.verdicts, "\n".join(lines) + "\n")
     print(f"wrote {len(lines)} verdicts to {cfg.verdicts}")
 
 
@@ -128,7 +133,7 @@ def estimate_noise(prompts, weights):
               for actions in prompts.values() for _, verdicts in actions.values()]
     used = [i for i in range(3) if any(np.isfinite(b[:, i]).sum() > 1 for b in blocks)]
     if not used:
-        raise argos.BadInput("no response has two verdicts: noise shows only in repeats")
+        raise BadInput("no response has two verdicts: noise shows only in repeats")
     w = np.asarray(weights, float)[used]
     squares, freedom = np.zeros(len(used)), np.zeros(len(used))
     for b in blocks:
@@ -183,7 +188,7 @@ def group_sizes(prompts, noise, tau, eps, most):
     used = [TERMS.index(t) for t in noise["terms"]]
     rest = [j for j, t in enumerate(noise["terms"]) if t != "outcome"]
     if "outcome" not in noise["terms"] or not rest:
-        raise argos.BadInput("the dial needs repeated verdicts of the outcome and of one more term")
+        raise BadInput("the dial needs repeated verdicts of the outcome and of one more term")
     o = noise["terms"].index("outcome")
     quiet = np.sqrt(1 - np.clip(np.nan_to_num(noise["across"]), 0, 1))  # what a prompt's actions share cancels in comparisons
     cov = noise["covariance"][np.ix_(rest, rest)]
@@ -261,15 +266,15 @@ def report(prompts, weights, tau, eps, most):
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__)
+    cfg = parse_config(Config, __doc__)
     if len(cfg.weights) != 3 or min(cfg.weights) <= 0:
-        raise argos.BadInput(f"--weights {cfg.weights}: give three numbers above 0, w_o w_vg w_rq")
+        raise BadInput(f"--weights {cfg.weights}: give three numbers above 0, w_o w_vg w_rq")
     if cfg.repeats < 2 or cfg.most < 1 or cfg.eps < 0:
-        raise argos.BadInput("--repeats must be at least 2, --most at least 1, --eps at least 0")
+        raise BadInput("--repeats must be at least 2, --most at least 1, --eps at least 0")
     if cfg.rollouts:
         verify_again(cfg)
     print(report(read_verdicts(cfg.verdicts), cfg.weights, cfg.tau, cfg.eps, cfg.most))
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

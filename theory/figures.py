@@ -23,6 +23,7 @@ from PIL import Image
 
 from theory import bounds, exact, simulate
 from theory.landscapes import CROWD, GATE, JITTERY, LURED, SAFE, TRAP, UNREACHED
+from runs.files import save_figure
 
 TRUTH, PAPER, OURS, INK, FAINT = "#1a7f5a", "#c0392b", "#2471a3", "#20242c", "#8a8f98"
 STYLE = {"font.size": 13, "axes.titlesize": 14, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
@@ -206,12 +207,11 @@ FIGURES = {"geometry": geometry, "lemma1": lemma1, "bounds": over_n, "breaks": b
 
 def draw(name, folder):
     """Write one figure as PNG -> its path."""
-    import argos
     path = Path(folder) / f"{name}.png"
     with plt.rc_context(STYLE):
         figure = FIGURES[name]()
         figure.canvas.draw()
         picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
         plt.close(figure)
-    argos.save_figure(picture.quantize(128, dither=Image.Dither.NONE), path)  # 128 colours: a third of the bytes, no visible loss
+    save_figure(picture.quantize(128, dither=Image.Dither.NONE), path)  # 128 colours: a third of the bytes, no visible loss
     return path

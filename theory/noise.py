@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from teachers import Box
+from verifier.coordinates import Box
 
 
 class _Noisy:

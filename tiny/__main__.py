@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-import argos
+from runs.errors import BadInput, run_main
+from runs.settings import parse_config
 
 
 @dataclass
@@ -53,9 +54,9 @@ def run(*chains):
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__)
+    cfg = parse_config(Config, __doc__)
     if Path(cfg.out, "curated").exists() and not cfg.resume:
-        raise argos.BadInput(f"{cfg.out}: holds a run already; continue it with --resume, or name another --out")
+        raise BadInput(f"{cfg.out}: holds a run already; continue it with --resume, or name another --out")
     o, more = shlex.quote(cfg.out), f"--seed {cfg.seed}" + (" --resume" if cfg.resume else "")
     clock = time.time()
     if not (cfg.resume and Path(cfg.out, "data/ood-clips.jsonl").exists()):
@@ -80,4 +81,4 @@ def main():
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

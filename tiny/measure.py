@@ -20,7 +20,9 @@ import numpy as np
 from PIL import Image
 from transformers import HfArgumentParser
 
-import teachers
+from teachers.names import load_teachers
+from verifier.claims import parse
+from verifier.coordinates import Media
 from theory import noise
 from tiny import world
 
@@ -115,7 +117,6 @@ class Config:
 
 def measure_points(folder, n, seed):
     """How well a model points when asked, on held-out items: precision of its points, recall of the things that it was asked for."""
-    import argos
     import policy as P
     from tiny.train import matches
     actor, rng = P.load_policy(folder), np.random.default_rng(seed)
@@ -127,11 +128,11 @@ def measure_points(folder, n, seed):
             frame = int(rng.integers(len(item.frames)))
             there = item.frames[frame] or item.frames[-1]
             label, where = there[int(rng.integers(len(there)))].label, "" if len(item.frames) == 1 else f" in frame {frame}"
-            media = argos.Media([Image.fromarray(p) for p in item.pixels], [k / world.FPS for k in range(len(item.pixels))], (84, 84))
+            media = Media([Image.fromarray(p) for p in item.pixels], [k / world.FPS for k in range(len(item.pixels))], (84, 84))
             asked.append((media, f"Point to every {label}{where}.", [t for t in item.frames[frame] if matches(label, t)]))
         texts = P.sample(actor, P.encode_prompts(actor, [a[:2] for a in asked]), 1, greedy=True, max_new_tokens=112).texts
         for (media, _, truth), text in zip(asked, texts):
-            said = argos.parse(f"<think>{text}</think>", "image" if len(media.frames) == 1 else "video").points
+            said = parse(f"<think>{text}</think>", "image" if len(media.frames) == 1 else "video").points
             near = lambda p, t: max(abs(p.x - t.x), abs(p.y - t.y)) <= t.r
             hits, points = hits + sum(any(near(p, t) for t in truth) for p in said), points + len(said)
             found, things = found + sum(any(near(p, t) for p in said) for t in truth), things + len(truth)
@@ -144,7 +145,7 @@ def main():
     config = HfArgumentParser(Config).parse_args_into_dataclasses()[0]
     if config.points:
         return measure_points(config.points, config.scenes, config.seed)
-    detector, segmenter, pointer = teachers.load_teachers()
+    detector, segmenter, pointer = load_teachers()
     rows = [(name, source, detector, pointer) for name, source in SOURCES.items()]
     if config.noise:
         dials = (("miss", .1), ("false_alarm", .1), ("jitter", 3), ("jitter", 6), ("bias", (4, 0)), ("bias", (8, 0)))

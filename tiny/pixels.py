@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
-from teachers import Box
+from verifier.coordinates import Box
 
 
 # ---- 1. What a label asks for ---------------------------------------------------------------------------------------

@@ -20,8 +20,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-import argos
-from evaluate import COLORS, read_curve
+from runs.curves import COLORS, read_curve
+from runs.errors import BadInput, run_main
+from runs.files import claim_run, read_jsonl, save_figure, write_atomically
+from runs.settings import parse_config
 
 
 @dataclass
@@ -62,7 +64,7 @@ def seeds(cfg, out, grpo):
     for reward in ("argos", "outcome"):  # `python -m tiny` has trained one seed of these, by the same command
         done = Path(cfg.out) / f"grpo-{reward}"
         if (done / "merged").exists() and not cfg.flags:
-            seed = next(argos.read_jsonl(done / "metrics.jsonl"))[1]["seed"]
+            seed = next(read_jsonl(done / "metrics.jsonl"))[1]["seed"]
             folders.update({(reward, seed): done} if (reward, seed) in folders else {})
     train([(f"{grpo} --reward {r} --seed {s} --out {shlex.quote(str(f))}", f) for (r, s), f in folders.items()])
     models = [f"sft={cfg.out}/sft/merged"] + [f"{r}={f}/merged" for (r, _), f in folders.items()]
@@ -77,7 +79,7 @@ def sweep(cfg, out, grpo):
     try:
         settings = [(float(lr), int(steps)) for lr, _, steps in (word.partition(":") for word in cfg.settings)]
     except ValueError:
-        raise argos.BadInput(f"--settings {' '.join(cfg.settings)}: write learning rate:steps, such as 1e-3:40") from None
+        raise BadInput(f"--settings {' '.join(cfg.settings)}: write learning rate:steps, such as 1e-3:40") from None
     folders = {(lr, steps, r): out / f"{r}-lr{lr:g}-steps{steps}" for lr, steps in settings for r in ("argos", "outcome")}
     train([(f"{grpo} --reward {r} --lr {lr:g} --steps {steps} --eval_every {max(1, min(20, steps // 4))} --out {shlex.quote(str(f))}", f)
            for (lr, steps, r), f in folders.items()])
@@ -96,19 +98,19 @@ def sweep(cfg, out, grpo):
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend([plt.Line2D([], [], color=COLORS[r]) for r in ("argos", "outcome")], ["reward: argos", "reward: outcome"], frameon=False)
     figure.tight_layout()
-    argos.save_figure(figure, out / "sweep.png")
-    argos.write_atomically(out / "sweep.md", "\n".join(lines) + "\n")
+    save_figure(figure, out / "sweep.png")
+    write_atomically(out / "sweep.md", "\n".join(lines) + "\n")
     print("\n".join(lines), f"\nwrote {out}/sweep.png and {out}/sweep.md")
 
 
 def main():
     arguments = ["--study"] + sys.argv[1:] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else sys.argv[1:]
-    cfg = argos.parse_config(Config, __doc__, arguments)
+    cfg = parse_config(Config, __doc__, arguments)
     if cfg.study not in ("seeds", "sweep"):
-        raise argos.BadInput(f"--study {cfg.study}: choose seeds or sweep")
+        raise BadInput(f"--study {cfg.study}: choose seeds or sweep")
     out = Path(cfg.out) / cfg.name
     out.mkdir(parents=True, exist_ok=True)
-    argos.claim_run(out / f"{cfg.study}.jsonl", dict(flags=cfg.flags, resume=True))  # folders name reward, seed, step size and steps only
+    claim_run(out / f"{cfg.study}.jsonl", dict(flags=cfg.flags, resume=True))  # folders name reward, seed, step size and steps only
     folder = shlex.quote(cfg.out)
     grpo = (f"python train_grpo.py --policy {folder}/sft/merged --data {folder}/data/rl.jsonl --val {folder}/data/val.jsonl "
             f"{cfg.flags}").strip()
@@ -116,4 +118,4 @@ def main():
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

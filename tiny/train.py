@@ -51,7 +51,8 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import argos
+from runs.errors import BadInput, run_main
+from runs.settings import parse_config
 import policy
 from curate import overlay
 from tiny import models, world
@@ -350,14 +351,14 @@ def build(cfg, rng):
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__, ["--size", sys.argv[1]] + sys.argv[2:]
+    cfg = parse_config(Config, __doc__, ["--size", sys.argv[1]] + sys.argv[2:]
                              if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None)
     policy.keep_big_buffers()
     out = Path(cfg.out or f"out/{cfg.size}")
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(cfg.seed)
     if cfg.start and cfg.grow:
-        raise argos.BadInput("--start and --grow: choose one")
+        raise BadInput("--start and --grow: choose one")
     known = next((f for f in (str(out) if cfg.resume else "", cfg.grow, cfg.start) if f and Path(f, "tokenizer.json").exists()), None)
     if known:  # weights belong to a vocabulary: never build another beside them
         processor = AutoProcessor.from_pretrained(known)
@@ -441,4 +442,4 @@ def main():
 
 
 if __name__ == "__main__":
-    argos.run_main(main)
+    run_main(main)

@@ -28,7 +28,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-import argos
+from runs.files import save_figure
+from runs.settings import parse_config
 
 # ---- 1. What can be drawn -------------------------------------------------------------------------------------------
 SIZE, CELL, FPS = 84, 28, 2.0
@@ -510,11 +511,11 @@ def contact_sheet(path, seed=0, n=24):
         sheet.paste(Image.fromarray(item.pixels[len(item.pixels) // 2]).resize((168, 168), Image.NEAREST), (x, y))
         pen.multiline_text((x, y + 171), "\n".join(textwrap.wrap(item.question, 32)[:2]), fill="black", spacing=0)
         pen.text((x, y + 195), f"-> {item.answer}  [{item.source}, {len(item.pixels)} frame{'s' * (len(item.pixels) > 1)}]", fill=(0, 90, 0))
-    argos.save_figure(sheet, path)
+    save_figure(sheet, path)
 
 
 def main():
-    cfg = argos.parse_config(Config, __doc__)
+    cfg = parse_config(Config, __doc__)
     os.makedirs(cfg.out, exist_ok=True)
     with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # an item depends on its split, place and seed alone
         for split in SPLITS:
