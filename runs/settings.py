@@ -50,7 +50,6 @@ class TeacherSettings(Settings):
     segmenter: str = field(default="pixels", metadata={"help": "who turns boxes into masks: pixels, sam2 or sam2-hf"})
     pointer: str = field(default="pixels", metadata={"help": "who points: pixels, molmo, qwen; or base: the model that is loaded anyway (train_grpo.py: the policy, its adapter off)"})
     extract: bool = field(default=False, metadata={"help": "the judge lists the claims of a clip's free prose where rules find none (app. D)"})
-    verdict_seconds: float = field(default=0., metadata={"help": "seconds that a verdict may take, on average over a batch (0: any)"})
     teacher_cache: str = field(default="", metadata={"help": "folder that keeps their answers, for several runs at once (default: none)"})
 
 
@@ -76,7 +75,7 @@ def pixel_budget(cfg):
 
 def verifier_options(cfg):
     """What argos.Argos takes from TeacherSettings."""
-    return dict(**pixel_budget(cfg), extract=cfg.extract, budget=cfg.verdict_seconds or None)
+    return dict(**pixel_budget(cfg), extract=cfg.extract)
 
 
 def vision_tokens(cfg):

@@ -379,7 +379,7 @@ def test_selection_follows_sample_and_response(picture, clip):
 
     def chosen(sample, text="", teachers=every, **options):
         rules = select(sample, parse(text, sample.media), teachers, **options)
-        return {name for name, why in rules.items() if why.startswith("yes: ")}
+        return {name for name, choice in rules.items() if choice.use}
 
     claim = f"<think>{tag(1, 2)}</think>"
     assert chosen(picture) == {"outcome", "spatial", "reasoning"} and chosen(clip) == {"outcome", "temporal", "reasoning"}
@@ -393,7 +393,7 @@ def test_selection_follows_sample_and_response(picture, clip):
     assert chosen(clip, selector=lambda s, p: {"reasoning": "asked"}) == {"outcome", "reasoning"}
     assert chosen(clip, selector=lambda s, p: {"temporal": "asked"}, use=("outcome",)) == {"outcome"}
     picture.drawn = picture.grounding = True
-    assert "pointing model" in select(picture, parse(""), every)["spatial"]
+    assert "pointing model" in select(picture, parse(""), every)["spatial"].why
     with pytest.raises(BadInput):
         chosen(clip, selector=lambda s, p: {"vibes": "good"})
 
@@ -444,8 +444,9 @@ def test_a_picture_by_hand(argos, picture):
                                          "no blue dog was found"]
     assert (v.outcome, v.grounding, v.reasoning) == (1, pytest.approx(.4), .8) and v.reward == pytest.approx(.8)
     assert "R = (0.50*1.00 + 0.25*0.40 + 0.25*0.80) / 1.00 = 0.80" in v.explain() and "gate open" in v.explain()
-    assert v.selected["temporal"].startswith("no") and v.selected["spatial"].startswith("yes")
-    assert json.loads(json.dumps(v.to_dict(), allow_nan=False))["points"][0]["boxes"][0] == [8, 8, 22, 22, .9]
+    assert not v.selected["temporal"].use and v.selected["spatial"].use
+    box = v.points[0].boxes[0]
+    assert (box.x1, box.y1, box.x2, box.y2, box.score) == (8, 8, 22, 22, .9)
 
 
 def test_each_label_gets_its_own_masks(argos, picture):
@@ -500,7 +501,7 @@ def test_a_clip_by_hand(argos, clip):
     assert v.grounding == pytest.approx(7 / 18) and v.reward == pytest.approx(.5 + .25 * 7 / 18 + .25 * .8)
     assert argos.judge.frames == [(100, "it appears"), (40, "it hides")]          # pixel 20 * i says which frame was shown
     assert argos.judge.segments == [([2.5, 3.0, 3.5], "it moves")]
-    assert json.dumps(v.to_dict()) and "NO" in v.explain()
+    assert "NO" in v.explain()
 
 
 @pytest.mark.parametrize("think, grounding", [
@@ -548,17 +549,8 @@ def test_reasoning_quality(argos, picture):
     assert not any(text in think for text in ("<|", "<answer>", "\x00"))
     for p, want in ((1.0000001, 1), (-.1, 0), (np.float32(.5), .5)):
         v = Argos(None, None, None, FakeJudge(p), length_normalized=True).verify(picture, right.format("x"))
-        assert v.reasoning == want and v.selected["spatial"].startswith("no")
+        assert v.reasoning == want and not v.selected["spatial"].use
         assert v.reward == pytest.approx((.5 + .25 * want) / .75)
-
-
-def test_lazy_changes_no_reward(picture):
-    eager, lazy = (Argos(FakeDetector(), FakeSegmenter(), FakePointer(), FakeJudge(), lazy=l) for l in (False, True))
-    picture.kind = "regression"
-    for answer in ("2", "1.5", "1", ".5", "0", "x"):  # 1 - |a - 2| / 2 = 1, .75, .5, .25, 0, 0
-        response = f"<think>{tag(15, 15)}</think><answer>{answer}</answer>"
-        a, b = eager.verify(picture, response), lazy.verify(picture, response)
-        assert a.reward == b.reward and (b.grounding is None) == (a.outcome < .5) and a.grounding == 1
 
 
 def test_the_paper_ablations_are_one_flag(picture):
@@ -572,7 +564,7 @@ def test_the_paper_ablations_are_one_flag(picture):
 def test_without_a_truth_there_is_grounding_and_no_reward(argos, picture):
     picture.answer = None
     v = argos.verify(picture, f"<think>{tag(15, 15)}</think><answer>2</answer>")
-    assert (v.reward, v.outcome, v.grounding) == (None, None, 1) and "no truth" in v.explain() and json.dumps(v.to_dict())
+    assert (v.reward, v.outcome, v.grounding) == (None, None, 1) and "no truth" in v.explain()
 
 
 def test_self_check_finds_wrong_coordinate_spaces():
@@ -646,7 +638,7 @@ def test_a_teacher_that_fails_is_not_scored(picture, tmp_path, role, method, wha
     for v in (one, two):  # the whole group: who pointed at nothing gains nothing on who pointed
         assert getattr(v, term) is None and set(v.not_scored) == {term} and f"the {role} failed" in v.not_scored[term]
         assert v.explain().count("not scored: ") == 1 and "\nmemory" not in v.explain()
-        assert json.loads(json.dumps(v.to_dict(), allow_nan=False))["not_scored"] == v.not_scored
+        assert all(why in v.explain() for why in v.not_scored.values())
     assert one.reward == pytest.approx(reward) and sum(verifier.failures.values()) >= 1
     assert all(key.startswith(f"{role}: ") for key in verifier.failures)
     verifier.card(picture, RIGHT, one, tmp_path / "card.png")
@@ -734,27 +726,6 @@ def test_more_labels_than_are_looked_up_score_0(argos, picture):
     assert "more than 16" in v.points[20].why and v.points[21].score == 1
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    import argos as module
-    now = [0.0]
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    return now
-
-
-def test_what_is_not_done_in_time_is_not_scored(picture, clock):
-    def slow(image, labels):
-        clock[0] += 5
-        return FakeDetector().detect(image, labels)
-
-    group = [RIGHT, "<think>I guess.</think><answer>2</answer>"]
-    for budget, terms in ((3, {}), (2, {"grounding", "reasoning"}), (None, {})):  # 2 responses: 6 and 4 seconds
-        verifier = Argos(Broken(FakeDetector(), "detect", slow), FakeSegmenter(), None, FakeJudge(), budget=budget)
-        verdicts = verifier.verify_group(picture, group)
-        assert all(set(v.not_scored) == set(terms) for v in verdicts) and bool(verifier.failures["out of time"]) == bool(terms)
-        assert not terms or "out of time" in verdicts[0].explain() and [v.reward for v in verdicts] == [1, 1]
-
-
 def test_a_judge_is_asked_once_about_all_groups(picture, clip):
     class Batch(FakeJudge):
         def yes_or_no(self, questions):
@@ -768,7 +739,7 @@ def test_a_judge_is_asked_once_about_all_groups(picture, clip):
     verdicts = [Argos(FakeDetector(), FakeSegmenter(), None, j, use=("outcome", "grounding")).verify_groups([clip, other], groups)
                 for j in (judge, one_by_one)]
     assert judge.calls == [["frame_claim"] * 4, ["segment_claim"] * 2]  # each group's two frames and one segment, once
-    assert [[v.to_dict() for v in g] for g in verdicts[0]] == [[v.to_dict() for v in g] for g in verdicts[1]]
+    assert [[(v.reward, v.explain()) for v in g] for g in verdicts[0]] == [[(v.reward, v.explain()) for v in g] for g in verdicts[1]]
     assert [v.grounding for v in verdicts[0][0]] == [1, 1]
 
 
@@ -840,7 +811,7 @@ def test_free_prose_is_read_by_the_judge(clip, picture):
     assert [v.grounding for v in verdicts] == [.5, .5, .5, 0]  # "appears" true, "hides" false, each the only one of its kind
     assert verdicts[0].parsed.extracted and not verdicts[3].parsed.extracted
     assert "by the judge, from free prose: 0 points, 1 frame claims, 1 segment claims" in verdicts[0].explain()
-    assert "'it appears'" in verdicts[0].explain() and verdicts[0].to_dict()["extracted"]
+    assert "'it appears'" in verdicts[0].explain() and verdicts[0].parsed.extracted
     (asked,) = [c for c in verifier.judge.calls if isinstance(c, list)]
     assert len(asked) == 2 and all("<think>" not in text for text in asked)  # each reasoning once, where no rule read anything
     assert [v.grounding for v in make().verify_group(clip, group)] == [0, 0, 0, 0]  # off unless asked for

@@ -132,7 +132,7 @@ def test_hostile_responses_get_a_whole_verdict(argos, picture, clip, media):
         group = list(responses(kind, 300))
         for response, v in zip(group, argos.verify_group(sample, group)):
             assert 0 <= v.reward <= 1 and 0 <= v.grounding <= 1 and (v.reasoning is None) == (v.outcome < .5)
-            json.dumps(v.to_dict(), allow_nan=False)
+            json.dumps([v.reward, v.outcome, v.grounding, v.reasoning, v.explain()], allow_nan=False)
             assert "\x1b" not in v.explain() and v.explain().encode()  # prints anywhere
             assert v.reward == 0 or v.outcome > 0
 
@@ -193,13 +193,9 @@ def test_spraying_points_does_not_ground(argos, picture):
 
 # ---- 3. Breaking a teacher earns nothing either ----------------------------------------------------------------------
 class Fragile(Teachers):
-    """Raises like real networks do: at a label that is too long or odd, at too many, at too long a reasoning; and takes its time."""
-
-    def __init__(self, clock=None):
-        self.clock = clock or [0]
+    """Raises like real networks do: at a label that is too long or odd, at too many, at too long a reasoning."""
 
     def detect(self, image, labels):
-        self.clock[0] += len(labels)
         if len(labels) > 12 or any(len(label) > 40 or not label.isascii() for label in labels):
             raise RuntimeError("input too long for context length 77")
         return super().detect(image, labels)
@@ -228,25 +224,6 @@ def test_breaking_a_teacher_does_not_pay(picture, name, crowd):
     verdicts = verifier.verify_group(sample, [write(TRUE_POINT)] + [write(SABOTAGE[name])] * crowd)
     assert verdicts[0].reward == honest.reward and all(v.reward <= poor.reward for v in verdicts[1:])
     assert not any(v.not_scored for v in verdicts) and verifier.verify(sample, write(SABOTAGE[name])).reward <= poor.reward
-
-
-def test_using_up_the_time_does_not_pay(picture, clip, monkeypatch):
-    import argos as module
-    for path, media, filler in (
-            (picture, "image", "".join(MISS.replace("red square", f"thing {i}") for i in range(12))),
-            (clip, "video", "".join(f"{MISS} in frame {i} {MISS.replace('red square', 'thing')} in frame {i} " for i in range(8))),
-            (clip, "video", "".join(f"{MISS} in frame {i}. " for i in range(8)) + "".join(f"At {i / 2} seconds it is. " for i in range(8)))):
-        clock = [0.0]
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-        sample = Sample("s", "Where?", "2", "count", str(path), media)
-        point = TRUE_POINT + (" in frame 1" if media == "video" else "")
-        write = lambda text: f"<think>{text}</think><answer>2</answer>"
-        verifier = Argos(*[Fragile(clock)] * 4, budget=3)
-        assert verifier.verify_group(sample, [write(point), write(MISS)])[0].grounding == 1
-        clock[0] = 0.0
-        honest, thief = verifier.verify_group(sample, [write(point), write(filler)])
-        assert honest.not_scored and honest.reward == 1 and "labels and claims: 0" in thief.explain()
-        assert thief.reward == .5 and not thief.not_scored and (thief.grounding, thief.reasoning) == (0, 0)
 
 
 # ---- 4. Work grows with size, not with its square --------------------------------------------------------------------

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from runs.errors import BadInput
 from runs.files import read_jsonl
-from verifier.answers import check_truth
+from verifier.answers import check_truth, number
 
 
 # ---- 4. Samples and files --------------------------------------------------------------------------------------------
@@ -64,3 +64,12 @@ def read_samples(jsonl):
     if not samples:
         raise BadInput(f"{jsonl}: holds no rows")
     return samples
+
+
+def guess_kind(answer, options):
+    """The kind of question where nobody said it: choice with options, number where the answer is one, else phrase."""
+    if options:
+        return "choice"
+    if answer and number(answer):
+        return "number"
+    return "phrase"
