@@ -324,16 +324,14 @@ class Argos:
     def _find_masks(self, group):
         """Eq. 1, M_i = S(I, D(I, o_i)), for all points of a group: detector D and segmenter S once per frame.
         A mask M is a picture of yes and no: which pixels belong to the thing that the label o names."""
-        wanted = {}  # frame index -> labels
+        wanted = {}  # frame index -> {label: None}: each label once, in order
         for verdict in group.to_ground():
             for frame, label in look_ups(group.media, verdict.parsed):
-                labels = wanted.setdefault(frame, [])
-                if label not in labels:
-                    labels.append(label)
+                wanted.setdefault(frame, {})[label] = None
         # Paper: detectors fail on charts and maps, pointing models do not.
         pointed = group.sample.drawn and self.pointer is not None
         for frame, labels in wanted.items():
-            for label, found in self.teachers.find(group.media.frames[frame], labels, pointed).items():
+            for label, found in self.teachers.find(group.media.frames[frame], list(labels), pointed).items():
                 group.found[frame, label] = found
 
     def _claim_questions(self, group):
@@ -506,12 +504,9 @@ def select(sample, parsed, teachers, use=("outcome", "grounding", "reasoning"), 
     chosen["outcome"] = KINDS[sample.kind]
     selected = {}
     for function in FUNCTIONS:
-        if function in never:
-            selected[function] = Choice(False, never[function])
-        elif function in chosen:
-            selected[function] = Choice(True, chosen[function])
-        else:
-            selected[function] = Choice(False, otherwise)
+        use = function in chosen and function not in never
+        why = never.get(function) or chosen.get(function) or otherwise
+        selected[function] = Choice(use, why)
     return selected
 
 
