@@ -1,15 +1,16 @@
 """The theorem, simulated, broken and repaired: a table, an audit over random worlds, seven figures.
 
-What the paper says stands in the table's rows, one per lemma, theorem, corollary or remark and world; the columns are what is
-asked, its exact value, the same by simulation with a standard error, what the paper promises (a lower bound) and whether it
-keeps it, and what can be promised instead. A dash: there is nothing of the kind. "says nothing": a promise of at most 0.
-"broken (assumption off)": the paper's assumptions do not hold there (correlated noise, a gap that is not there).
+What the paper says stands in the table's rows, one per lemma, theorem, corollary or remark and world; the
+columns are what is asked, its exact value, the same by simulation with a standard error, what the paper
+promises (a lower bound) and whether it keeps it, and what can be promised instead. A dash: there is nothing
+of the kind. "says nothing": a promise of at most 0. "broken (assumption off)": the paper's assumptions do not
+hold there (correlated noise, a gap that is not there).
 
 What is simplified: worlds of a few actions, see landscapes.py.
 
 Run:   python -m theory                   # everything, to out/theory; under two minutes on two cores
        python -m theory --only table      # or audit, or figures
-Read:  bounds.py first, then exact.py, simulate.py, landscapes.py, audit.py, figures.py; dial.py measures a real verifier
+Next:  dial.py (the noise of a real verifier)
 """
 import time
 from dataclasses import dataclass, field, replace
@@ -45,9 +46,10 @@ class Row:
     asked: bool = True         # do the paper's assumptions hold?
 
 
-# ---- 1. The kinds of rows -------------------------------------------------------------------------------------------
+# ---- 1. The kinds of rows ----------------------------------------------------------------------------------
 def lemma1(m, eps, sigma, weights=None, rho=0., *, trials, seed):
-    """Lemma 1, one pair. weights: (m,). rho: correlation between two rewards' noises; then m_eff corrects the bound."""
+    """Lemma 1, one pair. weights: (m,). rho: correlation between two rewards' noises; then m_eff corrects the
+    bound."""
     text = f"m = {m}, eps = {eps:g}, sigma = {sigma:g}"
     if weights is None:
         w = np.ones(m)
@@ -59,17 +61,18 @@ def lemma1(m, eps, sigma, weights=None, rho=0., *, trials, seed):
     gap = np.full(m, eps)
     covariance = sigma ** 2 * ((1 - rho) * np.eye(m) + rho * np.ones((m, m)))
     wrong = simulate.pair_error(gap, w, covariance, trials=trials, seed=seed)
-    corrected = np.exp(-bounds.effective_rewards(w, covariance) * eps ** 2 / (4 * sigma ** 2))
-    return Row("lemma 1: a pair in order", text, 1 - exact.pair_error(gap, w, covariance),
-               simulate.Estimate(1 - wrong.value, wrong.error), 1 - bounds.pair_error(eps, w, sigma, sharp=False),
-               1 - corrected, asked=rho == 0)
+    corrected = 1 - np.exp(-bounds.effective_rewards(w, covariance) * eps ** 2 / (4 * sigma ** 2))
+    truth = 1 - exact.pair_error(gap, w, covariance)
+    simulated = simulate.Estimate(1 - wrong.value, wrong.error)
+    paper = 1 - bounds.pair_error(eps, w, sigma, sharp=False)
+    return Row("lemma 1: a pair in order", text, truth, simulated, paper, corrected, asked=rho == 0)
 
 
 def parity(k, *, trials, seed):
     """Lemma 1 where noise is uncorrelated but dependent (our counterexample): products of k fair signs."""
     truth, promised = parity_pair_error(k)
-    return Row("lemma 1: uncorrelated, not independent", f"m = {2 ** k - 1}, products of {k} signs", 1 - truth,
-               paper=1 - promised, asked=False)
+    text = f"m = {2 ** k - 1}, products of {k} signs"
+    return Row("lemma 1: uncorrelated, not independent", text, 1 - truth, paper=1 - promised, asked=False)
 
 
 def lemma2(world, n, *, trials, seed):
@@ -93,29 +96,34 @@ def theorem1(world, n, family="gaussian", *, trials, seed):
         truth = audit.with_signs(n, policy, rewards, w, world.sigma, world.good)
     if len(policy) > 100 and world.noise == "per_action":  # the noise of every action is drawn: slow
         trials = trials // 20
-    simulated = simulate.success_probability(n, policy, rewards, w, world.sigma, world.eps, world.noise, family,
-                                             action_scale=world.action_scale, trials=trials, seed=seed)
+    simulated = simulate.success_probability(n, policy, rewards, w, world.sigma, world.eps, world.noise,
+                                             family, action_scale=world.action_scale, trials=trials,
+                                             seed=seed)
     paper = bounds.pareto_bound(n, world.p, bounds.pair_error(world.eps, w, world.proxy, sharp=False))
     corrected, _ = bounds.best_corrected_bound(n, policy, rewards, w, world.proxy, world.eps)
     return Row("theorem 1: optimal among all", text, truth, simulated, paper, corrected)
 
 
-def corollary1(text, n, policy, outcome, rewards, good, claimed, eps, weights, sigma, gate="hard", p_theta=None,
-               asked=True, *, trials, seed):
-    """Corollary 1. good: bool (K,), as the paper has it. claimed: the gap gamma, in sigma, that the bounds are told.
-    p_theta: for theta = 1; None where our correction does not apply (a false gap, a soft gate) or speaks of other actions."""
+def corollary1(text, n, policy, outcome, rewards, good, claimed, eps, weights, sigma, gate="hard",
+               p_theta=None, asked=True, *, trials, seed):
+    """Corollary 1. good: bool (K,), as the paper has it. claimed: the gap gamma, in sigma, that the bounds
+    are told. p_theta: for theta = 1; None where our correction does not apply (a false gap, a soft gate) or
+    speaks of other actions."""
     right = np.array(good)
     args = n, policy, outcome, rewards, right, .5, weights[0], weights[1:], sigma, gate
     paper = bounds.gated_bound(n, np.array(policy) @ right, claimed * sigma, sigma, weights, eps)
     corrected = None
     if p_theta is not None:
         corrected = bounds.gated_bound(n, p_theta, claimed * sigma, sigma, weights, eps, corrected=True)
-    return Row("corollary 1: right and optimal", f"{text}, n = {n}", exact.gated_success_probability(*args),
-               simulate.gated_success_probability(*args, trials=trials, seed=seed), paper, corrected, asked=asked)
+    truth = exact.gated_success_probability(*args)
+    simulated = simulate.gated_success_probability(*args, trials=trials, seed=seed)
+    text = f"{text}, n = {n}"
+    return Row("corollary 1: right and optimal", text, truth, simulated, paper, corrected, asked=asked)
 
 
 def gate(gap, n, claimed=None, *, trials, seed):
-    """Corollary 1 in landscapes.GATE. gap, claimed: the true gap and the one that the bounds are told, in sigma."""
+    """Corollary 1 in landscapes.GATE. gap, claimed: the true gap and the one that the bounds are told, in
+    sigma."""
     text = f"gap {gap:g} sigma"
     told = gap
     p_theta = GATE.policy[0]
@@ -124,16 +132,18 @@ def gate(gap, n, claimed=None, *, trials, seed):
         told = claimed
         p_theta = None
     outcome = [.5 + gap * GATE.sigma, .5 - gap * GATE.sigma]
-    return corollary1(text, n, GATE.policy, outcome, np.array(GATE.rewards)[:, None], FIRST, told, 2., GATE.weights,
-                      GATE.sigma, p_theta=p_theta, asked=claimed is None, trials=trials, seed=seed)
+    return corollary1(text, n, GATE.policy, outcome, np.array(GATE.rewards)[:, None], FIRST, told, 2.,
+                      GATE.weights, GATE.sigma, p_theta=p_theta, asked=claimed is None, trials=trials,
+                      seed=seed)
 
 
 def remark1(n, p, gap, *, trials, seed):
     """Remark 1: who gets a positive advantage."""
     truth = exact.positive_advantage(n, p, gap)
     simulated = simulate.positive_advantage(n, p, gap, trials=trials, seed=seed)
-    return Row("remark 1: good, and advantage > 0", f"n = {n}, p = {p:g}, gap {gap:g} sigma", truth, simulated,
-               verdict="likely" if truth > .9 else "not w.h.p.")
+    text = f"n = {n}, p = {p:g}, gap {gap:g} sigma"
+    verdict = "likely" if truth > .9 else "not w.h.p."
+    return Row("remark 1: good, and advantage > 0", text, truth, simulated, verdict=verdict)
 
 
 def remark2(world, most=4096, *, trials, seed):
@@ -145,17 +155,19 @@ def remark2(world, most=4096, *, trials, seed):
     if truth[-1] < truth.max() - 1e-6:
         best = f"{ns[np.argmax(truth >= truth.max() - 1e-9)]:.0f}"
     text = f"{world.name}: formula {star.approximation:.1f}, of the bound {star.integer}, truly {best}"
-    return Row("remark 2: best n", text, truth.max(), verdict=f"success there {world.success(star.integer):.3f}")
+    verdict = f"success there {world.success(star.integer):.3f}"
+    return Row("remark 2: best n", text, truth.max(), verdict=verdict)
 
 
 def more_rewards(m, actions=64, *, trials, seed):
-    """What theorem 1's conclusion is worth (our question): how many of random actions are optimal, and how good they are."""
+    """What theorem 1's conclusion is worth (our question): how many of random actions are optimal, and how
+    good they are."""
     share, regret = simulate.pareto_fraction(actions, m, 0., trials=max(10, trials // 1000), seed=seed)
     return Row("more rewards: share that is optimal", f"{actions} random actions, m = {m}, eps = 0",
                exact.pareto_share(actions, m), share, verdict=f"regret {regret.value:.2f} of a random one's")
 
 
-# ---- 2. The table ---------------------------------------------------------------------------------------------------
+# ---- 2. The table ------------------------------------------------------------------------------------------
 FIRST = [True, False]
 ROWS = [partial(lemma1, 4, .5, .5),
         partial(lemma1, 3, .5, .5, [1, 2, 4]),
@@ -178,12 +190,12 @@ ROWS = [partial(lemma1, 4, .5, .5),
         partial(gate, 4, 8),
         partial(gate, 2, 8),
         partial(gate, .5, 8, claimed=4),
-        partial(corollary1, "A, C, D all right", 5, TRAP.policy, [1., 1., 1.], TRAP.rewards, TRAP.good, claimed=25, eps=.1,
-                weights=[1., 1., 1.], sigma=.02, p_theta=.05),
-        partial(corollary1, "counts the outcome as a lead", 2, [.5, .5], [1.5, 1.5], [[.8], [0]], FIRST, claimed=5, eps=.8,
-                weights=[1., 1.], sigma=.2),
-        partial(corollary1, "soft gate, closed beats open", 2, [.5, .5], [1., .45], [[0.], [0.]], FIRST, claimed=5, eps=.1,
-                weights=[.2, 1.], sigma=.009, gate="soft"),
+        partial(corollary1, "A, C, D all right", 5, TRAP.policy, [1., 1., 1.], TRAP.rewards, TRAP.good,
+                claimed=25, eps=.1, weights=[1., 1., 1.], sigma=.02, p_theta=.05),
+        partial(corollary1, "counts the outcome as a lead", 2, [.5, .5], [1.5, 1.5], [[.8], [0]], FIRST,
+                claimed=5, eps=.8, weights=[1., 1.], sigma=.2),
+        partial(corollary1, "soft gate, closed beats open", 2, [.5, .5], [1., .45], [[0.], [0.]], FIRST,
+                claimed=5, eps=.1, weights=[.2, 1.], sigma=.009, gate="soft"),
         partial(remark1, 8, .1, 2),
         partial(remark1, 8, .5, 2),
         partial(remark1, 8, .9, 2),
@@ -209,7 +221,8 @@ def table(rows):
         if row.verdict:
             paper = f"- | {row.verdict}"
         corrected = judged(row, row.corrected)
-        lines.append(f"| {row.what} | {row.parameters} | {row.exact:.4f} | {simulated} | {paper} | {corrected} |")
+        start = f"| {row.what} | {row.parameters} | {row.exact:.4f}"
+        lines.append(f"{start} | {simulated} | {paper} | {corrected} |")
     return "\n".join(lines)
 
 
@@ -224,7 +237,7 @@ def judged(row, promise):
     return f"{promise:.4f} | {kept}"
 
 
-# ---- 3. The run -----------------------------------------------------------------------------------------------------
+# ---- 3. The run --------------------------------------------------------------------------------------------
 def print_table(trials, seed):
     rows = []
     for i, make in enumerate(tqdm(ROWS, desc="table", unit="row")):
@@ -233,7 +246,8 @@ def print_table(trials, seed):
     print(text, flush=True)
     simulated = [row for row in rows if row.simulated is not None]
     apart = [row for row in simulated if abs(row.exact - row.simulated.value) > 4 * row.simulated.error]
-    print(f"exact and Monte Carlo more than 4 standard errors apart: {len(apart)} of {len(simulated)} rows\n", flush=True)
+    print(f"exact and Monte Carlo more than 4 standard errors apart: {len(apart)} of {len(simulated)} rows\n",
+          flush=True)
     return text
 
 

@@ -1,17 +1,17 @@
 """Thousands of random worlds: how often is the paper's bound violated, and is the corrected one ever?
 
-What the paper says: theorem 1 and corollary 1 hold in every world. One counterexample settles that (landscapes.TRAP); this
-file asks how common they are, and looks for one against our corrections. A violated corrected bound would be a bug or a false
-theorem, so the world that did it is printed.
+What the paper says: theorem 1 and corollary 1 hold in every world. One counterexample settles that
+(landscapes.TRAP); this file asks how common they are, and looks for one against our corrections. A violated
+corrected bound would be a bug or a false theorem, so the world that did it is printed.
 
-Each world has 2 to 12 actions (or 20 to 40), 1 to 6 rewards, random weights, noise, eps and policy; rewards are
-independent, correlated, or on a coarse grid (ties and exact leads). The truth is exact: integrals for Gaussian noise; a
-finite sum over every action and sign pattern for noise of fair signs, which is sub-Gaussian too; and a hard gate with an
-outcome that keeps its distance from tau.
+Each world has 2 to 12 actions (or 20 to 40), 1 to 6 rewards, random weights, noise, eps and policy; rewards
+are independent, correlated, or on a coarse grid (ties and exact leads). The truth is exact: integrals for
+Gaussian noise; a finite sum over every action and sign pattern for noise of fair signs, which is sub-Gaussian
+too; and a hard gate with an outcome that keeps its distance from tau.
 
-What is simplified. A bound at or below 0 says nothing and cannot be violated, so how often it says something is printed
-beside. "How often" is a property of this random generator: with many actions and a precise verifier the paper's bound breaks
-in most worlds, with few and a noisy one in some.
+What is simplified. A bound at or below 0 says nothing and cannot be violated, so how often it says something
+is printed beside. "How often" is a property of this random generator: with many actions and a precise
+verifier the paper's bound breaks in most worlds, with few and a noisy one in some.
 
 Run:   python -m theory.audit --worlds 5000
 Next:  figures.py
@@ -26,8 +26,11 @@ from theory import bounds, exact
 
 GROUPS = np.array([1, 2, 4, 8, 16, 32, 64])
 SLACK = 1e-9  # of integrals and rounding
-SETTINGS = {"fresh": "fresh noise, Gaussian", "many": "the same, 20 to 40 actions, sigma = eps / 10",
-            "signs": "fresh noise, fair signs", "per_action": "one draw an action, Gaussian", "gate": "hard gate, Gaussian"}
+SETTINGS = {"fresh": "fresh noise, Gaussian",
+            "many": "the same, 20 to 40 actions, sigma = eps / 10",
+            "signs": "fresh noise, fair signs",
+            "per_action": "one draw an action, Gaussian",
+            "gate": "hard gate, Gaussian"}
 
 
 @dataclass
@@ -36,9 +39,10 @@ class Config:
     seed: int = field(default=0, metadata={"help": "seed of the worlds"})
 
 
-# ---- 1. One world ---------------------------------------------------------------------------------------------------
+# ---- 1. One world ------------------------------------------------------------------------------------------
 def random_world(rng, many=False):
-    """-> policy (K,), rewards (K, m), weights (m,), sigma, eps (our choice). many: 20 to 40 actions, a precise verifier."""
+    """-> policy (K,), rewards (K, m), weights (m,), sigma, eps (our choice). many: 20 to 40 actions, a
+    precise verifier."""
     k = rng.integers(20, 41) if many else rng.integers(2, 13)
     m = rng.integers(1, 7)
     kind = rng.integers(3)
@@ -53,7 +57,8 @@ def random_world(rng, many=False):
 
 
 def with_signs(n, policy, rewards, weights, sigma, good):
-    """Theorem 1's event for noise of +-sigma, exactly (ours): every action with every one of 2^m sign patterns is an atom.
+    """Theorem 1's event for noise of +-sigma, exactly (ours): every action with every one of 2^m sign
+    patterns is an atom.
 
     policy: (K,), rewards: (K, m), weights: (m,), good: bool (K,). -> shape of n.
     """
@@ -67,7 +72,8 @@ def with_signs(n, policy, rewards, weights, sigma, good):
 def check_theorem(rng, noise):
     """One world, theorem 1 with the paper's constant, with the sharp one, and as we correct it.
 
-    noise: "fresh", "many", "signs" or "per_action", see SETTINGS. -> {bound: (truth, bound)}, each (len(GROUPS),); the world.
+    noise: "fresh", "many", "signs" or "per_action", see SETTINGS. -> {bound: (truth, bound)}, each
+    (len(GROUPS),); the world.
     """
     policy, rewards, weights, sigma, eps = world = random_world(rng, noise == "many")
     good = exact.pareto_optimal(rewards, eps)
@@ -86,8 +92,9 @@ def check_theorem(rng, noise):
 def check_gate(rng):
     """One world, corollary 1 behind a hard gate. -> {bound: (truth, bound)}, each (len(GROUPS),); the world.
 
-    Good is, for the paper's bound, what the paper says: correct, and eps-Pareto-optimal in the m reasoning rewards. For
-    the corrected bound it is ours: correct, and among correct actions eps-Pareto-optimal in all m+1 rewards.
+    Good is, for the paper's bound, what the paper says: correct, and eps-Pareto-optimal in the m reasoning
+    rewards. For the corrected bound it is ours: correct, and among correct actions eps-Pareto-optimal in all
+    m+1 rewards.
     """
     policy, rewards, weights, sigma, eps = random_world(rng)
     k = len(policy)
@@ -99,23 +106,24 @@ def check_gate(rng):
     outcome = tau + side * gamma + side * rng.choice([0., 1.]) * rng.random(k)  # at least gamma away from tau
     w0 = float(rng.uniform(.3, 1))
 
+    setting = tau, w0, weights, sigma
     theirs = correct & exact.pareto_optimal(rewards, eps)
-    truth = exact.gated_success_probability(GROUPS, policy, outcome, rewards, theirs, tau, w0, weights, sigma)
+    truth = exact.gated_success_probability(GROUPS, policy, outcome, rewards, theirs, *setting)
     all_weights = np.append(w0, weights)
     paper = bounds.gated_bound(GROUPS, policy @ theirs, gamma, sigma, all_weights, eps)
 
     all_rewards = np.hstack([outcome[:, None], rewards])  # (K, m + 1)
     ours = np.zeros(k, bool)
     ours[correct] = exact.pareto_optimal(all_rewards[correct], eps)
-    our_truth = exact.gated_success_probability(GROUPS, policy, outcome, rewards, ours, tau, w0, weights, sigma)
+    our_truth = exact.gated_success_probability(GROUPS, policy, outcome, rewards, ours, *setting)
     corrected = _best_gated_bound(policy, correct, all_rewards, all_weights, gamma, sigma, eps)
     world = policy, outcome, rewards, all_weights, sigma, eps, gamma
     return {"paper": (truth, paper), "corrected": (our_truth, corrected)}, world
 
 
 def _best_gated_bound(policy, correct, rewards, weights, gamma, sigma, eps):
-    """The corrected corollary with its best theta, as bounds.best_corrected_bound; here all m+1 rewards and their weights.
-    -> (len(GROUPS),)."""
+    """The corrected corollary with its best theta, as bounds.best_corrected_bound; here all m+1 rewards and
+    their weights. -> (len(GROUPS),)."""
     total = rewards @ weights
     behind = total[correct].max() - total  # (K,)
     reach = eps * weights.sum()
@@ -128,12 +136,12 @@ def _best_gated_bound(policy, correct, rewards, weights, gamma, sigma, eps):
     return best
 
 
-# ---- 2. Many worlds -------------------------------------------------------------------------------------------------
+# ---- 2. Many worlds ----------------------------------------------------------------------------------------
 def audit(worlds, seed, progress=True):
     """Theorem 1, corollary 1 and our corrections in random worlds.
 
-    -> {(setting, bound): [worlds, worlds where the bound is above 0 for some n >= 2, worlds where it is violated, largest
-    violation]}; and the worlds that violate a corrected bound, by setting.
+    -> {(setting, bound): [worlds, worlds where the bound is above 0 for some n >= 2, worlds where it is
+    violated, largest violation]}; and the worlds that violate a corrected bound, by setting.
     """
     jobs = []
     for i in range(worlds):
@@ -163,7 +171,8 @@ def audit(worlds, seed, progress=True):
 
 def markdown(table):
     """The audit's table, settings in a fixed order."""
-    lines = ["| noise | bound | worlds | it says something (> 0) in | it is violated in | by at most |", "|---" * 6 + "|"]
+    lines = ["| noise | bound | worlds | it says something (> 0) in | it is violated in | by at most |",
+             "|---" * 6 + "|"]
     for setting, name in SETTINGS.items():
         for bound in ("paper", "sharp", "corrected"):
             if (setting, bound) not in table:
@@ -181,7 +190,8 @@ def main():
     table, culprits = audit(cfg.worlds, cfg.seed)
     print(markdown(table))
     for setting, world in culprits.items():
-        print(f"\na corrected bound was violated ({setting}): a bug, or a theorem to fix. The world:\n{world}")
+        print(f"\na corrected bound was violated ({setting}): a bug, or a theorem to fix. The world:")
+        print(world)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,32 @@
 """Closed forms: what the paper promises about best-of-n with noisy rewards, and what can be promised instead.
 
-The setting. An action a has true rewards R(a) in R^m. A verifier sees Rhat(a) = R(a) + noise; each reward's noise is
-sigma-sub-Gaussian, and independent of the others'. A batch of n actions is drawn from the policy, and the one with the
-largest weighted sum of Rhat wins. Is it eps-Pareto-optimal, that is, does no action anywhere lead it by eps in every
-reward? Write p for the policy's mass on the eps-Pareto-optimal actions, and e for the chance that noise orders one
-pair wrongly.
+The setting. An action a has true rewards R(a) in R^m. A verifier sees Rhat(a) = R(a) + noise; each reward's
+noise is sigma-sub-Gaussian, and independent of the others'. A batch of n actions is drawn from the policy,
+and the one with the largest weighted sum of Rhat wins. Is it eps-Pareto-optimal, that is, does no action
+anywhere lead it by eps in every reward? Write p for the policy's mass on the eps-Pareto-optimal actions, and
+e for the chance that noise orders one pair wrongly.
 
 What the paper says (section 3.3, appendix E):
 
-    lemma 1      e <= exp(-c m eps^2),  c = w_min^2 / (4 sigma^2 w_max^2)         true; a sharper constant is free
-    lemma 2      P(winner optimal within its batch) >= 1 - (n-1) e                true
-    theorem 1    P(winner optimal among all) >= (1 - (1-p)^n) (1 - (n-1) e)       false from n = 2 on: landscapes.TRAP
-    corollary 1  the same behind a gate                                           false in the same way, and in one more
-    remark 2     best n = (ln lambda - ln e) / lambda, lambda = -ln(1-p)          for e << lambda nearly the maximiser of
-                                                                                  the bound; the truth often has none
+    lemma 1      e <= exp(-c m eps^2),  c = w_min^2 / (4 sigma^2 w_max^2)
+                 true; a sharper constant costs nothing
+    lemma 2      P(winner optimal within its batch) >= 1 - (n-1) e
+                 true
+    theorem 1    P(winner optimal among all) >= (1 - (1-p)^n) (1 - (n-1) e)
+                 false from n = 2 on: see landscapes.TRAP
+    corollary 1  the same behind a gate
+                 false in the same way, and in one more
+    remark 2     best n = (ln lambda - ln e) / lambda,  lambda = -ln(1-p)
+                 where e << lambda, nearly the maximiser of the bound; the truth often has none
 
-Why theorem 1 fails. Its proof multiplies "the batch holds an optimal action" by "lemma 2 keeps it". But lemma 2 only
-says that the winner is not dominated *within the batch*. If the action that dominates it was never drawn, it may beat
-every optimal action in the batch. `corrected_pareto_bound` asks for more: that the batch holds an action whose weighted
-reward is nearly the best.
+Why theorem 1 fails. Its proof multiplies "the batch holds an optimal action" by "lemma 2 keeps it". But lemma
+2 only says that the winner is not dominated *within the batch*. If the action that dominates it was never
+drawn, it may beat every optimal action in the batch. `corrected_pareto_bound` asks for more: that the batch
+holds an action whose weighted reward is nearly the best.
 
-What is simplified. The paper's text lost its formulas; these are rebuilt from its prose. Values are the formulas', not
-clipped to [0, 1]: a negative bound promises nothing. Wrong arguments fail an assert that names them.
+What is simplified. The paper's text lost its formulas; these are rebuilt from its prose. Values are the
+formulas', not clipped to [0, 1]: a negative bound promises nothing. Wrong arguments fail an assert that names
+them.
 
 Run:   python -m theory          # every bound here beside the truth
 Next:  exact.py (the truth)
@@ -34,13 +39,15 @@ from scipy.special import wrightomega
 ROUNDING = 1e-12  # relative: a lead of .9 - .8 counts as .1, and scores this close are tied
 
 
-# ---- 1. One pair: lemma 1 -------------------------------------------------------------------------------------------
+# ---- 1. One pair: lemma 1 ----------------------------------------------------------------------------------
 def pair_error(eps, weights, sigma, sharp=True):
     """Lemma 1: if a leads b by eps in every reward, P(Rhat_w(a) <= Rhat_w(b)) is at most this.
 
-    The weighted lead is at least eps |w|_1, and the difference of two noises has proxy variance 2 sigma^2 |w|_2^2. So
-        sharp=True   exp(-eps^2 |w|_1^2 / (4 sigma^2 |w|_2^2)): the paper's proof before its last step (our correction)
-        sharp=False  exp(-m eps^2 w_min^2 / (4 sigma^2 w_max^2)): the paper's constant. The same for equal weights.
+    The weighted lead is at least eps |w|_1, and the difference of two noises has proxy variance
+    2 sigma^2 |w|_2^2. So
+        sharp=True   exp(-eps^2 |w|_1^2 / (4 sigma^2 |w|_2^2)): the paper's proof before its last step (ours)
+        sharp=False  exp(-m eps^2 w_min^2 / (4 sigma^2 w_max^2)): the paper's constant
+    which are the same for equal weights.
 
     eps, sigma: numbers or arrays, in units of reward. weights: (m,), all above 0. -> their common shape.
 
@@ -58,13 +65,15 @@ def pair_error(eps, weights, sigma, sharp=True):
 
 
 def effective_rewards(weights, covariance):
-    """Our correction of lemma 1 for correlated estimators: m_eff = sigma^2 |w|_1^2 / (w' Sigma w), to be used for m.
+    """Lemma 1 for correlated estimators (our correction): m_eff = sigma^2 |w|_1^2 / (w' Sigma w) in m's
+    place.
 
-    covariance: (m, m), one action's noise over rewards; sigma^2 is its largest diagonal entry, the proxy that fits every
-    estimator. -> float. Independent and equal: m. Correlated by rho and equal: m / (1 + (m-1) rho), never above 1 / rho.
+    covariance: (m, m), one action's noise over rewards; sigma^2 is its largest diagonal entry, the proxy that
+    fits every estimator. -> float. Independent and equal: m. Correlated by rho and equal:
+    m / (1 + (m-1) rho), never above 1 / rho.
 
-    exp(-m_eff eps^2 / (4 sigma^2)) then bounds the pair error of *jointly* Gaussian or sub-Gaussian noise. To be
-    uncorrelated is not enough for other noise: see landscapes.parity_pair_error.
+    exp(-m_eff eps^2 / (4 sigma^2)) then bounds the pair error of *jointly* Gaussian or sub-Gaussian noise. To
+    be uncorrelated is not enough for other noise: see landscapes.parity_pair_error.
     """
     w = as_weights(weights)
     covariance = as_covariance("covariance", covariance, len(w))
@@ -75,7 +84,7 @@ def effective_rewards(weights, covariance):
 
 
 def noise_of_sum(w, covariance):
-    """w' Sigma w, the variance of a weighted sum; exactly 0 where only rounding is left. (m,), (m, m) -> float."""
+    """w' Sigma w, the variance of a weighted sum; exactly 0 where only rounding is left. -> float."""
     variance = w @ covariance @ w
     if variance <= 1e-14 * (w @ np.abs(covariance) @ w):
         return 0.
@@ -89,12 +98,13 @@ def _tail(lead, scale):
     return np.exp(-np.divide(lead ** 2, scale, out=without_noise, where=scale > 0))
 
 
-# ---- 2. A batch: lemma 2, theorem 1, remark 2 as the paper has them -------------------------------------------------
+# ---- 2. A batch: lemma 2, theorem 1, remark 2 as the paper has them ----------------------------------------
 def batch_bound(n, e):
     """Lemma 2: P(the winner is eps-Pareto-optimal within its batch of n) >= 1 - (n-1) e.
 
-    The paper applies lemma 1 to the winner, which is random. The repair: fix one dominator d(b) in the batch for each
-    dominated b; if b wins, it beat d(b); take the union over at most n-1 such b. -> shape of n and e.
+    The paper applies lemma 1 to the winner, which is random. The repair: fix one dominator d(b) in the batch
+    for each dominated b; if b wins, it beat d(b); take the union over at most n-1 such b.
+    -> shape of n and e.
     """
     return unwrap(1 - (as_counts(n) - 1) * as_probability("e", e))
 
@@ -102,9 +112,9 @@ def batch_bound(n, e):
 def pareto_bound(n, p, e):
     """Theorem 1 as the paper states it: (1 - (1-p)^n) (1 - (n-1) e). False in general, from n = 2 on.
 
-    Two things save it (ours): ask only for "the batch holds an optimal action, and the winner is optimal within the
-    batch"; or assume that every optimal action leads every other one by eps |w|_1 in weighted reward.
-    -> shape of n, p and e.
+    Two things save it (ours): ask only for "the batch holds an optimal action, and the winner is optimal
+    within the batch"; or assume that every optimal action leads every other one by eps |w|_1 in weighted
+    reward. -> shape of n, p and e.
     """
     p = as_probability("p", p)
     return unwrap(_drawn(n, p) * batch_bound(n, e))
@@ -126,11 +136,11 @@ class GroupSize(NamedTuple):
 def best_group_size(p, e):
     """Remark 2: the n that maximises theorem 1's bound (1 - (1-p)^n) (1 - (n-1) e). p in (0, 1], e in [0, 1].
 
-    The paper: (ln lambda - ln e) / lambda with lambda = -ln(1-p), which is negative for e > lambda. Exactly (our
-    correction): at the maximum y = (1-p)^-n solves y e^y = exp(1 + lambda (1 + 1/e)), so
-    y = wrightomega(1 + lambda (1 + 1/e)) and n = ln(y) / lambda. The bound rises before n and falls after, so the best
-    whole number is a neighbour of n. All of it is about a bound that is neither tight nor true in general: ask
-    exact.success_probability before you believe it.
+    The paper: (ln lambda - ln e) / lambda with lambda = -ln(1-p), which is negative for e > lambda. Exactly
+    (our correction): at the maximum y = (1-p)^-n solves y e^y = exp(1 + lambda (1 + 1/e)), so
+    y = wrightomega(1 + lambda (1 + 1/e)) and n = ln(y) / lambda. The bound rises before n and falls after, so
+    the best whole number is a neighbour of n. All of it is about a bound that is neither tight nor true in
+    general: ask exact.success_probability before you believe it.
 
     >>> best_group_size(1 - np.exp(-1), np.exp(-2)).integer     # lambda = 1, e = exp(-2): (ln 1 + 2) / 1
     2
@@ -144,14 +154,15 @@ def best_group_size(p, e):
     rate = -np.log1p(-p)  # lambda
     delta = rate * (1 + 1 / e)
     u = float(np.log(wrightomega(1 + delta)))  # lambda n
-    u -= (np.expm1(u) + u - delta) / (np.exp(u) + 1)  # one Newton step on e^u + u = 1 + delta: log lost digits near 1
+    # The log lost digits near 1: one Newton step on e^u + u = 1 + delta gives them back.
+    u -= (np.expm1(u) + u - delta) / (np.exp(u) + 1)
     continuous = float(u / rate)
     neighbours = np.maximum(1, [np.floor(continuous), np.ceil(continuous)])
     integer = int(neighbours[np.argmax(pareto_bound(neighbours, p, e))])
     return GroupSize(continuous, integer, float((np.log(rate) - np.log(e)) / rate))
 
 
-# ---- 3. Theorem 1 repaired (ours) -----------------------------------------------------------------------------------
+# ---- 3. Theorem 1 repaired (ours) --------------------------------------------------------------------------
 def near_optimal_mass(theta, policy, rewards, weights, eps):
     """p_theta of our corrected theorem: the policy's mass on { R_w >= max R_w - (1 - theta) eps |w|_1 }.
 
@@ -170,9 +181,9 @@ def corrected_pareto_bound(n, p_theta, theta, eps, weights, sigma):
     """Our correction of theorem 1, for every landscape:
     (1 - (1-p_theta)^n) (1 - (n-1) exp(-theta^2 eps^2 |w|_1^2 / (4 sigma^2 |w|_2^2))).
 
-    p_theta: as near_optimal_mass, theta in (0, 1]. Proof: whoever is not eps-Pareto-optimal has a dominator, so its R_w is
-    at most max R_w - eps |w|_1. A member of the near-optimal set leads it by theta eps |w|_1. Given a batch that holds
-    such a member, take the union over at most n-1 losers. -> shape of n.
+    p_theta: as near_optimal_mass, theta in (0, 1]. Proof: whoever is not eps-Pareto-optimal has a dominator,
+    so its R_w is at most max R_w - eps |w|_1. A member of the near-optimal set leads it by theta eps |w|_1.
+    Given a batch that holds such a member, take the union over at most n-1 losers. -> shape of n.
     """
     theta = as_theta(theta)
     p_theta = as_probability("p_theta", p_theta)
@@ -181,7 +192,8 @@ def corrected_pareto_bound(n, p_theta, theta, eps, weights, sigma):
 
 
 def best_corrected_bound(n, policy, rewards, weights, sigma, eps):
-    """Our corrected theorem with, for each n, its best theta: any theta gives a true bound, so the largest is true too.
+    """Our corrected theorem with, for each n, its best theta: any theta gives a true bound, so the largest is
+    true too.
 
     p_theta only changes where an action enters the set, so it is enough to try those values of theta, and 1.
     n: number or array. policy: (K,). rewards: (K, m). weights: (m,). -> (bound, theta), both of n's shape.
@@ -201,18 +213,20 @@ def best_corrected_bound(n, policy, rewards, weights, sigma, eps):
     return unwrap(largest), unwrap(thetas[best])
 
 
-# ---- 4. Behind a gate: corollary 1 ----------------------------------------------------------------------------------
+# ---- 4. Behind a gate: corollary 1 -------------------------------------------------------------------------
 def gated_bound(n, p, gamma, sigma, weights, eps, corrected=False, theta=1.0):
     """Corollary 1: best of n behind a gate on the outcome, which is at least gamma away from the threshold.
 
-    corrected=False: the paper's
+    corrected=False, the paper's:
         (1 - (1-p)^n) (1 - 2n exp(-gamma^2 / 2 sigma^2) - (n-1) exp(-c (m+1) eps^2)).
         p: the policy's mass on correct actions that are eps-Pareto-optimal in the m reasoning rewards.
-    corrected=True: ours
-        (1 - (1-p)^n) (1 - n exp(-gamma^2 / 2 sigma^2) - (n-1) exp(-theta^2 eps^2 |w|_1^2 / (4 sigma^2 |w|_2^2))).
-        p: the policy's mass on { R_w >= max R_w - (1 - theta) eps |w|_1 } among correct actions, over all m+1 rewards.
-        Holds for "the winner is correct and, among correct actions, eps-Pareto-optimal in all m+1 rewards", where a
-        closed gate's score lies below every open one's. Noise crosses the threshold on one side only: hence n, not 2n.
+    corrected=True, ours:
+        (1 - (1-p)^n) (1 - n exp(-gamma^2 / 2 sigma^2) - (n-1) e_theta),
+        e_theta = exp(-theta^2 eps^2 |w|_1^2 / (4 sigma^2 |w|_2^2)).
+        p: the policy's mass on { R_w >= max R_w - (1 - theta) eps |w|_1 } among correct actions, over all m+1
+        rewards. Holds for "the winner is correct and, among correct actions, eps-Pareto-optimal in all m+1
+        rewards", where a closed gate's score lies below every open one's. Noise crosses the threshold on one
+        side only: hence n, not 2n.
 
     weights: (m+1,), the outcome's first; both forms need it. n, p, gamma, sigma, eps: numbers or arrays.
     -> their common shape.
@@ -232,11 +246,12 @@ def gated_bound(n, p, gamma, sigma, weights, eps, corrected=False, theta=1.0):
     return unwrap(_drawn(n, p) * kept)
 
 
-# ---- 5. Arguments: lists become arrays, and what makes no sense fails an assert that names it -----------------------
+# ---- 5. Arguments: lists become arrays, and what makes no sense fails an assert that names it --------------
 def as_numbers(name, value, low=-np.inf):
     """Finite numbers, none below `low` -> float64, same shape."""
     value = np.asarray(value, float)
-    assert np.isfinite(value).all() and (value >= low).all(), f"{name} must be finite, at least {low:g}, not {value}"
+    assert np.isfinite(value).all(), f"{name} must be finite, not {value}"
+    assert (value >= low).all(), f"{name} must be at least {low:g}, not {value}"
     return value
 
 
@@ -295,7 +310,7 @@ def as_policy(policy):
 def as_rewards(rewards):
     """True rewards -> (K, m): one row per action, one column per reward."""
     rewards = as_numbers("rewards", rewards)
-    assert rewards.ndim == 2 and rewards.size, f"rewards must have shape (actions, rewards), not {rewards.shape}"
+    assert rewards.ndim == 2 and rewards.size, f"rewards must have shape (K, m), not {rewards.shape}"
     return rewards
 
 
@@ -303,16 +318,17 @@ def as_world(policy, rewards, weights):
     """-> policy (K,), rewards (K, m), weights (m,), which fit each other."""
     w = as_weights(weights)
     rewards = as_rewards(rewards)
-    assert rewards.shape[1] == len(w), f"rewards must have {len(w)} columns, one per weight, not {rewards.shape[1]}"
+    assert rewards.shape[1] == len(w), f"rewards must have {len(w)} columns, not {rewards.shape[1]}"
     policy = as_policy(policy)
     assert len(policy) == len(rewards), f"policy must have {len(rewards)} entries, not {len(policy)}"
     return policy, rewards, w
 
 
 def as_mask(good, size):
-    """Which actions count as good -> bool (size,). Ones and zeros are refused: they would index, not select."""
+    """Which actions count as good -> bool (size,). Ones and zeros would index, not select: refused."""
     good = np.asarray(good)
-    assert good.dtype == bool and good.shape == (size,), f"good must be bool ({size},), not {good.dtype} {good.shape}"
+    assert good.dtype == bool, f"good must be bool, not {good.dtype}"
+    assert good.shape == (size,), f"good must have shape ({size},), not {good.shape}"
     return good
 
 

@@ -1,25 +1,29 @@
 """The truth, for Gaussian noise: integrals and finite sums instead of bounds. Good to 1e-6 and better.
 
-What the paper says (section 3.3) about best-of-n it says in bounds; here the same events get their true probabilities:
+What the paper says (section 3.3) about best-of-n it says in bounds. Here the same events get their true
+values:
 
     one pair     the error of lemma 1, in closed form
     one batch    who wins it, lemma 2's question
-    best of n    theorem 1's question. "fresh": each draw gets its own noise, so a score is a mixture of Gaussians and
-                 the winner is the largest of n. With F the mixture's distribution function and f_good the part of its
-                 density that comes from good actions,
-                     P(winner good) = integral of n F(x)^(n-1) f_good(x) dx.
-                 "per_action": copies of one action share one draw of noise, as with a verifier that repeats itself
-    the gate     corollary 1's question: fresh noise, and rewards that count only where the noisy outcome reaches tau
+    best of n    theorem 1's question, with noise that is fresh for each draw, or one draw per action that all
+                 its copies share, as with a verifier that repeats itself
+    the gate     corollary 1's question: rewards count only where the noisy outcome reaches tau
     advantages   remark 1's question
 
-The integral above already says when more samples cannot hurt. It is the average of r(x) = P(good | score x) under F^n, which
-moves to the right with n. So where r never falls, success never falls, and the best group size of remark 2 comes from its
-union bound alone.
+The formula behind most of it. With fresh noise one score is a mixture of Gaussians, and the winner is the
+largest of n. With F the mixture's distribution function and f_good the part of its density from good actions,
 
-What is simplified. Noise is Gaussian (simulate.py knows others). Integrals are Gauss-Legendre sums over panels at most one
-noise wide, wherever an action's score can lie within ten noises. Noise below 1e-12 of the spread of the scores counts as
-none: then the best action drawn wins, and ties are broken evenly among the draws. Where only some noise is so small it counts
-as 1e-11 of the spread, the least that the digits of a score can resolve.
+    P(winner good) = integral of n F(x)^(n-1) f_good(x) dx.
+
+It already says when more samples cannot hurt: it is the average of r(x) = P(good | score x) under F^n, which
+moves to the right with n. So where r never falls, success never falls, and the best group size of remark 2
+comes from its union bound alone.
+
+What is simplified. Noise is Gaussian (simulate.py knows others). Integrals are Gauss-Legendre sums over
+panels at most one noise wide, wherever an action's score can lie within ten noises. Noise below 1e-12 of the
+spread of the scores counts as none: the best action drawn wins, and ties are broken evenly among the draws.
+Where only some noise is so small, it counts as 1e-11 of the spread, the least that the digits of a score can
+resolve.
 
 Run:   python -m theory --only table      # these values beside simulation and bounds
 Next:  simulate.py (the same by simulation)
@@ -28,19 +32,21 @@ import numpy as np
 from numpy.polynomial import legendre
 from scipy.special import gammaln, ndtr, xlog1py, xlogy
 
-from theory.bounds import (ROUNDING, as_counts, as_covariance, as_mask, as_noise, as_numbers, as_policy, as_rewards,
-                           as_vector, as_weights, as_world, noise_of_sum, unwrap)
+from theory.bounds import (ROUNDING, as_counts, as_covariance, as_mask, as_noise, as_numbers, as_policy,
+                           as_rewards, as_vector, as_weights, as_world, noise_of_sum, unwrap)
 
 _CHUNK = 1 << 21  # numbers in the largest temporary array
 _FINEST = 1e-11   # of the spread of the scores: the least noise that panels resolve
 
 
-# ---- 1. Pareto optimality and pairs ---------------------------------------------------------------------------------
+# ---- 1. Pareto optimality and pairs ------------------------------------------------------------------------
 def pareto_optimal(rewards, eps):
-    """Definitions 1 and 2: which actions no other action leads by at least eps in every reward. (K, m) -> bool (K,).
+    """Definitions 1 and 2: which actions no other action leads by at least eps in every reward.
 
-    At eps = 0 a copy would dominate itself, so there one lead must be above 0 (our convention, the usual one). A lead
-    that falls short of eps by rounding alone counts.
+    rewards: (K, m). -> bool (K,).
+
+    At eps = 0 a copy would dominate itself, so there one lead must be above 0 (our convention, the usual
+    one). A lead that falls short of eps by rounding alone counts.
 
     >>> pareto_optimal([[1, 0], [.8, .8], [.95, .95]], .1).tolist()     # A, C, D: D leads C by .15 in both
     [True, False, True]
@@ -51,7 +57,7 @@ def pareto_optimal(rewards, eps):
     dominated = np.zeros(len(rewards), bool)
     step = max(1, _CHUNK // rewards.size)
     for i in range(0, len(rewards), step):
-        lead = rewards[None] - rewards[i:i + step, None]  # (step, K, m): how far the second is ahead of the first
+        lead = rewards[None] - rewards[i:i + step, None]  # (step, K, m): of the second over the first
         least = lead.min(-1)                              # (step, K)
         if eps > 0:
             dominates = (least >= eps - slack) & (least > slack)
@@ -62,10 +68,11 @@ def pareto_optimal(rewards, eps):
 
 
 def pair_error(gap, weights, covariance_a, covariance_b=None):
-    """Lemma 1 without the inequality: P(Rhat_w(a) <= Rhat_w(b)) = Phi(-w'gap / sqrt(w'(Sigma_a + Sigma_b) w)).
+    """Lemma 1 without the inequality:
+    P(Rhat_w(a) <= Rhat_w(b)) = Phi(-w'gap / sqrt(w'(Sigma_a + Sigma_b) w)).
 
-    gap: (m,) true reward differences a - b. covariance_a: (m, m), the noise of one action over rewards; b's is the same
-    unless given. The noises of a and b are independent of each other. -> float.
+    gap: (m,) true reward differences a - b. covariance_a: (m, m), the noise of one action over rewards; b's
+    is the same unless given. The noises of a and b are independent of each other. -> float.
 
     >>> round(pair_error([.5, .25], [1, 2], np.eye(2)), 4)     # Phi(-1 / sqrt(10))
     0.3759
@@ -84,12 +91,12 @@ def pair_error(gap, weights, covariance_a, covariance_b=None):
 
 
 def pareto_share(actions, size):
-    """Our answer to "more rewards approximate global optimality": the expected share of `actions` random actions that are
-    Pareto-optimal (eps = 0), with `size` independent continuous rewards each. -> float.
+    """Our answer to "more rewards approximate global optimality": the expected share of `actions` random
+    actions that are Pareto-optimal (eps = 0), with `size` independent continuous rewards each. -> float.
 
-    a_m(K) / K with a_1 = 1 and a_m(K) = sum over k <= K of a_(m-1)(k) / k; so H_K / K for two rewards. Sort by the last
-    reward: the k-th best is optimal if no one before it dominates it in the others, that is, if it is optimal among k
-    with m-1 rewards.
+    a_m(K) / K with a_1 = 1 and a_m(K) = sum over k <= K of a_(m-1)(k) / k; so H_K / K for two rewards. Sort
+    by the last reward: the k-th best is optimal if no one before it dominates it in the others, that is, if
+    it is optimal among k with m-1 rewards.
     """
     assert actions >= 1 and size >= 1
     optimal = np.ones(actions)  # a_1(1), ..., a_1(K)
@@ -98,13 +105,14 @@ def pareto_share(actions, size):
     return float(optimal[-1] / actions)
 
 
-# ---- 2. One batch, given --------------------------------------------------------------------------------------------
+# ---- 2. One batch, given -----------------------------------------------------------------------------------
 def argmax_probabilities(means, std):
     """Who wins a given batch (lemma 2's a_hat): P_j = integral of
     phi((x - mu_j) / s_j) / s_j prod_{k != j} Phi((x - mu_k) / s_k) dx.
 
-    means: (K,) true weighted rewards of the batch's members. std: number or (K,), noise of a weighted reward: sigma |w|_2
-    for independent estimators; all 0 or all above 0. -> (K,), sums to 1; without noise ties are split evenly.
+    means: (K,) true weighted rewards of the batch's members. std: number or (K,), noise of a weighted reward:
+    sigma |w|_2 for independent estimators; all 0 or all above 0. -> (K,), sums to 1; without noise ties are
+    split evenly.
     """
     means = as_vector("means", means, np.size(means))
     assert len(means) > 0, "means must not be empty"
@@ -119,7 +127,7 @@ def argmax_probabilities(means, std):
     for i in range(0, len(nodes), step):
         z = (nodes[i:i + step, None] - means) / stds  # (step, K)
         phi = ndtr(z)
-        # Products over all but one: from the left times from the right. To divide by phi would lose its zeros.
+        # Products over all but one, left times right: to divide by phi would lose its zeros.
         ones = np.ones((len(z), 1))
         left = np.cumprod(np.hstack([ones, phi[:, :-1]]), axis=1)
         right = np.cumprod(np.hstack([ones, phi[:, :0:-1]]), axis=1)[:, ::-1]
@@ -143,9 +151,11 @@ def batches(n, actions):
 
 
 def preservation_probability(n, policy, rewards, weights, sigma, eps):
-    """Lemma 2, exactly: P(the winner is eps-Pareto-optimal within its batch), by going through every batch. -> float.
+    """Lemma 2, exactly: P(the winner is eps-Pareto-optimal within its batch), by going through every batch.
+    -> float.
 
-    policy: (K,), rewards: (K, m); noise fresh for each draw. Small cases only: binomial(n + K - 1, n) batches.
+    policy: (K,), rewards: (K, m); noise fresh for each draw. Small cases only: binomial(n + K - 1, n)
+    batches.
     """
     policy, rewards, w = as_world(policy, rewards, weights)
     std = as_numbers("sigma", sigma, low=0) * np.sqrt(w @ w)
@@ -169,12 +179,12 @@ def _within(rewards, drawn, eps):
     return kept
 
 
-# ---- 3. Best of n ---------------------------------------------------------------------------------------------------
+# ---- 3. Best of n ------------------------------------------------------------------------------------------
 def success_probability(n, policy, rewards, weights, sigma, eps, noise="fresh"):
     """What theorem 1 is about: P(the winner of n draws is eps-Pareto-optimal among all actions).
 
-    n: number or array. policy: (K,). rewards: (K, m). weights: (m,). sigma: one estimator's noise, a number or (m,).
-    noise: "fresh" for each draw, or "per_action": copies of an action share theirs. -> shape of n.
+    n: number or array. policy: (K,). rewards: (K, m). weights: (m,). sigma: one estimator's noise, a number
+    or (m,). noise: "fresh" for each draw, or "per_action": copies of an action share theirs. -> shape of n.
 
     >>> acd = [[1, 0], [.8, .8], [.95, .95]]
     >>> round(success_probability(2, [.6, .35, .05], acd, [1, 1], 0, .1), 4)     # 1 - .95^2 + .6^2
@@ -189,8 +199,8 @@ def success_probability(n, policy, rewards, weights, sigma, eps, noise="fresh"):
 def best_of_n(n, policy, means, std, good, noise="fresh"):
     """P(the winner of n draws is good), for any weighted rewards, any noise and any notion of good (ours).
 
-    n: number or array. policy, means: (K,). std: number or (K,), noise of each action's weighted reward, all 0 or all
-    above 0. good: bool (K,). noise: as success_probability. -> shape of n.
+    n: number or array. policy, means: (K,). std: number or (K,), noise of each action's weighted reward, all
+    0 or all above 0. good: bool (K,). noise: as success_probability. -> shape of n.
     """
     n = as_counts(n)
     policy = as_policy(policy)
@@ -214,7 +224,8 @@ def _quiet(means, stds):
 
 
 def _noiseless(n, policy, scores, good):
-    """Best of n where each action's score is certain; ties broken evenly among the draws. (K,), (K,), (K,) -> shape of n.
+    """Best of n where each action's score is certain; ties broken evenly among the draws. (K,), (K,), (K,) ->
+    shape of n.
 
     P(the best level drawn is l) = F_l^n - F_(l-1)^n, and the winner is any of the draws on it.
     """
@@ -247,10 +258,10 @@ def _mixture(x, policy, means, stds, good):
 
 
 def _largest(n, above, upto, mass):
-    """The integral of n F^(n-1) f as a sum over nodes. n: any shape; above = 1 - F, upto = F, mass = f dx: (Q,)
-    -> shape of n."""
-    with np.errstate(divide="ignore"):
-        log_f = np.where(above < .5, np.log1p(-np.minimum(above, .5)), np.log(upto))  # whichever keeps its digits
+    """The integral of n F^(n-1) f as a sum over nodes. n: any shape; above = 1 - F, upto = F, mass = f dx:
+    (Q,) -> shape of n."""
+    with np.errstate(divide="ignore"):  # whichever of the two keeps its digits
+        log_f = np.where(above < .5, np.log1p(-np.minimum(above, .5)), np.log(upto))
     log_f = np.maximum(log_f, -800.)  # exp(-800) is 0 anyway, and 0 * -inf is not a number
     flat = n.reshape(-1)
     result = np.empty(n.size)
@@ -261,19 +272,23 @@ def _largest(n, above, upto, mass):
     return np.clip(result, 0, 1).reshape(n.shape)
 
 
-# ---- 4. The gate ----------------------------------------------------------------------------------------------------
-def gated_success_probability(n, policy, outcome, rewards, good, tau, outcome_weight, weights, sigma, gate="hard"):
-    """What corollary 1 is about: P(the winner of n draws is good), where rewards count only behind a noisy gate.
+# ---- 4. The gate -------------------------------------------------------------------------------------------
+def gated_success_probability(n, policy, outcome, rewards, good, tau, outcome_weight, weights, sigma,
+                              gate="hard"):
+    """What corollary 1 is about: P(the winner of n draws is good), where rewards count only behind a noisy
+    gate.
 
-    Each draw has a noisy outcome o ~ N(outcome, sigma^2) and noisy rewards. Open (o >= tau): score = w_0 o + sum w_i
-    Rhat_i. Closed: score = o (gate="soft"), or minus infinity ("hard"). A batch without an open member is a failure,
-    under either gate.
+    Each draw has a noisy outcome o ~ N(outcome, sigma^2) and noisy rewards. Open (o >= tau): score = w_0 o +
+    sum w_i Rhat_i. Closed: score = o (gate="soft"), or minus infinity ("hard"). A batch without an open
+    member is a failure, under either gate.
 
-    n: number or array. policy, outcome: (K,). rewards: (K, m). good: bool (K,). weights: (m,), outcome_weight: w_0.
-    sigma: a number for all, or (m+1,), the outcome's first (behind a hard gate it may be 0: no noise). -> shape of n.
+    n: number or array. policy, outcome: (K,). rewards: (K, m). good: bool (K,). weights: (m,),
+    outcome_weight: w_0. sigma: a number for all, or (m+1,), the outcome's first (behind a hard gate it may be
+    0: no noise). -> shape of n.
 
-    How: an open draw's score x is Gaussian, N(mu, v^2). Given x, the outcome is Gaussian too, so the density of "open,
-    and x" is phi((x - mu) / v) / v * Phi((E[o | x] - tau) / sd[o | x]), and everything else is the integral of it.
+    How: an open draw's score x is Gaussian, N(mu, v^2). Given x, the outcome is Gaussian too, so the density
+    of "open, and x" is phi((x - mu) / v) / v * Phi((E[o | x] - tau) / sd[o | x]), and everything else is the
+    integral of it.
     """
     n = as_counts(n)
     policy, rewards, w = as_world(policy, rewards, weights)
@@ -330,17 +345,19 @@ def gated_success_probability(n, policy, outcome, rewards, good, tau, outcome_we
         return unwrap(_largest(n, above.ravel(), _positive(1 - above).ravel(), (good_open * dx).ravel()))
 
     below = at < tau
-    f_closed = _normal_density((at - outcome) / s0, s0) * below * policy  # (P, 16, K): closed, and the score is x
+    f_closed = _normal_density((at - outcome) / s0, s0) * below * policy  # (P, 16, K): closed, and score x
     good_closed = f_closed @ good                                         # (P, 16)
-    upto_closed = ndtr((np.minimum(at, tau) - outcome) / s0) @ policy     # (P, 16): P(closed, and the score is <= x)
+    upto_closed = ndtr((np.minimum(at, tau) - outcome) / s0) @ policy     # (P, 16): P(closed, and score <= x)
     above = above + ndtr((tau - outcome) / s0) @ policy - upto_closed
-    wins = _largest(n, above.ravel(), _positive(1 - above).ravel(), ((good_open + good_closed) * dx).ravel())
-    all_closed = _largest(n, 1 - upto_closed.ravel(), _positive(upto_closed).ravel(), (good_closed * dx).ravel())
-    return unwrap(wins - all_closed)
+    upto = _positive(1 - above)
+    wins = _largest(n, above.ravel(), upto.ravel(), ((good_open + good_closed) * dx).ravel())
+    upto_closed = upto_closed.ravel()
+    wins_all_closed = _largest(n, 1 - upto_closed, _positive(upto_closed), (good_closed * dx).ravel())
+    return unwrap(wins - wins_all_closed)
 
 
 def _gated_without_noise(n, policy, mu, outcome, sure, good, gate):
-    """Corollary 1's event where nothing is noisy. mu, outcome: (K,) scores where open and closed -> shape of n."""
+    """Corollary 1's event without noise. mu, outcome: (K,) scores where open and closed. -> shape of n."""
     closed_scores = np.full(len(policy), -np.inf)
     if gate == "soft":
         closed_scores = outcome
@@ -348,7 +365,9 @@ def _gated_without_noise(n, policy, mu, outcome, sure, good, gate):
     wins = _noiseless(n, policy, scores, good)
     if sure.all():
         return wins
-    return wins - _noiseless(n, policy[~sure], scores[~sure], good[~sure])  # less the batches with all gates closed
+    closed = ~sure
+    wins_all_closed = _noiseless(n, policy[closed], scores[closed], good[closed])
+    return wins - wins_all_closed
 
 
 def _normal_density(z, s):
@@ -360,14 +379,15 @@ def _positive(probability):
     return np.maximum(probability, 1e-300)
 
 
-# ---- 5. Advantages --------------------------------------------------------------------------------------------------
+# ---- 5. Advantages -----------------------------------------------------------------------------------------
 def positive_advantage(n, p, gap):
     """Remark 1, exactly: P(a good response's group-normalised advantage is above 0) =
     E_K Phi(gap (1 - K/(n-1)) / sqrt(n / (n-1))), where K ~ Binomial(n-1, p) counts the other good ones.
 
-    Good responses score `gap` above bad ones, in units of one score's noise; each is good with probability p. The
-    advantage is positive if the score beats the mean of the other n - 1. For p -> 1 it is a coin toss: nobody is left to
-    beat. A group of one has no advantage: 0. n, p, gap: numbers or arrays -> their common shape.
+    Good responses score `gap` above bad ones, in units of one score's noise; each is good with probability p.
+    The advantage is positive if the score beats the mean of the other n - 1. For p -> 1 it is a coin toss:
+    nobody is left to beat. A group of one has no advantage: 0. n, p, gap: numbers or arrays -> their common
+    shape.
 
     >>> round(positive_advantage(2, .25, 1), 4)     # .25 * .5 + .75 * Phi(1 / sqrt(2))
     0.6952
@@ -390,7 +410,7 @@ def positive_advantage(n, p, gap):
     return unwrap(result)
 
 
-# ---- 6. Quadrature, the machinery -----------------------------------------------------------------------------------
+# ---- 6. Quadrature, the machinery --------------------------------------------------------------------------
 _POINTS, _WEIGHTS = legendre.leggauss(16)
 
 
@@ -403,12 +423,14 @@ def _nodes(means, stds):
 
 
 def _panels(centres, scales, breaks=()):
-    """Where functions made of Gaussians (centre, scale) live. centres, scales: (G,) -> nodes (P, 16), weights (P, 16)."""
+    """Where functions made of Gaussians (centre, scale) live. centres, scales: (G,) -> nodes (P, 16), weights
+    (P, 16)."""
     steps = 2. ** np.floor(np.log2(scales))  # powers of two: panels of different actions coincide
     edges = [np.asarray(breaks, float)]
     for step in np.unique(steps):
         cells = np.unique(np.floor(centres[steps == step] / step))
-        edges.append(np.unique(cells[:, None] + np.arange(-20, 22)) * step)  # scale < 2 step: ten scales each way
+        around = cells[:, None] + np.arange(-20, 22)  # scale < 2 step: ten scales each way
+        edges.append(np.unique(around) * step)
     edges = np.unique(np.concatenate(edges))
     half = np.diff(edges)[:, None] / 2
     return edges[:-1, None] + half * (1 + _POINTS), half * _WEIGHTS
@@ -433,22 +455,22 @@ def _tail_integral(f, dx):
     return beyond[:, None] + dx[:, :1] / _WEIGHTS[0] * (f @ _TO_THE_RIGHT.T)
 
 
-# ---- 7. Shared noise, the machinery ---------------------------------------------------------------------------------
+# ---- 7. Shared noise, the machinery ------------------------------------------------------------------------
 def _shared_noise(n, policy, means, stds, good, nodes, weights):
     """Best of n where copies of an action share one draw of noise (ours). nodes, weights: (Q,) -> shape of n.
 
-    Let good action j score x, and let every other action k be passable (score <= x) with probability
-    c_k = Phi((x - mu_k) / s_k). j wins if it was drawn and everything else that was drawn is passable. Were the batch's
-    size Poisson(t), the actions' counts would be independent, so that chance would be e^-t G(t) with
+    Let good action j score x, and let every other action k be passable (score <= x) with probability c_k =
+    Phi((x - mu_k) / s_k). j wins if it was drawn and everything else that was drawn is passable. Were the
+    batch's size Poisson(t), the actions' counts would be independent, so that chance would be e^-t G(t) with
         G(t) = (e^(pi_j t) - 1) * prod over k != j of (1 + c_k (e^(pi_k t) - 1)).
-    For a batch of exactly n it is n! times the coefficient of t^n in G, which a Fourier transform of G on a circle reads off
-    (Cauchy's formula). One circle serves all n within two square roots of its radius.
+    For a batch of exactly n it is n! times the coefficient of t^n in G, which a Fourier transform of G on a
+    circle reads off (Cauchy's formula). One circle serves all n within two square roots of its radius.
     """
     types, copies = np.unique(np.stack([policy, means, stds, good], 1), axis=0, return_counts=True)
     pi, mu, s, good = types.T  # (T,) each: identical actions share one c_k
     z = (nodes[:, None] - mu) / s
     c = ndtr(z)  # (Q, T)
-    f = weights[:, None] * np.exp(-z ** 2 / 2) / s / np.sqrt(2 * np.pi)  # (Q, T): density of each action's score, times dx
+    f = weights[:, None] * np.exp(-z ** 2 / 2) / s / np.sqrt(2 * np.pi)  # (Q, T): density times dx
     winners = np.flatnonzero((good > 0) & (pi > 0))
     keep = (f[:, winners] > 1e-24).any(1)  # the other nodes carry nothing
     c = c[keep]
@@ -461,7 +483,8 @@ def _shared_noise(n, policy, means, stds, good, nodes, weights):
         radius = max(8., todo[0] + 2 * np.sqrt(todo[0]))
         now = todo[todo <= radius + 2 * np.sqrt(radius)]
         todo = todo[len(now):]
-        points = 2 ** int(np.ceil(np.log2(16 * np.sqrt(radius) + 48)))  # aliases: 14 standard deviations of Poisson away
+        # Aliases then lie 14 standard deviations of Poisson(radius) away.
+        points = 2 ** int(np.ceil(np.log2(16 * np.sqrt(radius) + 48)))
         g = _on_circle(radius, points, pi, copies, winners, c, f)
         coefficients = np.fft.irfft(np.conj(g), points)  # g_n r^n e^-r, at n modulo `points`
         poisson = np.exp(xlogy(now, radius) - radius - gammaln(now + 1))
@@ -472,10 +495,11 @@ def _shared_noise(n, policy, means, stds, good, nodes, weights):
 
 
 def _on_circle(radius, points, pi, copies, winners, c, f):
-    """G(t) e^-radius summed over nodes and winners, on the upper half circle |t| = radius: G is real on the real line.
-    pi, copies: (T,). c, f: (Q, T). -> complex (points // 2 + 1,)."""
+    """G(t) e^-radius summed over nodes and winners, on the upper half circle |t| = radius: G is real on the
+    real line. pi, copies: (T,). c, f: (Q, T). -> complex (points // 2 + 1,)."""
     t = radius * np.exp(2j * np.pi * np.arange(points // 2 + 1) / points)  # (M,)
-    # Every factor times e^(-pi_k radius), which makes it at most 1: where k was not drawn, and where it may have been.
+    # Every factor times e^(-pi_k radius), which makes it at most 1: where k was not drawn, and where it may
+    # have been.
     miss = np.exp(-pi * radius)[:, None]          # (T, 1)
     hit = np.exp(pi[:, None] * (t - radius))      # (T, M)
     g = np.zeros(len(t), complex)

@@ -1,17 +1,17 @@
-"""Small worlds to compute by hand: where theorem 1 holds, and each way in which it, corollary 1 or remark 2 breaks.
+"""Small worlds to compute by hand: where theorem 1 holds, and each way in which it or its neighbours break.
 
 What the paper says: theorem 1 holds in all of them. What happens:
 
     SAFE       every optimal action leads all that are not: the paper's bound holds
-    TRAP       C beats A in weighted reward but is not optimal, as D dominates it; a batch without D picks C: a U over n
+    TRAP       C beats A in weighted reward but is not optimal, as D dominates it: a U over n
     UNREACHED  TRAP with D never drawn: more samples only make it worse
     LURED      TRAP with D never drawn and mostly poor actions: A must be drawn, C must not be: a peak
-    THRESHOLD  one reward, no trade-off, and still broken: actions on either side of the eps-edge are hard to tell apart
-    CROWD      one good action, a thousand bad ones, copies share their noise: the luckiest bad one wins in the end
+    THRESHOLD  one reward, no trade-off, and broken: two actions near the eps-edge are hard to tell apart
+    CROWD      one good action, a thousand bad ones, copies share noise: the luckiest bad one wins in the end
     JITTERY    fresh noise, larger for bad actions: their tails win in the end
     GATE       a wrong answer that looks better than the right one, once the noisy gate lets it in
 
-What is simplified: two to a thousand actions, one or two rewards, no model anywhere. All are ours.
+What is simplified: a few actions, one or two rewards, no model anywhere. All of them are ours.
 
 Run:   python -m theory --only table      # theorem 1 in each of them
 Next:  audit.py (random worlds)
@@ -25,7 +25,7 @@ from scipy.special import ndtr
 from theory import exact
 
 
-# ---- 1. Theorem 1 ---------------------------------------------------------------------------------------------------
+# ---- 1. Theorem 1 ------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Landscape:
     name: str
@@ -64,11 +64,12 @@ TRAP = Landscape("trap", [[1, 0], [.8, .8], [.95, .95]], [.6, .35, .05], eps=.1,
 UNREACHED = replace(TRAP, name="unreached", policy=[.6, .4, 0])
 LURED = Landscape("lured", TRAP.rewards + [[.2, .1]], [.15, .05, 0, .8], eps=.1, sigma=.02)
 THRESHOLD = Landscape("threshold", [[1], [.91], [.89]], [.1, .45, .45], eps=.1, sigma=.03, weights=(1.,))
-CROWD = Landscape("crowd", [[1, 1]] + [[.5, .5]] * 1000, [.2] + [.8e-3] * 1000, eps=.3, sigma=.2, noise="per_action")
+CROWD = Landscape("crowd", [[1, 1]] + [[.5, .5]] * 1000, [.2] + [.8e-3] * 1000, eps=.3, sigma=.2,
+                  noise="per_action")
 JITTERY = Landscape("jittery", [[1, 1], [.5, .5]], [.2, .8], eps=.3, sigma=.2, action_scale=[1., 2.])
 
 
-# ---- 2. Corollary 1 -------------------------------------------------------------------------------------------------
+# ---- 2. Corollary 1 ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Gate:
     """Two actions: a right answer with little to show, and a wrong one that shines if let in."""
@@ -87,21 +88,22 @@ class Gate:
         outcome = [self.tau + self.gap * self.sigma, self.tau - self.gap * self.sigma]
         rewards = np.array(self.rewards)[:, None]  # (2, 1)
         right = np.array([True, False])
-        return exact.gated_success_probability(n, self.policy, outcome, rewards, right, self.tau, self.weights[0],
-                                               self.weights[1:], self.sigma, gate)
+        return exact.gated_success_probability(n, self.policy, outcome, rewards, right, self.tau,
+                                               self.weights[0], self.weights[1:], self.sigma, gate)
 
 
 GATE = Gate()
 
 
-# ---- 3. By hand -----------------------------------------------------------------------------------------------------
+# ---- 3. By hand --------------------------------------------------------------------------------------------
 def trap_without_noise(n, policy):
-    """TRAP for sigma = 0: D wins wherever it is drawn. Without it C beats A, so only a batch of A alone succeeds.
+    """TRAP for sigma = 0: D wins wherever it is drawn. Without it C beats A, so only a batch of A alone
+    succeeds.
 
-    1 - (1 - pi_D)^n + pi_A^n, below theorem 1's 1 - pi_C^n from n = 2 on, as (pi_A + pi_C)^n > pi_A^n + pi_C^n.
-    policy: A, C, D. -> shape of n.
+    1 - (1 - pi_D)^n + pi_A^n, below theorem 1's 1 - pi_C^n from n = 2 on, as (pi_A + pi_C)^n > pi_A^n +
+    pi_C^n. policy: A, C, D. -> shape of n.
 
-    >>> round(float(trap_without_noise(2, [.6, .35, .05])), 4)     # 1 - .95^2 + .6^2; theorem 1 promises .8775
+    >>> round(float(trap_without_noise(2, [.6, .35, .05])), 4)     # theorem 1 promises .8775
     0.4575
     """
     a, _, d = policy
@@ -110,9 +112,9 @@ def trap_without_noise(n, policy):
 
 
 def crowd_without_end(n, p, gap):
-    """CROWD's limit: one good action with a single draw of noise against endlessly many distinct bad ones (ours),
-    integral of phi(z) { [p + (1-p) Phi(z + gap)]^n - [(1-p) Phi(z + gap)]^n } dz, gap in units of one score's noise.
-    -> float."""
+    """CROWD's limit: one good action with a single draw of noise against endlessly many distinct bad ones
+    (ours), integral of phi(z) { [p + (1-p) Phi(z + gap)]^n - [(1-p) Phi(z + gap)]^n } dz, gap in units of one
+    score's noise. -> float."""
     def f(z):
         bad = (1 - p) * ndtr(z + gap)
         return np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * ((p + bad) ** n - bad ** n)
@@ -122,10 +124,10 @@ def crowd_without_end(n, p, gap):
 def parity_pair_error(k):
     """Uncorrelated is not independent: why m_eff needs jointly sub-Gaussian noise (ours).
 
-    The m = 2^k - 1 products of k fair signs are pairwise uncorrelated, of variance 1, and sub-Gaussian one by one. Their
-    sum is 2^k - 1 if all signs are +, else -1. Take two actions with such noise, the better one ahead by 2^k / m in every
-    reward: it is overtaken if b's signs are all + and a's are not, with probability 2^-k (1 - 2^-k).
-    -> (that, lemma 1's bound with m_eff = m).
+    The m = 2^k - 1 products of k fair signs are pairwise uncorrelated, of variance 1, and sub-Gaussian one by
+    one. Their sum is 2^k - 1 if all signs are +, else -1. Take two actions with such noise, the better one
+    ahead by 2^k / m in every reward: it is overtaken if b's signs are all + and a's are not, with probability
+    2^-k (1 - 2^-k). -> (that, lemma 1's bound with m_eff = m).
     """
     m = 2 ** k - 1
     overtaken = 2. ** -k * (1 - 2. ** -k)

@@ -1,22 +1,23 @@
 """The same quantities by simulation: draw batches, add noise, find the winner, count.
 
-What the paper says (section 3.3): many weak, independent reward estimators are as good as one strong one. Here its events are
-played out. Written apart from exact.py, so that each catches the other's mistakes, and it goes further: noise that is not
-Gaussian, that is correlated, shared by copies of an action, or different for each teacher.
+What the paper says (section 3.3): many weak, independent reward estimators are as good as one strong one.
+Here its events are played out. Written apart from exact.py, so that each catches the other's mistakes, and it
+goes further: noise that is not Gaussian, that is correlated, shared by copies, or different for each teacher.
 
-Section 1 is the plain simulation, twelve lines, one trial after the other: read it first. Section 2 asks the same and more for
-many trials at once, about 200 times as fast; section 3 is the machinery behind that. The options of section 2:
+Section 1 is the plain simulation, one trial after the other: read it first. Section 2 asks the same and more
+for many trials at once, more than a hundred times as fast; section 3 is the machinery behind that. Section
+2's options:
 
-    family               gaussian, rademacher (+-sigma) or uniform (+-sqrt(3) sigma): sub-Gaussian, of variance sigma^2
+    family               gaussian, rademacher (+-sigma) or uniform (+-sqrt(3) sigma), all of variance sigma^2
     sigma                a number, or (m,): one noise per teacher
-    reward_correlation   rho between the noises of two rewards of one action: sqrt(1-rho) own + sqrt(rho) common
+    reward_correlation   rho between two rewards of one action: noise is sqrt(1-rho) own + sqrt(rho) common
     action_correlation   rho between the noises of two actions of one batch; it cancels in comparisons
     action_scale         a number or (K,): how much noisier an action is than sigma
     noise                "fresh" for each draw, or "per_action": copies of an action share one draw
-    collapse             True: draw the weighted sum of Gaussian noises at once (its law is known); False: every component
+    collapse             True: draw the weighted sum of Gaussian noises at once, as its law is known
     trials, seed         the result depends on them, and not on the number of cores
 
-What is simplified: nothing against the paper; float32 for Gaussian noise.
+What is simplified: the worlds, which are a few actions and no model. Gaussian noise is float32.
 
 Run:   python tests/benchmark_theory.py      # section 2 against section 1
 Next:  landscapes.py (where the theorem holds and where it breaks)
@@ -29,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from theory.bounds import (as_counts, as_covariance, as_mask, as_noise, as_numbers, as_policy, as_vector, as_weights, as_world,
+from theory.bounds import (as_counts, as_covariance, as_mask, as_noise, as_vector, as_weights, as_world,
                            unwrap)
 from theory.exact import pareto_optimal
 
@@ -39,9 +40,10 @@ class Estimate(NamedTuple):
     error: float  # standard error, of (hits + 1) / (trials + 2), so that it is never 0
 
 
-# ---- 1. The plain simulation ----------------------------------------------------------------------------------------
+# ---- 1. The plain simulation -------------------------------------------------------------------------------
 def plain_success_probability(n, policy, rewards, weights, sigma, eps, trials=20_000, seed=0):
-    """Theorem 1's event: P(the winner of n draws is eps-Pareto-optimal among all actions), for fresh Gaussian noise.
+    """Theorem 1's event: P(the winner of n draws is eps-Pareto-optimal among all actions), for fresh Gaussian
+    noise.
 
     policy: K numbers. rewards: K lists of m. weights: m numbers. sigma: one estimator's noise. -> Estimate.
 
@@ -66,9 +68,10 @@ def plain_success_probability(n, policy, rewards, weights, sigma, eps, trials=20
     return _estimate(hits, trials)
 
 
-# ---- 2. Many trials at once -----------------------------------------------------------------------------------------
-def success_probability(n, policy, rewards, weights, sigma, eps, noise="fresh", family="gaussian", reward_correlation=0.,
-                        action_correlation=0., action_scale=1., collapse=False, trials=100_000, seed=0):
+# ---- 2. Many trials at once --------------------------------------------------------------------------------
+def success_probability(n, policy, rewards, weights, sigma, eps, noise="fresh", family="gaussian",
+                        reward_correlation=0., action_correlation=0., action_scale=1., collapse=False,
+                        trials=100_000, seed=0):
     """Theorem 1's event, as above, with the options that the head of this file explains.
 
     n: one number. policy: (K,). rewards: (K, m). weights: (m,). sigma: number or (m,). -> Estimate.
@@ -117,7 +120,8 @@ def success_probability(n, policy, rewards, weights, sigma, eps, noise="fresh", 
 
 
 def pair_error(gap, weights, covariance_a, covariance_b=None, family="gaussian", trials=100_000, seed=0):
-    """Lemma 1's event: P(Rhat_w(a) <= Rhat_w(b)), as exact.pair_error; other families are mixed to have these covariances.
+    """Lemma 1's event: P(Rhat_w(a) <= Rhat_w(b)), as exact.pair_error; other families are mixed to have these
+    covariances.
 
     gap, weights: (m,). covariances: (m, m). -> Estimate.
     """
@@ -127,7 +131,8 @@ def pair_error(gap, weights, covariance_a, covariance_b=None, family="gaussian",
     root_b = root_a
     if covariance_b is not None:
         root_b = _root(as_covariance("covariance_b", covariance_b, len(w)))
-    slack = 1e-12 * (np.abs(w * gap).sum() + (np.abs(w @ root_a).sum() + np.abs(w @ root_b).sum()))  # sums of signs tie
+    largest_noises = np.abs(w @ root_a).sum() + np.abs(w @ root_b).sum()
+    slack = 1e-12 * (np.abs(w * gap).sum() + largest_noises)  # sums of signs tie, but for rounding
 
     def misordered(rng, size):
         a = w @ root_a @ _draw(rng, (len(w), size), family, np.float64)  # (size,)
@@ -137,7 +142,8 @@ def pair_error(gap, weights, covariance_a, covariance_b=None, family="gaussian",
 
 
 def argmax_probabilities(means, std, trials=100_000, seed=0):
-    """Who wins a given batch, as exact.argmax_probabilities. means: (K,), std: number or (K,). -> Estimate of (K,) arrays."""
+    """Who wins a given batch, as exact.argmax_probabilities. means: (K,), std: number or (K,). -> Estimate of
+    (K,) arrays."""
     means = as_vector("means", means, np.size(means))
     stds = as_noise("std", std, len(means))
 
@@ -147,9 +153,10 @@ def argmax_probabilities(means, std, trials=100_000, seed=0):
     return _estimate(_count(wins, trials, len(means), seed), trials)
 
 
-def preservation_probability(n, policy, rewards, weights, sigma, eps, family="gaussian", trials=100_000, seed=0):
-    """Lemma 2's event: P(the winner is eps-Pareto-optimal within its batch), as exact.preservation_probability.
-    -> Estimate."""
+def preservation_probability(n, policy, rewards, weights, sigma, eps, family="gaussian", trials=100_000,
+                             seed=0):
+    """Lemma 2's event: P(the winner is eps-Pareto-optimal within its batch), as
+    exact.preservation_probability. -> Estimate."""
     n = int(as_counts(n))
     policy, rewards, w = as_world(policy, rewards, weights)
     verifier = _Verifier(policy, rewards, w, as_noise("sigma", sigma, len(w)), family, 0., 0., False)
@@ -168,11 +175,12 @@ def preservation_probability(n, policy, rewards, weights, sigma, eps, family="ga
     return _estimate(_count(preserved, trials, n, seed), trials)
 
 
-def gated_success_probability(n, policy, outcome, rewards, good, tau, outcome_weight, weights, sigma, gate="hard",
-                              family="gaussian", trials=100_000, seed=0):
+def gated_success_probability(n, policy, outcome, rewards, good, tau, outcome_weight, weights, sigma,
+                              gate="hard", family="gaussian", trials=100_000, seed=0):
     """Corollary 1's event: P(the winner of n draws is good), rewards counting only behind a noisy gate.
 
-    As exact.gated_success_probability, with one noise for the outcome and one for each reward; n: one number. -> Estimate.
+    As exact.gated_success_probability, with one noise for the outcome and one for each reward; n: one number.
+    -> Estimate.
     """
     n = int(as_counts(n))
     policy, rewards, w = as_world(policy, rewards, weights)
@@ -204,8 +212,8 @@ def gated_success_probability(n, policy, outcome, rewards, good, tau, outcome_we
 
 
 def positive_advantage(n, p, gap, family="gaussian", trials=100_000, seed=0):
-    """Remark 1's event: P(a good response's group-normalised advantage is above 0), as exact.positive_advantage.
-    -> Estimate."""
+    """Remark 1's event: P(a good response's group-normalised advantage is above 0), as
+    exact.positive_advantage. -> Estimate."""
     n = int(as_counts(n))
     assert 0 <= p <= 1, f"p must be in [0, 1], not {p}"
 
@@ -218,12 +226,12 @@ def positive_advantage(n, p, gap, family="gaussian", trials=100_000, seed=0):
 
 
 def pareto_fraction(actions, size, eps, trials=200, seed=0):
-    """How much being eps-Pareto-optimal still says, for `actions` random actions with `size` independent N(0, 1) rewards each
-    (our answer to "more rewards approximate global optimality").
+    """How much being eps-Pareto-optimal still says, for `actions` random actions with `size` independent N(0,
+    1) rewards each (our answer to "more rewards approximate global optimality").
 
-    -> Estimate of the share of actions that are optimal (at eps = 0 and two rewards it is H_K / K on average), and Estimate
-    of the regret of an optimal one drawn at random, in plain summed reward: 0 is the best action, 1 no better than any
-    action drawn at random.
+    -> Estimate of the share of actions that are optimal (at eps = 0 and two rewards it is H_K / K on
+    average), and Estimate of the regret of an optimal one drawn at random, in plain summed reward: 0 is the
+    best action, 1 no better than any action drawn at random.
     """
     rng = np.random.default_rng(seed)
     share = np.empty(trials)
@@ -237,10 +245,11 @@ def pareto_fraction(actions, size, eps, trials=200, seed=0):
     return _mean(share), _mean(regret)
 
 
-# ---- 3. The machinery -----------------------------------------------------------------------------------------------
-# Trials lie along the fast axis: one vectorised pass for each member of the batch, in chunks of about a megabyte, so that
-# memory does not grow with trials or n. Chunks run on all cores (numpy works without Python's lock), each with random numbers
-# of its own. Float32 is precise enough because scores are kept relative to the best action that can be drawn.
+# ---- 3. The machinery --------------------------------------------------------------------------------------
+# Trials lie along the fast axis: one vectorised pass for each member of the batch, in chunks of about a
+# megabyte, so that memory does not grow with trials or n. Chunks run on all cores (numpy works without
+# Python's lock), each with random numbers of its own. Float32 is precise enough because scores are kept
+# relative to the best action that can be drawn.
 FAMILIES = ("gaussian", "rademacher", "uniform")
 _CHUNK = 1 << 18  # numbers in one block of noise: large enough that threads seldom wait for each other
 
@@ -274,12 +283,14 @@ def _count(work, trials, numbers, seed):
 
 
 class _Verifier:
-    """Noisy weighted rewards. policy: (K,), rewards: (K, m), weights, sigmas: (m,); options as in the head of this file."""
+    """Noisy weighted rewards. policy: (K,), rewards: (K, m), weights, sigmas: (m,); options as in the head of
+    this file."""
 
-    def __init__(self, policy, rewards, weights, sigmas, family, reward_correlation, action_correlation, collapse):
+    def __init__(self, policy, rewards, weights, sigmas, family, reward_correlation, action_correlation,
+                 collapse):
         assert 0 <= reward_correlation <= 1, f"reward_correlation must be in [0, 1], not {reward_correlation}"
         assert 0 <= action_correlation <= 1, f"action_correlation must be in [0, 1], not {action_correlation}"
-        assert family == "gaussian" or not collapse, "collapse needs gaussian noise: no other sum keeps its law"
+        assert family == "gaussian" or not collapse, "collapse: only Gaussian noise keeps its law when summed"
         self.family = family
         self.reward_correlation = reward_correlation
         self.action_correlation = action_correlation
@@ -371,8 +382,9 @@ def _bits(rng, size):
 
 
 def _normal(rng, shape):
-    """Standard normals by Box and Muller, float32. Three times as fast as the generator's own, as numpy's log, sqrt, sin and
-    cos work on many numbers at once, in place. 31 bits for a radius reach 6.6 standard deviations."""
+    """Standard normals by Box and Muller, float32. Three times as fast as the generator's own, as numpy's
+    log, sqrt, sin and cos work on many numbers at once, in place. 31 bits for a radius reach 6.6 standard
+    deviations."""
     count = int(np.prod(shape))
     half = (count + 1) // 2
     signed = _bits(rng, 2 * half).view(np.int32).astype(np.float32)  # numpy converts signed integers faster
