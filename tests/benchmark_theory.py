@@ -60,8 +60,8 @@ def main():
     peer = cfg.loop_trials / best["plain loop"]
     for name, trials, _ in jobs:
         rate = trials / best[name]
-        print(f"{name:15} {trials:9,} trials in {best[name]:6.3f} s   {rate:12,.0f} per second   {rate / peer:6.1f} x   "
-              f"({value[name]:.5f})")
+        print(f"{name:15} {trials:9,} trials in {best[name]:6.3f} s   {rate:12,.0f} per second   "
+              f"{rate / peer:6.1f} x   ({value[name]:.5f})")
 
     for noise in ("fresh", "per_action"):
         start = time.perf_counter()

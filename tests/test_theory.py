@@ -49,8 +49,11 @@ def test_pair_error_by_hand():
     # exp(-.24). The paper's c = 1 / (1 * 4), times m = 3: exp(-.25 * 3 * .09) = exp(-.0675), larger: the looser bound.
     assert bounds.pair_error(.3, [1, 1, 2], .5) == pytest.approx(math.exp(-.24))
     assert bounds.pair_error(.3, [1, 1, 2], .5, sharp=False) == pytest.approx(math.exp(-.0675))
-    assert bounds.pair_error(.3, [2, 2], .5) == pytest.approx(bounds.pair_error(.3, [2, 2], .5, sharp=False))  # equal weights
-    assert bounds.pair_error(.3, [1], 0) == 0 and bounds.pair_error(0, [1], 0) == 1 and bounds.pair_error(0, [1], 2) == 1
+    # equal weights
+    assert bounds.pair_error(.3, [2, 2], .5) == pytest.approx(bounds.pair_error(.3, [2, 2], .5, sharp=False))
+    assert bounds.pair_error(.3, [1], 0) == 0
+    assert bounds.pair_error(0, [1], 0) == 1
+    assert bounds.pair_error(0, [1], 2) == 1
 
 
 def test_bounds_by_hand():
@@ -79,7 +82,9 @@ def test_best_group_size_by_hand():
     assert found.continuous == pytest.approx(2) and found.integer == 2 and found.approximation == pytest.approx(2)
     # n = 3 asks for E = 1 / (e^3 + 1): the formula then says ln(e^3 + 1) = 3.0486
     found = bounds.best_group_size(1 - math.exp(-1), 1 / (math.exp(3) + 1))
-    assert found.continuous == pytest.approx(3) and found.integer == 3 and found.approximation == pytest.approx(3.0486, abs=1e-4)
+    assert found.continuous == pytest.approx(3)
+    assert found.integer == 3
+    assert found.approximation == pytest.approx(3.0486, abs=1e-4)
     assert bounds.best_group_size(.05, .2).approximation < 0  # lambda = .0513 < E
     assert bounds.best_group_size(.5, 0).integer == math.inf and bounds.best_group_size(1, .1).integer == 1
 
@@ -88,7 +93,8 @@ def test_best_group_size_by_hand():
 def test_best_group_size_maximises_the_bound(p, e):
     found = bounds.best_group_size(p, e)
     n = found.integer
-    around = np.unique(np.clip(np.concatenate([np.arange(n - 3, n + 4), np.round(n * np.logspace(-2, 2, 30))]), 1, None))
+    around = np.concatenate([np.arange(n - 3, n + 4), np.round(n * np.logspace(-2, 2, 30))])
+    around = np.unique(np.clip(around, 1, None))
     assert bounds.pareto_bound(n, p, e) >= bounds.pareto_bound(around, p, e).max() - 1e-12
     assert abs(found.continuous - n) <= 1 or found.continuous < 1 == n
     # the equation that defines it, e^u + u = 1 + lambda (1 + 1/e) with u = lambda n: more digits than any difference of
@@ -101,11 +107,13 @@ def test_best_group_size_maximises_the_bound(p, e):
 def test_effective_rewards_by_hand():
     equi = lambda m, rho: (1 - rho) * np.eye(m) + rho
     assert bounds.effective_rewards(np.ones(5), equi(5, 0)) == pytest.approx(5)
-    assert bounds.effective_rewards(np.ones(5), 9 * equi(5, .5)) == pytest.approx(5 / 3)  # m / (1 + (m-1) rho), at any scale
+    # m / (1 + (m-1) rho), at any scale
+    assert bounds.effective_rewards(np.ones(5), 9 * equi(5, .5)) == pytest.approx(5 / 3)
     assert bounds.effective_rewards(np.ones(400), equi(400, .5)) == pytest.approx(2, abs=1e-2)  # saturates at 1 / rho
     assert bounds.effective_rewards([1, 1], [[1, -1], [-1, 1]]) == math.inf  # noise that cancels
     hidden = np.outer([.1, .2, -.3], [.1, .2, -.3])  # .1 + .2 - .3 is not quite 0 in floats
-    assert bounds.effective_rewards([1, 1, 1], hidden) == math.inf and exact.pair_error([0, 0, 0], [1, 1, 1], hidden) == 1
+    assert bounds.effective_rewards([1, 1, 1], hidden) == math.inf
+    assert exact.pair_error([0, 0, 0], [1, 1, 1], hidden) == 1
     # weights 1, 3, independent, sigma 1: 16 / 10
     assert bounds.effective_rewards([1, 3], np.eye(2)) == pytest.approx(1.6)
 
@@ -116,15 +124,18 @@ def test_exact_pair_error_by_hand():
     # b without noise: Phi(-1 / sqrt(5)) = Phi(-.447214) = .327360
     assert exact.pair_error([.5, .25], [1, 2], np.eye(2), np.zeros((2, 2))) == pytest.approx(.327360, abs=1e-6)
     assert exact.pair_error([0, 0], [1, 1], np.eye(2)) == .5
-    assert exact.pair_error([.1, 0], [1, 1], np.zeros((2, 2))) == 0 and exact.pair_error([.1, -.1], [1, 1], np.zeros((2, 2))) == 1
+    assert exact.pair_error([.1, 0], [1, 1], np.zeros((2, 2))) == 0
+    assert exact.pair_error([.1, -.1], [1, 1], np.zeros((2, 2))) == 1
 
 
 def test_pareto_by_hand():
     # D leads C by .15 in both rewards, nobody leads A = (1, 0) by .1 in the first
     assert exact.pareto_optimal(TRAP.rewards, .1).tolist() == [True, False, True]
     assert exact.pareto_optimal(TRAP.rewards, .2).all()  # .15 is no lead of .2
-    assert exact.pareto_optimal([[.9], [.8]], .1).tolist() == [True, False]  # a lead of .1, although .9 - .8 < .1 in floats
-    assert exact.pareto_optimal([[1, 1], [1, 1], [1, 0]], 0).tolist() == [True, True, False]  # copies do not dominate each other
+    # a lead of .1, although .9 - .8 < .1 in floats
+    assert exact.pareto_optimal([[.9], [.8]], .1).tolist() == [True, False]
+    # copies do not dominate each other
+    assert exact.pareto_optimal([[1, 1], [1, 1], [1, 0]], 0).tolist() == [True, True, False]
     assert exact.pareto_optimal([[3, 1]], 0).tolist() == [True]
 
 
@@ -151,17 +162,22 @@ def test_argmax_by_hand_and_by_adaptive_quadrature():
     assert exact.argmax_probabilities([1, 1, 0], 0).tolist() == [.5, .5, 0]
     means, stds = np.array([0., .3, .35, -2]), np.array([.1, 1., .02, 3.])
     for j in range(4):
-        f = lambda x: stats.norm.pdf(x, means[j], stds[j]) * np.prod([ndtr((x - means[k]) / stds[k]) for k in range(4) if k != j])
+        def f(x):
+            others = [ndtr((x - means[k]) / stds[k]) for k in range(4) if k != j]
+            return stats.norm.pdf(x, means[j], stds[j]) * np.prod(others)
         value = quad(f, -30, 30, points=[-2, 0, .25, .3, .33, .35, .4, 1], epsabs=1e-11, limit=500)[0]
         assert exact.argmax_probabilities(means, stds)[j] == pytest.approx(value, abs=1e-8)
 
 
 def by_every_batch(n, policy, means, stds, good, noise):
     """Success by going through all K^n ordered batches; who wins one is argmax_probabilities' business."""
-    total, means, stds, good = 0., np.asarray(means, float), np.broadcast_to(stds, len(means)), np.asarray(good)
+    total = 0.
+    means = np.asarray(means, float)
+    stds = np.broadcast_to(stds, len(means))
     for batch in product(range(len(policy)), repeat=n):
         members = sorted(set(batch)) if noise == "per_action" else list(batch)
-        total += np.prod([policy[a] for a in batch]) * exact.argmax_probabilities(means[members], stds[members]) @ good[members]
+        chance = np.prod([policy[a] for a in batch])
+        total += chance * exact.argmax_probabilities(means[members], stds[members]) @ good[members]
     return total
 
 
@@ -170,7 +186,8 @@ def by_every_batch(n, policy, means, stds, good, noise):
 def test_best_of_n_against_every_batch(n, noise):
     policy, means, good = [.5, .3, .15, .05], [1., .8, 1.1, .8], np.array([True, False, True, False])
     for std in (.3, [.1, .2, .05, .6]):
-        assert close(exact.best_of_n(n, policy, means, std, good, noise), by_every_batch(n, policy, means, std, good, noise))
+        args = n, policy, means, std, good, noise
+        assert close(exact.best_of_n(*args), by_every_batch(*args))
 
 
 def test_best_of_n_for_large_n_against_adaptive_quadrature():
@@ -191,17 +208,19 @@ def test_shared_noise_against_the_single_action_formula():
         assert value == pytest.approx(crowd_without_end(n, .2, 2.), abs=1e-3 if n > 7 else 1e-4)
     # so many draws that every action is there: the best of all four
     policy, means = np.array([.1, .3, .3, .3]), np.array([1.5, 1., .8, .8])
-    assert close(exact.best_of_n(4000, policy, means, .5, good[:4], "per_action"), exact.argmax_probabilities(means, .5)[0])
+    every_action = exact.best_of_n(4000, policy, means, .5, good[:4], "per_action")
+    assert close(every_action, exact.argmax_probabilities(means, .5)[0])
 
 
 def test_an_array_of_group_sizes_is_the_same_as_one_by_one():
     ns = np.array([[1, 2, 9], [300, 17, 2]])
     for noise in ("fresh", "per_action"):
-        many = exact.success_probability(ns, TRAP.policy, TRAP.rewards, [1, 1], .3, .1, noise)
+        args = TRAP.policy, TRAP.rewards, [1, 1], .3, .1, noise
+        many = exact.success_probability(ns, *args)
         assert many.shape == ns.shape
-        one = [[exact.success_probability(int(n), TRAP.policy, TRAP.rewards, [1, 1], .3, .1, noise) for n in row] for row in ns]
-        assert close(many, one, 1e-12)
-        assert isinstance(exact.success_probability(3, TRAP.policy, TRAP.rewards, [1, 1], .3, .1, noise), float)
+        for at in np.ndindex(ns.shape):
+            one = exact.success_probability(int(ns[at]), *args)
+            assert isinstance(one, float) and close(many[at], one, 1e-12)
 
 
 def test_success_without_noise_and_ties():
@@ -217,7 +236,8 @@ def test_success_without_noise_and_ties():
 def test_lemma2_exactly():
     # two actions, B ahead of A by 1 in one reward, sigma = 1: of two draws, the batch AB has probability .5 and errs by
     # Phi(-1 / sqrt 2) = .239750
-    assert exact.preservation_probability(2, [.5, .5], [[0.], [1.]], [1.], 1., .5) == pytest.approx(1 - .5 * .239750, abs=1e-6)
+    value = exact.preservation_probability(2, [.5, .5], [[0.], [1.]], [1.], 1., .5)
+    assert value == pytest.approx(1 - .5 * .239750, abs=1e-6)
     assert len(exact.batches(5, 3)) == math.comb(7, 2) and (exact.batches(5, 3).sum(1) == 5).all()
 
 
@@ -243,7 +263,9 @@ def gated_by_hand(n, policy, outcome, reward, good, tau, w0, sigma, gate):
                 total += p * normal(x, o)
         return total
     edges = [-3, tau - .3, tau, tau + .3, 1, 1.5, 3]
-    value = sum(quad(lambda x: n * up_to(x) ** (n - 1) * good_density(x), a, b, epsabs=1e-8)[0] for a, b in zip(edges, edges[1:]))
+    value = 0.
+    for a, b in zip(edges, edges[1:]):
+        value += quad(lambda x: n * up_to(x) ** (n - 1) * good_density(x), a, b, epsabs=1e-8)[0]
     if gate == "soft":
         closed = lambda x: policy @ ndtr((x - outcome) / sigma)
         density = lambda x: sum(p * normal(x, o) for p, o in zip(policy[good], outcome[good]))
@@ -325,16 +347,18 @@ def test_positive_advantage_by_hand():
     # n = 2: against another good one (p) a coin toss, against a bad one Phi(gap / sqrt 2): .25 * .5 + .75 * .760250 =
     # .695188
     assert exact.positive_advantage(2, .25, 1) == pytest.approx(.695188, abs=1e-6)
-    assert exact.positive_advantage(8, 1, 5) == pytest.approx(.5) and exact.positive_advantage(8, .3, 0) == pytest.approx(.5)
-    assert exact.positive_advantage(8, .5, 50) == pytest.approx(1 - .5 * .5 ** 7)  # only a group of good ones alone is a toss
+    assert exact.positive_advantage(8, 1, 5) == pytest.approx(.5)
+    assert exact.positive_advantage(8, .3, 0) == pytest.approx(.5)
+    # only a group of good ones alone is a toss
+    assert exact.positive_advantage(8, .5, 50) == pytest.approx(1 - .5 * .5 ** 7)
     assert exact.positive_advantage(1, .5, 3) == 0
 
 
 # ---- 3. Exact against dice -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("world,n", [(SAFE, 8), (TRAP, 5), (THRESHOLD, 6), (JITTERY, 27), (TRAP, 1)])
 def test_success_against_dice(world, n):
-    estimate = simulate.success_probability(n, world.policy, world.rewards, world.weights, world.sigma, world.eps, world.noise,
-                                            action_scale=world.action_scale, trials=300_000, seed=3)
+    estimate = simulate.success_probability(n, world.policy, world.rewards, world.weights, world.sigma, world.eps,
+                                            world.noise, action_scale=world.action_scale, trials=300_000, seed=3)
     assert agrees(world.success(n), estimate)
 
 
@@ -342,8 +366,12 @@ def test_every_noise_against_dice():
     r, w = np.array([[.9, .2, .6], [.5, .5, .5], [.7, .7, .8], [.1, .9, .2]]), np.array([1., .5, 2.])
     policy, n = [.4, .3, .1, .2], 4
     good = exact.pareto_optimal(r, .15)
-    roll = lambda sigma=.3, **kw: simulate.success_probability(n, policy, r, w, sigma, .15, trials=200_000, seed=5, **kw)
-    truth = lambda variance, noise="fresh": exact.best_of_n(n, policy, r @ w, np.sqrt(variance), good, noise)
+
+    def roll(sigma=.3, **options):
+        return simulate.success_probability(n, policy, r, w, sigma, .15, trials=200_000, seed=5, **options)
+
+    def truth(variance, noise="fresh"):
+        return exact.best_of_n(n, policy, r @ w, np.sqrt(variance), good, noise)
     plain = .09 * w @ w
     assert agrees(truth(plain), roll()) and agrees(truth(plain), roll(collapse=True))
     assert agrees(truth(plain, "per_action"), roll(noise="per_action"))
@@ -372,18 +400,23 @@ def test_ties_are_ties_although_sums_are_rounded():
     # A = .3, B = .1, signs of .1: A at its lower and B at its upper score tie at .2, though .3 - .1 < .1 + .1 in
     # floats. Of a mixed pair, A loses half of that quarter: .25 + .5 * (1 - 1/8) = .6875
     args = 2, [.5, .5], [[.3], [.1]], [1.], .1
-    assert audit.with_signs(np.array(2), np.array([.5, .5]), np.array([[.3], [.1]]), np.ones(1), .1, GOOD) == pytest.approx(.6875)
+    value = audit.with_signs(2, np.array([.5, .5]), np.array([[.3], [.1]]), np.ones(1), .1, GOOD)
+    assert value == pytest.approx(.6875)
     assert agrees(.6875, simulate.success_probability(*args, .15, family="rademacher", trials=100_000))
 
 
 def test_dice_know_no_scale():
     policy, r = [.5, .5], np.array([[1.], [.4]])
+
+    def best(c, family):
+        return simulate.success_probability(3, policy, c * r, [1.], .5 * c, .3 * c, family=family, trials=5000)
+
+    def pair(c):
+        return simulate.pair_error([.5 * c], [1.], [[.25 * c * c]], family="rademacher", trials=5000)
     for c in (1e-12, 1e9):
         for family in simulate.FAMILIES:
-            roll = lambda c: simulate.success_probability(3, policy, c * r, [1.], .5 * c, .3 * c, family=family, trials=5000)
-            assert abs(roll(c).value - roll(1.).value) < 1e-3
-        roll = lambda c: simulate.pair_error([.5 * c], [1.], [[.25 * c * c]], family="rademacher", trials=5000)
-        assert roll(c) == roll(1.)
+            assert abs(best(c, family).value - best(1., family).value) < 1e-3
+        assert pair(c) == pair(1.)
     # and do not spend their digits on an action that is never drawn
     args = 2, [.5, .5, 0], [[1000., 0], [500.00001, 500], [990., 990]], [1., 1.], 1e-5, .1
     assert agrees(exact.success_probability(*args), simulate.success_probability(*args))
@@ -404,7 +437,8 @@ def test_other_quantities_against_dice():
         r, good = [[.1, .3], [.5, .2], [.9, .6]], np.array([True, False, False])
         for n in (1, 5):
             args = n, [.2, .3, .5], [.7, .6, .45], r, good, .5, .6, [1., .5], .2, gate
-            assert agrees(exact.gated_success_probability(*args), simulate.gated_success_probability(*args, trials=200_000))
+            estimate = simulate.gated_success_probability(*args, trials=200_000)
+            assert agrees(exact.gated_success_probability(*args), estimate)
 
 
 @pytest.mark.parametrize("world,n", [(SAFE, 8), (TRAP, 2), (TRAP, 5), (THRESHOLD, 3)])
@@ -430,7 +464,8 @@ def test_estimates_are_reproducible_and_their_errors_honest():
     many = [simulate.success_probability(*args, trials=2000, seed=s) for s in range(100)]
     spread = np.std([e.value for e in many])
     assert .75 < spread / many[0].error < 1.3
-    assert simulate.success_probability(50, [1.], [[1.]], [1.], .1, .1, trials=100).error > 0  # sure of nothing after 100 trials
+    # sure of nothing after 100 trials
+    assert simulate.success_probability(50, [1.], [[1.]], [1.], .1, .1, trials=100).error > 0
 
 
 def test_the_number_of_cores_changes_nothing(monkeypatch):
@@ -445,7 +480,8 @@ def test_the_number_of_cores_changes_nothing(monkeypatch):
 def test_memory_does_not_grow_with_trials():
     tracemalloc.start()
     for noise in ("fresh", "per_action"):
-        simulate.success_probability(100, SAFE.policy, SAFE.rewards, [1, 1], .3, .3, noise, trials=20_000)  # 2 million draws
+        # 2 million draws
+        simulate.success_probability(100, SAFE.policy, SAFE.rewards, [1, 1], .3, .3, noise, trials=20_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20e6
@@ -538,11 +574,13 @@ def test_the_corrected_corollary_is_never_violated(seed):
 def test_theorem1_is_broken_by_the_trap():
     # without noise, n = 2: truth 1 - .95^2 + .6^2 = .4575; theorem 1 promises 1 - .35^2 = .8775
     ns = np.arange(2, 40)
-    assert trap_without_noise(2, TRAP.policy) == pytest.approx(.4575) and bounds.pareto_bound(2, TRAP.p, 0) == pytest.approx(.8775)
+    assert trap_without_noise(2, TRAP.policy) == pytest.approx(.4575)
+    assert bounds.pareto_bound(2, TRAP.p, 0) == pytest.approx(.8775)
     assert (trap_without_noise(ns, TRAP.policy) < bounds.pareto_bound(ns, TRAP.p, 0)).all()
     e = bounds.pair_error(TRAP.eps, TRAP.weights, TRAP.sigma)
     assert (TRAP.success(ns) < bounds.pareto_bound(ns, TRAP.p, e)).all()
-    assert TRAP.success(1) == pytest.approx(TRAP.p) == pytest.approx(bounds.pareto_bound(1, TRAP.p, e))  # an equality at n = 1
+    # an equality at n = 1
+    assert TRAP.success(1) == pytest.approx(TRAP.p) == pytest.approx(bounds.pareto_bound(1, TRAP.p, e))
 
 
 def test_theorem1_is_broken_with_one_reward_too():
@@ -581,7 +619,9 @@ def test_uncorrelated_estimators_are_not_independent_ones():
     # k = 4: overtaken with probability 1/16 * 15/16 = .058594; lemma 1 with m = 15: exp(-256 / 60) = .014028. Checked
     # by all 2^8 sign patterns.
     truth, promised = parity_pair_error(4)
-    assert truth == pytest.approx(.058594, abs=1e-6) and promised == pytest.approx(.014028, abs=1e-6) and truth > promised
+    assert truth == pytest.approx(.058594, abs=1e-6)
+    assert promised == pytest.approx(.014028, abs=1e-6)
+    assert truth > promised
     signs = np.array(list(product([1, -1], repeat=4)))
     picks = [np.array(pick, bool) for pick in product([0, 1], repeat=4) if any(pick)]
     noise = np.array([[np.prod(s[pick]) for pick in picks] for s in signs])  # (16, 15)
@@ -599,7 +639,8 @@ def test_five_shapes():
     ns = np.unique(np.round(np.logspace(0, 4, 60)))
     rises = lambda v: (np.diff(v) >= -1e-9).all()
     assert rises(SAFE.success(ns)) and SAFE.success(10_000) > 1 - 1e-6
-    ceiling = exact.best_of_n(ns, [.1, .3, .3, .3], [1.5, 1., .8, .8], .5, np.array([True, False, False, False]), "per_action")
+    good = np.array([True, False, False, False])
+    ceiling = exact.best_of_n(ns, [.1, .3, .3, .3], [1.5, 1., .8, .8], .5, good, "per_action")
     assert rises(ceiling) and ceiling[-1] < .7
     assert rises(-UNREACHED.success(ns))
     # a peak with fresh, equal, hardly any noise: A wins unless C was drawn or A was not: .95^n - .8^n
@@ -651,7 +692,8 @@ def test_invariances(world, factor, seed):
     value = lambda *a, noise="fresh": exact.success_probability(np.array([1, 4, 30]), *a, noise=noise)
     for noise in ("fresh", "per_action"):
         truth = value(policy, rewards, weights, sigma, eps, noise=noise)
-        assert close(truth, value(policy, rewards, weights * factor, sigma, eps, noise=noise), 1e-8)  # only ratios of weights count
+        # only ratios of weights count
+        assert close(truth, value(policy, rewards, weights * factor, sigma, eps, noise=noise), 1e-8)
         column, row = rng.permutation(len(weights)), rng.permutation(len(policy))
         assert close(truth, value(policy, rewards[:, column], weights[column], sigma, eps, noise=noise), 1e-8)
         assert close(truth, value(policy[row], rewards[row], weights, sigma, eps, noise=noise), 1e-8)
@@ -661,7 +703,8 @@ def test_invariances(world, factor, seed):
     halves = value(split, np.vstack([rewards[:1], rewards]), weights, sigma, eps)
     assert close(value(policy, rewards, weights, sigma, eps), halves, 1e-8)
     for sharp in (True, False):
-        assert bounds.pair_error(eps, weights * factor, .3, sharp) == pytest.approx(bounds.pair_error(eps, weights, .3, sharp))
+        scaled = bounds.pair_error(eps, weights * factor, .3, sharp)
+        assert scaled == pytest.approx(bounds.pair_error(eps, weights, .3, sharp))
 
 
 def test_a_shared_bias_does_not_cancel_behind_a_gate():
@@ -772,10 +815,11 @@ def test_dial_recovers_noise_that_was_put_in(tmp_path):
 
 
 def test_dial_reads_both_layouts_and_tells_copies_from_repeats(tmp_path):
-    rollouts = [dict(text="a", outcome=1., grounding=.5, reasoning=.4), dict(text="a", outcome=1., grounding=.5, reasoning=.4),
-                dict(text="b", outcome=0., grounding=.1, reasoning=None)]
+    a = dict(text="a", outcome=1., grounding=.5, reasoning=.4)
+    b = dict(text="b", outcome=0., grounding=.1, reasoning=None)
+    line = json.dumps(dict(id=7, rollouts=[a, a, b]))
     nested = tmp_path / "rollouts.jsonl"
-    nested.write_text(json.dumps(dict(id=7, rollouts=rollouts)) + "\n" + json.dumps(dict(id=7, rollouts=rollouts)) + "\n")
+    nested.write_text(line + "\n" + line + "\n")
     found = dial.read_verdicts(nested)
     assert found["7"]["a"][0] == 2 and len(found["7"]["a"][1]) == 2  # two copies in the group, verified twice
     assert found["7"]["b"][0] == 1 and len(found["7"]["b"][1]) == 2
@@ -786,8 +830,8 @@ def test_dial_reads_both_layouts_and_tells_copies_from_repeats(tmp_path):
 
 def test_dial_group_sizes_follow_the_exact_theory(tmp_path):
     # two answers, a right one shown 1 of 4 times; no noise: 1 - (3/4)^n wins
-    rows = [dict(id="x", rollout=k, repeat=r, response="wrong" if k else "right", outcome=float(k == 0), grounding=.5, reasoning=.5)
-            for k in range(4) for r in range(2)]
+    rows = [dict(id="x", rollout=k, repeat=r, response="wrong" if k else "right", outcome=float(k == 0), grounding=.5,
+                 reasoning=.5) for k in range(4) for r in range(2)]
     path = tmp_path / "v.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")
     prompts = dial.read_verdicts(path)
@@ -798,8 +842,11 @@ def test_dial_group_sizes_follow_the_exact_theory(tmp_path):
     assert "best at n = 10 of 10" in text and "caveats" in text
 
 
-@pytest.mark.parametrize("content,cure", [('{"id": 1}', "row 1"), ('{"id": 1, "response": "a", "outcome": 3}', r"\[0, 1\]"),
-                                          ('{"id": 1, "response": "a", "outcome": 1}', "two verdicts"), ('[1]', "row 1")])
+@pytest.mark.parametrize("content,cure", [
+    ('{"id": 1}', "row 1"),
+    ('{"id": 1, "response": "a", "outcome": 3}', r"\[0, 1\]"),
+    ('{"id": 1, "response": "a", "outcome": 1}', "two verdicts"),
+    ("[1]", "row 1")])
 def test_dial_says_what_is_wrong_with_a_file(tmp_path, content, cure):
     path = tmp_path / "v.jsonl"
     path.write_text(content + "\n")
