@@ -61,16 +61,16 @@ def test_bounds_by_hand():
     assert bounds.batch_bound(3, .1) == pytest.approx(.8) and bounds.pareto_bound(3, .5, .1) == pytest.approx(.7)
     assert bounds.pareto_bound(1, .3, .9) == pytest.approx(.3)  # one draw: p, whatever the noise
     assert bounds.batch_bound(21, .1) == pytest.approx(-1)  # the formula, not clipped
-    # theta = .5 quarters the exponent of exp(-.24): exp(-.06) = .941765; n = 2, p_theta = .5: .75 * (1 - .941765) =
-    # .043677
+    # theta = .5 quarters the exponent of exp(-.24): exp(-.06) = .941765
+    # n = 2, p_theta = .5: .75 * (1 - .941765) = .043677
     assert bounds.corrected_pareto_bound(2, .5, .5, .3, [1, 1, 2], .5) == pytest.approx(.75 * (1 - math.exp(-.06)))
 
 
 def test_gated_bound_by_hand():
-    # n = 2, p = .5, gamma = 1, sigma = .5: exp(-1 / .5) = exp(-2) = .135335 a gate. weights 1, 2 (outcome first), eps
-    # 1, 4 sigma^2 = 1: the paper's pair error exp(-2 * 1 * 1 / 4) = exp(-.5) = .606531; sharp exp(-9 / 5) = .165299.
-    # paper: .75 (1 - 4 * .135335 - .606531) = .75 * -.147872; corrected: .75 (1 - 2 * .135335 - .165299) = .75 *
-    # .564031 = .423023
+    # n = 2, p = .5, gamma = 1, sigma = .5: exp(-1 / .5) = exp(-2) = .135335 for one gate. weights 1, 2 (outcome first),
+    # eps 1, 4 sigma^2 = 1: the paper's pair error exp(-2 * 1 * 1 / 4) = exp(-.5) = .606531; sharp exp(-9 / 5) = .165299
+    # paper:     .75 (1 - 4 * .135335 - .606531) = .75 * -.147872
+    # corrected: .75 (1 - 2 * .135335 - .165299) = .75 * .564031 = .423023
     assert bounds.gated_bound(2, .5, 1, .5, [1, 2], 1) == pytest.approx(.75 * -.147872, abs=1e-6)
     assert bounds.gated_bound(2, .5, 1, .5, [1, 2], 1, corrected=True) == pytest.approx(.423023, abs=1e-6)
 
@@ -86,6 +86,8 @@ def test_best_group_size_by_hand():
     assert found.integer == 3
     assert found.approximation == pytest.approx(3.0486, abs=1e-4)
     assert bounds.best_group_size(.05, .2).approximation < 0  # lambda = .0513 < E
+    # p tiny, E = 1: e^u - 1 + u = 2 lambda with u = lambda n is 2 u = 2 lambda, so n = 1 (a logarithm loses 4 digits)
+    assert bounds.best_group_size(1e-12, 1).continuous == pytest.approx(1, rel=1e-9)
     assert bounds.best_group_size(.5, 0).integer == math.inf and bounds.best_group_size(1, .1).integer == 1
 
 
@@ -281,8 +283,8 @@ def test_gate_against_nested_quadrature(gate):
 
 
 def test_gate_of_one_draw_by_hand():
-    # one draw succeeds if it is good and its noisy outcome reaches tau: .4 Phi((.8 - .5) / .2) = .4 Phi(1.5) = .4 *
-    # .933193
+    # one draw succeeds if it is good and its noisy outcome reaches tau:
+    # .4 Phi((.8 - .5) / .2) = .4 Phi(1.5) = .4 * .933193
     for gate in ("hard", "soft"):
         for w in ([1.], [.3, 2.]):
             args = 1, [.4, .6], [.8, .3], np.ones((2, len(w))), np.array([True, False]), .5, .7, w, .2, gate
@@ -344,8 +346,8 @@ def test_more_copies_than_can_matter():
 
 
 def test_positive_advantage_by_hand():
-    # n = 2: against another good one (p) a coin toss, against a bad one Phi(gap / sqrt 2): .25 * .5 + .75 * .760250 =
-    # .695188
+    # n = 2: against another good one (p) a coin toss, against a bad one Phi(gap / sqrt 2):
+    # .25 * .5 + .75 * .760250 = .695188
     assert exact.positive_advantage(2, .25, 1) == pytest.approx(.695188, abs=1e-6)
     assert exact.positive_advantage(8, 1, 5) == pytest.approx(.5)
     assert exact.positive_advantage(8, .3, 0) == pytest.approx(.5)

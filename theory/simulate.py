@@ -42,8 +42,7 @@ class Estimate(NamedTuple):
 
 # ---- 1. The plain simulation -------------------------------------------------------------------------------
 def plain_success_probability(n, policy, rewards, weights, sigma, eps, trials=20_000, seed=0):
-    """Theorem 1's event: P(the winner of n draws is eps-Pareto-optimal among all actions), for fresh Gaussian
-    noise.
+    """Theorem 1's event: P(the winner of n draws is eps-Pareto-optimal among all actions). Gaussian noise.
 
     policy: K numbers. rewards: K lists of m. weights: m numbers. sigma: one estimator's noise. -> Estimate.
 
@@ -57,8 +56,8 @@ def plain_success_probability(n, policy, rewards, weights, sigma, eps, trials=20
     hits = 0
     for _ in range(trials):
         best = -math.inf
-        for action in rng.choices(actions, policy, k=n):
-            score = 0.
+        for action in rng.choices(actions, policy, k=n):  # a batch
+            score = 0.  # Rhat_w(action)
             for weight, reward in zip(weights, rewards[action]):
                 score += weight * (reward + rng.gauss(0, sigma))
             if score > best:
@@ -120,10 +119,9 @@ def success_probability(n, policy, rewards, weights, sigma, eps, noise="fresh", 
 
 
 def pair_error(gap, weights, covariance_a, covariance_b=None, family="gaussian", trials=100_000, seed=0):
-    """Lemma 1's event: P(Rhat_w(a) <= Rhat_w(b)), as exact.pair_error; other families are mixed to have these
-    covariances.
+    """Lemma 1's event: P(Rhat_w(a) <= Rhat_w(b)), as exact.pair_error.
 
-    gap, weights: (m,). covariances: (m, m). -> Estimate.
+    gap, weights: (m,). covariances: (m, m); noise of any family is mixed to have them. -> Estimate.
     """
     w = as_weights(weights)
     gap = as_vector("gap", gap, len(w))
@@ -142,8 +140,10 @@ def pair_error(gap, weights, covariance_a, covariance_b=None, family="gaussian",
 
 
 def argmax_probabilities(means, std, trials=100_000, seed=0):
-    """Who wins a given batch, as exact.argmax_probabilities. means: (K,), std: number or (K,). -> Estimate of
-    (K,) arrays."""
+    """Who wins a given batch, as exact.argmax_probabilities.
+
+    means: (K,), std: number or (K,). -> Estimate of (K,) arrays.
+    """
     means = as_vector("means", means, np.size(means))
     stds = as_noise("std", std, len(means))
 
@@ -155,8 +155,10 @@ def argmax_probabilities(means, std, trials=100_000, seed=0):
 
 def preservation_probability(n, policy, rewards, weights, sigma, eps, family="gaussian", trials=100_000,
                              seed=0):
-    """Lemma 2's event: P(the winner is eps-Pareto-optimal within its batch), as
-    exact.preservation_probability. -> Estimate."""
+    """Lemma 2's event: P(the winner is eps-Pareto-optimal within its batch). -> Estimate.
+
+    As exact.preservation_probability; n: one number, not necessarily small.
+    """
     n = int(as_counts(n))
     policy, rewards, w = as_world(policy, rewards, weights)
     verifier = _Verifier(policy, rewards, w, as_noise("sigma", sigma, len(w)), family, 0., 0., False)
@@ -212,8 +214,10 @@ def gated_success_probability(n, policy, outcome, rewards, good, tau, outcome_we
 
 
 def positive_advantage(n, p, gap, family="gaussian", trials=100_000, seed=0):
-    """Remark 1's event: P(a good response's group-normalised advantage is above 0), as
-    exact.positive_advantage. -> Estimate."""
+    """Remark 1's event: P(a good response's group-normalised advantage is above 0). -> Estimate.
+
+    As exact.positive_advantage; numbers only.
+    """
     n = int(as_counts(n))
     assert 0 <= p <= 1, f"p must be in [0, 1], not {p}"
 
@@ -382,9 +386,11 @@ def _bits(rng, size):
 
 
 def _normal(rng, shape):
-    """Standard normals by Box and Muller, float32. Three times as fast as the generator's own, as numpy's
-    log, sqrt, sin and cos work on many numbers at once, in place. 31 bits for a radius reach 6.6 standard
-    deviations."""
+    """Standard normals by Box and Muller, float32 -> shape.
+
+    Three times as fast as the generator's own, as numpy's log, sqrt, sin and cos work on many numbers at once
+    and in place. 31 bits for a radius reach 6.6 standard deviations.
+    """
     count = int(np.prod(shape))
     half = (count + 1) // 2
     signed = _bits(rng, 2 * half).view(np.int32).astype(np.float32)  # numpy converts signed integers faster
