@@ -11,6 +11,7 @@ import math
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -443,7 +444,8 @@ def test_other_quantities_against_dice():
             assert agrees(exact.gated_success_probability(*args), estimate)
 
 
-@pytest.mark.parametrize("world,n", [(SAFE, 8), (TRAP, 2), (TRAP, 5), (THRESHOLD, 3)])
+@pytest.mark.parametrize("world,n", [(SAFE, 8), (TRAP, 2), (TRAP, 5), (THRESHOLD, 3),
+                                     (replace(SAFE, weights=(.5, 3.), sigma=.3), 4)])
 def test_the_plain_simulation_agrees_with_everything(world, n):
     args = n, world.policy, world.rewards, world.weights, world.sigma, world.eps
     plain = simulate.plain_success_probability(*args)
