@@ -2,19 +2,23 @@
 
 Run: pytest tests/test_theory.py
 
-Three oracles that share nothing with exact.py's integrals: going through every batch, scipy's adaptive quadrature, and Monte Carlo.
+Three oracles that share nothing with exact.py's integrals: going through every batch, scipy's adaptive quadrature,
+and Monte Carlo.
 """
+import doctest
 import json
 import math
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
+from PIL import Image
 from scipy import stats
 from scipy.integrate import quad
 from scipy.special import ndtr
@@ -22,10 +26,10 @@ from scipy.special import ndtr
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from theory import audit, bounds, exact, simulate  # noqa: E402
-from theory.landscapes import (CROWD, GATE, JITTERY, LURED, SAFE, THRESHOLD, TRAP, UNREACHED, crowd_without_end,  # noqa: E402
-                               parity_pair_error, trap_without_noise)
 from runs.errors import BadInput  # noqa: E402
+from theory import audit, bounds, dial, exact, figures, landscapes, simulate  # noqa: E402
+from theory.landscapes import (CROWD, GATE, JITTERY, LURED, SAFE, THRESHOLD, TRAP, UNREACHED,  # noqa: E402
+                               crowd_without_end, parity_pair_error, trap_without_noise)
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
 settings.load_profile("argos")
@@ -40,14 +44,17 @@ def agrees(truth, estimate):
     return np.all(np.abs(np.asarray(truth) - estimate.value) <= 4 * np.asarray(estimate.error))
 
 
-# ---- 1. Closed forms by hand ----------------------------------------------------------------------------------------------
+# ---- 1. Closed forms by hand -----------------------------------------------------------------------------------------
 def test_pair_error_by_hand():
-    # weights 1, 1, 2: |w|_1^2 = 16, |w|_2^2 = 6; eps .3, sigma .5: 4 sigma^2 = 1. Sharp: exp(-.09 * 16 / 6) = exp(-.24).
-    # The paper's c = 1 / (1 * 4), times m = 3: exp(-.25 * 3 * .09) = exp(-.0675), larger: the looser bound.
+    # weights 1, 1, 2: |w|_1^2 = 16, |w|_2^2 = 6; eps .3, sigma .5: 4 sigma^2 = 1. Sharp: exp(-.09 * 16 / 6) =
+    # exp(-.24). The paper's c = 1 / (1 * 4), times m = 3: exp(-.25 * 3 * .09) = exp(-.0675), larger: the looser bound.
     assert bounds.pair_error(.3, [1, 1, 2], .5) == pytest.approx(math.exp(-.24))
     assert bounds.pair_error(.3, [1, 1, 2], .5, sharp=False) == pytest.approx(math.exp(-.0675))
-    assert bounds.pair_error(.3, [2, 2], .5) == pytest.approx(bounds.pair_error(.3, [2, 2], .5, sharp=False))  # equal weights
-    assert bounds.pair_error(.3, [1], 0) == 0 and bounds.pair_error(0, [1], 0) == 1 and bounds.pair_error(0, [1], 2) == 1
+    # equal weights
+    assert bounds.pair_error(.3, [2, 2], .5) == pytest.approx(bounds.pair_error(.3, [2, 2], .5, sharp=False))
+    assert bounds.pair_error(.3, [1], 0) == 0
+    assert bounds.pair_error(0, [1], 0) == 1
+    assert bounds.pair_error(0, [1], 2) == 1
 
 
 def test_bounds_by_hand():
@@ -55,27 +62,33 @@ def test_bounds_by_hand():
     assert bounds.batch_bound(3, .1) == pytest.approx(.8) and bounds.pareto_bound(3, .5, .1) == pytest.approx(.7)
     assert bounds.pareto_bound(1, .3, .9) == pytest.approx(.3)  # one draw: p, whatever the noise
     assert bounds.batch_bound(21, .1) == pytest.approx(-1)  # the formula, not clipped
-    # theta = .5 quarters the exponent of exp(-.24): exp(-.06) = .941765; n = 2, p_theta = .5: .75 * (1 - .941765) = .043677
+    # theta = .5 quarters the exponent of exp(-.24): exp(-.06) = .941765
+    # n = 2, p_theta = .5: .75 * (1 - .941765) = .043677
     assert bounds.corrected_pareto_bound(2, .5, .5, .3, [1, 1, 2], .5) == pytest.approx(.75 * (1 - math.exp(-.06)))
 
 
 def test_gated_bound_by_hand():
-    # n = 2, p = .5, gamma = 1, sigma = .5: exp(-1 / .5) = exp(-2) = .135335 a gate. weights 1, 2 (outcome first), eps 1, 4
-    # sigma^2 = 1: the paper's pair error exp(-2 * 1 * 1 / 4) = exp(-.5) = .606531; sharp exp(-9 / 5) = .165299. paper: .75 (1 -
-    # 4 * .135335 - .606531) = .75 * -.147872; corrected: .75 (1 - 2 * .135335 - .165299) = .75 * .564031 = .423023
+    # n = 2, p = .5, gamma = 1, sigma = .5: exp(-1 / .5) = exp(-2) = .135335 for one gate. weights 1, 2 (outcome first),
+    # eps 1, 4 sigma^2 = 1: the paper's pair error exp(-2 * 1 * 1 / 4) = exp(-.5) = .606531; sharp exp(-9 / 5) = .165299
+    # paper:     .75 (1 - 4 * .135335 - .606531) = .75 * -.147872
+    # corrected: .75 (1 - 2 * .135335 - .165299) = .75 * .564031 = .423023
     assert bounds.gated_bound(2, .5, 1, .5, [1, 2], 1) == pytest.approx(.75 * -.147872, abs=1e-6)
     assert bounds.gated_bound(2, .5, 1, .5, [1, 2], 1, corrected=True) == pytest.approx(.423023, abs=1e-6)
 
 
 def test_best_group_size_by_hand():
-    # p = 1 - 1/e: lambda = 1. The bound (1 - e^-n)(1 - (n-1) E) is stationary where e^-n (1 - (n-1) E + E) = E, so
-    # E = 1 / (e^n + n - 2). For n = 2, E = e^-2: the maximum lies at exactly 2. Remark 2's formula: ln 1 - ln E = 2 too.
+    # p = 1 - 1/e: lambda = 1. The bound (1 - e^-n)(1 - (n-1) E) is stationary where e^-n (1 - (n-1) E + E) = E, so E =
+    # 1 / (e^n + n - 2). For n = 2, E = e^-2: the maximum lies at exactly 2. Remark 2's formula: ln 1 - ln E = 2 too.
     found = bounds.best_group_size(1 - math.exp(-1), math.exp(-2))
     assert found.continuous == pytest.approx(2) and found.integer == 2 and found.approximation == pytest.approx(2)
     # n = 3 asks for E = 1 / (e^3 + 1): the formula then says ln(e^3 + 1) = 3.0486
     found = bounds.best_group_size(1 - math.exp(-1), 1 / (math.exp(3) + 1))
-    assert found.continuous == pytest.approx(3) and found.integer == 3 and found.approximation == pytest.approx(3.0486, abs=1e-4)
+    assert found.continuous == pytest.approx(3)
+    assert found.integer == 3
+    assert found.approximation == pytest.approx(3.0486, abs=1e-4)
     assert bounds.best_group_size(.05, .2).approximation < 0  # lambda = .0513 < E
+    # p tiny, E = 1: e^u - 1 + u = 2 lambda with u = lambda n is 2 u = 2 lambda, so n = 1 (a logarithm loses 4 digits)
+    assert bounds.best_group_size(1e-12, 1).continuous == pytest.approx(1, rel=1e-9)
     assert bounds.best_group_size(.5, 0).integer == math.inf and bounds.best_group_size(1, .1).integer == 1
 
 
@@ -83,10 +96,12 @@ def test_best_group_size_by_hand():
 def test_best_group_size_maximises_the_bound(p, e):
     found = bounds.best_group_size(p, e)
     n = found.integer
-    around = np.unique(np.clip(np.concatenate([np.arange(n - 3, n + 4), np.round(n * np.logspace(-2, 2, 30))]), 1, None))
+    around = np.concatenate([np.arange(n - 3, n + 4), np.round(n * np.logspace(-2, 2, 30))])
+    around = np.unique(np.clip(around, 1, None))
     assert bounds.pareto_bound(n, p, e) >= bounds.pareto_bound(around, p, e).max() - 1e-12
     assert abs(found.continuous - n) <= 1 or found.continuous < 1 == n
-    # the equation that defines it, e^u + u = 1 + lambda (1 + 1/e) with u = lambda n: more digits than any difference of bounds
+    # the equation that defines it, e^u + u = 1 + lambda (1 + 1/e) with u = lambda n: more digits than any difference of
+    # bounds
     rate = -math.log1p(-p)
     u = rate * found.continuous
     assert math.expm1(u) + u == pytest.approx(rate * (1 + 1 / e), rel=1e-9)
@@ -95,11 +110,13 @@ def test_best_group_size_maximises_the_bound(p, e):
 def test_effective_rewards_by_hand():
     equi = lambda m, rho: (1 - rho) * np.eye(m) + rho
     assert bounds.effective_rewards(np.ones(5), equi(5, 0)) == pytest.approx(5)
-    assert bounds.effective_rewards(np.ones(5), 9 * equi(5, .5)) == pytest.approx(5 / 3)  # m / (1 + (m-1) rho), at any scale
+    # m / (1 + (m-1) rho), at any scale
+    assert bounds.effective_rewards(np.ones(5), 9 * equi(5, .5)) == pytest.approx(5 / 3)
     assert bounds.effective_rewards(np.ones(400), equi(400, .5)) == pytest.approx(2, abs=1e-2)  # saturates at 1 / rho
     assert bounds.effective_rewards([1, 1], [[1, -1], [-1, 1]]) == math.inf  # noise that cancels
     hidden = np.outer([.1, .2, -.3], [.1, .2, -.3])  # .1 + .2 - .3 is not quite 0 in floats
-    assert bounds.effective_rewards([1, 1, 1], hidden) == math.inf and exact.pair_error([0, 0, 0], [1, 1, 1], hidden) == 1
+    assert bounds.effective_rewards([1, 1, 1], hidden) == math.inf
+    assert exact.pair_error([0, 0, 0], [1, 1, 1], hidden) == 1
     # weights 1, 3, independent, sigma 1: 16 / 10
     assert bounds.effective_rewards([1, 3], np.eye(2)) == pytest.approx(1.6)
 
@@ -110,15 +127,18 @@ def test_exact_pair_error_by_hand():
     # b without noise: Phi(-1 / sqrt(5)) = Phi(-.447214) = .327360
     assert exact.pair_error([.5, .25], [1, 2], np.eye(2), np.zeros((2, 2))) == pytest.approx(.327360, abs=1e-6)
     assert exact.pair_error([0, 0], [1, 1], np.eye(2)) == .5
-    assert exact.pair_error([.1, 0], [1, 1], np.zeros((2, 2))) == 0 and exact.pair_error([.1, -.1], [1, 1], np.zeros((2, 2))) == 1
+    assert exact.pair_error([.1, 0], [1, 1], np.zeros((2, 2))) == 0
+    assert exact.pair_error([.1, -.1], [1, 1], np.zeros((2, 2))) == 1
 
 
 def test_pareto_by_hand():
     # D leads C by .15 in both rewards, nobody leads A = (1, 0) by .1 in the first
     assert exact.pareto_optimal(TRAP.rewards, .1).tolist() == [True, False, True]
     assert exact.pareto_optimal(TRAP.rewards, .2).all()  # .15 is no lead of .2
-    assert exact.pareto_optimal([[.9], [.8]], .1).tolist() == [True, False]  # a lead of .1, although .9 - .8 < .1 in floats
-    assert exact.pareto_optimal([[1, 1], [1, 1], [1, 0]], 0).tolist() == [True, True, False]  # copies do not dominate each other
+    # a lead of .1, although .9 - .8 < .1 in floats
+    assert exact.pareto_optimal([[.9], [.8]], .1).tolist() == [True, False]
+    # copies do not dominate each other
+    assert exact.pareto_optimal([[1, 1], [1, 1], [1, 0]], 0).tolist() == [True, True, False]
     assert exact.pareto_optimal([[3, 1]], 0).tolist() == [True]
 
 
@@ -131,7 +151,13 @@ def test_pareto_is_the_definition(k, m, eps, seed):
     assert exact.pareto_optimal(r, eps).any()  # somebody is always optimal
 
 
-# ---- 2. Exact values against other ways of computing them -----------------------------------------------------------------
+@pytest.mark.parametrize("module", [bounds, exact, simulate, landscapes])
+def test_examples_in_docstrings_are_true(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0 and found.failed == 0
+
+
+# ---- 2. Exact values against other ways of computing them ------------------------------------------------------------
 def test_argmax_by_hand_and_by_adaptive_quadrature():
     # two actions, lead 1, noise 1 each: Phi(1 / sqrt 2) = .760250
     assert exact.argmax_probabilities([1, 0], 1)[0] == pytest.approx(.760250, abs=1e-6)
@@ -139,17 +165,22 @@ def test_argmax_by_hand_and_by_adaptive_quadrature():
     assert exact.argmax_probabilities([1, 1, 0], 0).tolist() == [.5, .5, 0]
     means, stds = np.array([0., .3, .35, -2]), np.array([.1, 1., .02, 3.])
     for j in range(4):
-        f = lambda x: stats.norm.pdf(x, means[j], stds[j]) * np.prod([ndtr((x - means[k]) / stds[k]) for k in range(4) if k != j])
+        def f(x):
+            others = [ndtr((x - means[k]) / stds[k]) for k in range(4) if k != j]
+            return stats.norm.pdf(x, means[j], stds[j]) * np.prod(others)
         value = quad(f, -30, 30, points=[-2, 0, .25, .3, .33, .35, .4, 1], epsabs=1e-11, limit=500)[0]
         assert exact.argmax_probabilities(means, stds)[j] == pytest.approx(value, abs=1e-8)
 
 
 def by_every_batch(n, policy, means, stds, good, noise):
     """Success by going through all K^n ordered batches; who wins one is argmax_probabilities' business."""
-    total, means, stds, good = 0., np.asarray(means, float), np.broadcast_to(stds, len(means)), np.asarray(good)
+    total = 0.
+    means = np.asarray(means, float)
+    stds = np.broadcast_to(stds, len(means))
     for batch in product(range(len(policy)), repeat=n):
         members = sorted(set(batch)) if noise == "per_action" else list(batch)
-        total += np.prod([policy[a] for a in batch]) * exact.argmax_probabilities(means[members], stds[members]) @ good[members]
+        chance = np.prod([policy[a] for a in batch])
+        total += chance * exact.argmax_probabilities(means[members], stds[members]) @ good[members]
     return total
 
 
@@ -158,7 +189,8 @@ def by_every_batch(n, policy, means, stds, good, noise):
 def test_best_of_n_against_every_batch(n, noise):
     policy, means, good = [.5, .3, .15, .05], [1., .8, 1.1, .8], np.array([True, False, True, False])
     for std in (.3, [.1, .2, .05, .6]):
-        assert close(exact.best_of_n(n, policy, means, std, good, noise), by_every_batch(n, policy, means, std, good, noise))
+        args = n, policy, means, std, good, noise
+        assert close(exact.best_of_n(*args), by_every_batch(*args))
 
 
 def test_best_of_n_for_large_n_against_adaptive_quadrature():
@@ -170,7 +202,8 @@ def test_best_of_n_for_large_n_against_adaptive_quadrature():
 
 
 def test_shared_noise_against_the_single_action_formula():
-    # endlessly many bad actions, each drawn once: 10^5 of them are nearly endless (a repeat has probability < n^2 / 300,000)
+    # endlessly many bad actions, each drawn once: 10^5 of them are nearly endless (a repeat has probability < n^2 /
+    # 300,000)
     policy = np.append(.2, np.full(100_000, .8 / 100_000))
     means, good = np.append(.5, np.zeros(100_000)), np.arange(100_001) == 0
     for n in (1, 7, 60):
@@ -178,17 +211,19 @@ def test_shared_noise_against_the_single_action_formula():
         assert value == pytest.approx(crowd_without_end(n, .2, 2.), abs=1e-3 if n > 7 else 1e-4)
     # so many draws that every action is there: the best of all four
     policy, means = np.array([.1, .3, .3, .3]), np.array([1.5, 1., .8, .8])
-    assert close(exact.best_of_n(4000, policy, means, .5, good[:4], "per_action"), exact.argmax_probabilities(means, .5)[0])
+    every_action = exact.best_of_n(4000, policy, means, .5, good[:4], "per_action")
+    assert close(every_action, exact.argmax_probabilities(means, .5)[0])
 
 
 def test_an_array_of_group_sizes_is_the_same_as_one_by_one():
     ns = np.array([[1, 2, 9], [300, 17, 2]])
     for noise in ("fresh", "per_action"):
-        many = exact.success_probability(ns, TRAP.policy, TRAP.rewards, [1, 1], .3, .1, noise)
+        args = TRAP.policy, TRAP.rewards, [1, 1], .3, .1, noise
+        many = exact.success_probability(ns, *args)
         assert many.shape == ns.shape
-        one = [[exact.success_probability(int(n), TRAP.policy, TRAP.rewards, [1, 1], .3, .1, noise) for n in row] for row in ns]
-        assert close(many, one, 1e-12)
-        assert isinstance(exact.success_probability(3, TRAP.policy, TRAP.rewards, [1, 1], .3, .1, noise), float)
+        for at in np.ndindex(ns.shape):
+            one = exact.success_probability(int(ns[at]), *args)
+            assert isinstance(one, float) and close(many[at], one, 1e-12)
 
 
 def test_success_without_noise_and_ties():
@@ -202,14 +237,16 @@ def test_success_without_noise_and_ties():
 
 
 def test_lemma2_exactly():
-    # two actions, B ahead of A by 1 in one reward, sigma = 1: of two draws, the batch AB has probability .5 and errs by Phi(-1
-    # / sqrt 2) = .239750
-    assert exact.preservation_probability(2, [.5, .5], [[0.], [1.]], [1.], 1., .5) == pytest.approx(1 - .5 * .239750, abs=1e-6)
+    # two actions, B ahead of A by 1 in one reward, sigma = 1: of two draws, the batch AB has probability .5 and errs by
+    # Phi(-1 / sqrt 2) = .239750
+    value = exact.preservation_probability(2, [.5, .5], [[0.], [1.]], [1.], 1., .5)
+    assert value == pytest.approx(1 - .5 * .239750, abs=1e-6)
     assert len(exact.batches(5, 3)) == math.comb(7, 2) and (exact.batches(5, 3).sum(1) == 5).all()
 
 
 def gated_by_hand(n, policy, outcome, reward, good, tau, w0, sigma, gate):
-    """The gate with one reward of weight 1, nested adaptive quadrature over an open draw's outcome. Independent of exact.py."""
+    """The gate with one reward of weight 1, nested adaptive quadrature over an open draw's outcome. Independent of
+    exact.py."""
     policy, outcome, reward, good = map(np.asarray, (policy, outcome, reward, good))
     normal = lambda x, mean: math.exp(-((x - mean) / sigma) ** 2 / 2) / sigma / math.sqrt(2 * math.pi)
     top = tau + 12 * sigma + np.abs(outcome - tau).max()
@@ -229,7 +266,9 @@ def gated_by_hand(n, policy, outcome, reward, good, tau, w0, sigma, gate):
                 total += p * normal(x, o)
         return total
     edges = [-3, tau - .3, tau, tau + .3, 1, 1.5, 3]
-    value = sum(quad(lambda x: n * up_to(x) ** (n - 1) * good_density(x), a, b, epsabs=1e-8)[0] for a, b in zip(edges, edges[1:]))
+    value = 0.
+    for a, b in zip(edges, edges[1:]):
+        value += quad(lambda x: n * up_to(x) ** (n - 1) * good_density(x), a, b, epsabs=1e-8)[0]
     if gate == "soft":
         closed = lambda x: policy @ ndtr((x - outcome) / sigma)
         density = lambda x: sum(p * normal(x, o) for p, o in zip(policy[good], outcome[good]))
@@ -245,7 +284,8 @@ def test_gate_against_nested_quadrature(gate):
 
 
 def test_gate_of_one_draw_by_hand():
-    # one draw succeeds if it is good and its noisy outcome reaches tau: .4 Phi((.8 - .5) / .2) = .4 Phi(1.5) = .4 * .933193
+    # one draw succeeds if it is good and its noisy outcome reaches tau:
+    # .4 Phi((.8 - .5) / .2) = .4 Phi(1.5) = .4 * .933193
     for gate in ("hard", "soft"):
         for w in ([1.], [.3, 2.]):
             args = 1, [.4, .6], [.8, .3], np.ones((2, len(w))), np.array([True, False]), .5, .7, w, .2, gate
@@ -284,8 +324,8 @@ def test_chances_add_up_to_one():
 
 
 def test_noise_of_very_different_sizes():
-    # two actions, one (almost) without noise and 1 behind: of two draws it wins if drawn twice, or in half of the batches with
-    # probability Phi(-1): .25 + .5 * .158655 = .329328
+    # two actions, one (almost) without noise and 1 behind: of two draws it wins if drawn twice, or in half of the
+    # batches with probability Phi(-1): .25 + .5 * .158655 = .329328
     good = np.array([True, False])
     for tiny in (1e-10, 1e-13, 1e-17, 1e-100):
         for noise in ("fresh", "per_action"):
@@ -307,18 +347,21 @@ def test_more_copies_than_can_matter():
 
 
 def test_positive_advantage_by_hand():
-    # n = 2: against another good one (p) a coin toss, against a bad one Phi(gap / sqrt 2): .25 * .5 + .75 * .760250 = .695188
+    # n = 2: against another good one (p) a coin toss, against a bad one Phi(gap / sqrt 2):
+    # .25 * .5 + .75 * .760250 = .695188
     assert exact.positive_advantage(2, .25, 1) == pytest.approx(.695188, abs=1e-6)
-    assert exact.positive_advantage(8, 1, 5) == pytest.approx(.5) and exact.positive_advantage(8, .3, 0) == pytest.approx(.5)
-    assert exact.positive_advantage(8, .5, 50) == pytest.approx(1 - .5 * .5 ** 7)  # only a group of good ones alone is a toss
+    assert exact.positive_advantage(8, 1, 5) == pytest.approx(.5)
+    assert exact.positive_advantage(8, .3, 0) == pytest.approx(.5)
+    # only a group of good ones alone is a toss
+    assert exact.positive_advantage(8, .5, 50) == pytest.approx(1 - .5 * .5 ** 7)
     assert exact.positive_advantage(1, .5, 3) == 0
 
 
-# ---- 3. Exact against dice ------------------------------------------------------------------------------------------------
+# ---- 3. Exact against dice -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("world,n", [(SAFE, 8), (TRAP, 5), (THRESHOLD, 6), (JITTERY, 27), (TRAP, 1)])
 def test_success_against_dice(world, n):
-    estimate = simulate.success_probability(n, world.policy, world.rewards, world.weights, world.sigma, world.eps, world.noise,
-                                            action_scale=world.action_scale, trials=300_000, seed=3)
+    estimate = simulate.success_probability(n, world.policy, world.rewards, world.weights, world.sigma, world.eps,
+                                            world.noise, action_scale=world.action_scale, trials=300_000, seed=3)
     assert agrees(world.success(n), estimate)
 
 
@@ -326,8 +369,12 @@ def test_every_noise_against_dice():
     r, w = np.array([[.9, .2, .6], [.5, .5, .5], [.7, .7, .8], [.1, .9, .2]]), np.array([1., .5, 2.])
     policy, n = [.4, .3, .1, .2], 4
     good = exact.pareto_optimal(r, .15)
-    roll = lambda sigma=.3, **kw: simulate.success_probability(n, policy, r, w, sigma, .15, trials=200_000, seed=5, **kw)
-    truth = lambda variance, noise="fresh": exact.best_of_n(n, policy, r @ w, np.sqrt(variance), good, noise)
+
+    def roll(sigma=.3, **options):
+        return simulate.success_probability(n, policy, r, w, sigma, .15, trials=200_000, seed=5, **options)
+
+    def truth(variance, noise="fresh"):
+        return exact.best_of_n(n, policy, r @ w, np.sqrt(variance), good, noise)
     plain = .09 * w @ w
     assert agrees(truth(plain), roll()) and agrees(truth(plain), roll(collapse=True))
     assert agrees(truth(plain, "per_action"), roll(noise="per_action"))
@@ -343,8 +390,8 @@ def test_every_noise_against_dice():
 
 
 def test_uniform_noise_by_hand():
-    # one reward, two actions .5 apart, uniform noise on +-.5 (sigma = .5 / sqrt 3): the difference of two is triangular on +-1,
-    # so the pair is misordered with probability (1 - .5)^2 / 2 = .125
+    # one reward, two actions .5 apart, uniform noise on +-.5 (sigma = .5 / sqrt 3): the difference of two is triangular
+    # on +-1, so the pair is misordered with probability (1 - .5)^2 / 2 = .125
     estimate = simulate.pair_error([.5], [1.], [[.25 / 3]], family="uniform", trials=200_000)
     assert agrees(.125, estimate)
     # and a batch of two, p = .5: 1/4 + 1/2 * .875 = .6875
@@ -353,21 +400,26 @@ def test_uniform_noise_by_hand():
 
 
 def test_ties_are_ties_although_sums_are_rounded():
-    # A = .3, B = .1, signs of .1: A at its lower and B at its upper score tie at .2, though .3 - .1 < .1 + .1 in floats. Of a mixed
-    # pair, A loses half of that quarter: .25 + .5 * (1 - 1/8) = .6875
+    # A = .3, B = .1, signs of .1: A at its lower and B at its upper score tie at .2, though .3 - .1 < .1 + .1 in
+    # floats. Of a mixed pair, A loses half of that quarter: .25 + .5 * (1 - 1/8) = .6875
     args = 2, [.5, .5], [[.3], [.1]], [1.], .1
-    assert audit.with_signs(np.array(2), np.array([.5, .5]), np.array([[.3], [.1]]), np.ones(1), .1, GOOD) == pytest.approx(.6875)
+    value = audit.with_signs(2, np.array([.5, .5]), np.array([[.3], [.1]]), np.ones(1), .1, GOOD)
+    assert value == pytest.approx(.6875)
     assert agrees(.6875, simulate.success_probability(*args, .15, family="rademacher", trials=100_000))
 
 
 def test_dice_know_no_scale():
     policy, r = [.5, .5], np.array([[1.], [.4]])
+
+    def best(c, family):
+        return simulate.success_probability(3, policy, c * r, [1.], .5 * c, .3 * c, family=family, trials=5000)
+
+    def pair(c):
+        return simulate.pair_error([.5 * c], [1.], [[.25 * c * c]], family="rademacher", trials=5000)
     for c in (1e-12, 1e9):
         for family in simulate.FAMILIES:
-            roll = lambda c: simulate.success_probability(3, policy, c * r, [1.], .5 * c, .3 * c, family=family, trials=5000)
-            assert abs(roll(c).value - roll(1.).value) < 1e-3
-        roll = lambda c: simulate.pair_error([.5 * c], [1.], [[.25 * c * c]], family="rademacher", trials=5000)
-        assert roll(c) == roll(1.)
+            assert abs(best(c, family).value - best(1., family).value) < 1e-3
+        assert pair(c) == pair(1.)
     # and do not spend their digits on an action that is never drawn
     args = 2, [.5, .5, 0], [[1000., 0], [500.00001, 500], [990., 990]], [1., 1.], 1e-5, .1
     assert agrees(exact.success_probability(*args), simulate.success_probability(*args))
@@ -376,8 +428,8 @@ def test_dice_know_no_scale():
 def test_other_quantities_against_dice():
     c = np.array([[.5, .2], [.2, .3]])
     assert agrees(exact.pair_error([.3, .2], [1, 2], c), simulate.pair_error([.3, .2], [1, 2], c, trials=200_000))
-    # signs: b overtakes or ties unless ... two rewards of lead .5, noise +-.5: b - a is one of -2 .. 2 halves; P(sum of 4 signs
-    # / 2 >= 1) = P(4 signs sum to >= 2) = (4 + 1) / 16
+    # signs: b overtakes or ties unless ... two rewards of lead .5, noise +-.5: b - a is one of -2 .. 2 halves; P(sum of
+    # 4 signs / 2 >= 1) = P(4 signs sum to >= 2) = (4 + 1) / 16
     assert agrees(5 / 16, simulate.pair_error([.5, .5], [1, 1], .25 * np.eye(2), family="rademacher", trials=200_000))
     means, std = [0., .3, .35, -.5], [.1, .5, .2, 1.]
     assert agrees(exact.argmax_probabilities(means, std), simulate.argmax_probabilities(means, std, trials=200_000))
@@ -388,7 +440,18 @@ def test_other_quantities_against_dice():
         r, good = [[.1, .3], [.5, .2], [.9, .6]], np.array([True, False, False])
         for n in (1, 5):
             args = n, [.2, .3, .5], [.7, .6, .45], r, good, .5, .6, [1., .5], .2, gate
-            assert agrees(exact.gated_success_probability(*args), simulate.gated_success_probability(*args, trials=200_000))
+            estimate = simulate.gated_success_probability(*args, trials=200_000)
+            assert agrees(exact.gated_success_probability(*args), estimate)
+
+
+@pytest.mark.parametrize("world,n", [(SAFE, 8), (TRAP, 2), (TRAP, 5), (THRESHOLD, 3),
+                                     (replace(SAFE, weights=(.5, 3.), sigma=.3), 4)])
+def test_the_plain_simulation_agrees_with_everything(world, n):
+    args = n, world.policy, world.rewards, world.weights, world.sigma, world.eps
+    plain = simulate.plain_success_probability(*args)
+    assert agrees(exact.success_probability(*args), plain)
+    fast = simulate.success_probability(*args)
+    assert abs(plain.value - fast.value) < 4 * math.hypot(plain.error, fast.error)
 
 
 def test_fast_normals_are_normal():
@@ -405,7 +468,8 @@ def test_estimates_are_reproducible_and_their_errors_honest():
     many = [simulate.success_probability(*args, trials=2000, seed=s) for s in range(100)]
     spread = np.std([e.value for e in many])
     assert .75 < spread / many[0].error < 1.3
-    assert simulate.success_probability(50, [1.], [[1.]], [1.], .1, .1, trials=100).error > 0  # sure of nothing after 100 trials
+    # sure of nothing after 100 trials
+    assert simulate.success_probability(50, [1.], [[1.]], [1.], .1, .1, trials=100).error > 0
 
 
 def test_the_number_of_cores_changes_nothing(monkeypatch):
@@ -420,13 +484,14 @@ def test_the_number_of_cores_changes_nothing(monkeypatch):
 def test_memory_does_not_grow_with_trials():
     tracemalloc.start()
     for noise in ("fresh", "per_action"):
-        simulate.success_probability(100, SAFE.policy, SAFE.rewards, [1, 1], .3, .3, noise, trials=20_000)  # 2 million draws
+        # 2 million draws
+        simulate.success_probability(100, SAFE.policy, SAFE.rewards, [1, 1], .3, .3, noise, trials=20_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20e6
 
 
-# ---- 4. What the paper says, and what is true -----------------------------------------------------------------------------
+# ---- 4. What the paper says, and what is true ------------------------------------------------------------------------
 @st.composite
 def worlds(draw, separated=False):
     """-> policy (K,), rewards (K, m), weights (m,), sigma, eps, on grids, so that ties and exact leads are frequent."""
@@ -513,11 +578,13 @@ def test_the_corrected_corollary_is_never_violated(seed):
 def test_theorem1_is_broken_by_the_trap():
     # without noise, n = 2: truth 1 - .95^2 + .6^2 = .4575; theorem 1 promises 1 - .35^2 = .8775
     ns = np.arange(2, 40)
-    assert trap_without_noise(2, TRAP.policy) == pytest.approx(.4575) and bounds.pareto_bound(2, TRAP.p, 0) == pytest.approx(.8775)
+    assert trap_without_noise(2, TRAP.policy) == pytest.approx(.4575)
+    assert bounds.pareto_bound(2, TRAP.p, 0) == pytest.approx(.8775)
     assert (trap_without_noise(ns, TRAP.policy) < bounds.pareto_bound(ns, TRAP.p, 0)).all()
     e = bounds.pair_error(TRAP.eps, TRAP.weights, TRAP.sigma)
     assert (TRAP.success(ns) < bounds.pareto_bound(ns, TRAP.p, e)).all()
-    assert TRAP.success(1) == pytest.approx(TRAP.p) == pytest.approx(bounds.pareto_bound(1, TRAP.p, e))  # an equality at n = 1
+    # an equality at n = 1
+    assert TRAP.success(1) == pytest.approx(TRAP.p) == pytest.approx(bounds.pareto_bound(1, TRAP.p, e))
 
 
 def test_theorem1_is_broken_with_one_reward_too():
@@ -531,9 +598,10 @@ def test_corollary1_is_broken_in_three_ways():
     # (1) the trap, all answers right: as theorem 1
     value = exact.gated_success_probability(5, TRAP.policy, [1.] * 3, TRAP.rewards, TRAP.good, .5, 1., [1, 1], .02)
     assert value < bounds.gated_bound(5, TRAP.p, .5, .02, [1, 1, 1], .1) - .5
-    # (2) the constant counts m + 1 rewards, but nobody leads in the outcome: two right answers, one reward, eps = 4 sigma,
-    # equal weights. Batch of two: right if the better one is drawn and, in a mixed batch, wins: .25 + .5 Phi(.8 / (.2 sqrt 4))
-    # = .25 + .5 Phi(2) = .738625. The paper: .75 (1 - 4 exp(-12.5) - exp(-2 * 16 / 4)) = .75 (1 - .0000149 - .000335) = .749737
+    # (2) the constant counts m + 1 rewards, but nobody leads in the outcome: two right answers, one reward, eps = 4
+    # sigma, equal weights. Batch of two: right if the better one is drawn and, in a mixed batch, wins: .25 + .5 Phi(.8
+    # / (.2 sqrt 4)) = .25 + .5 Phi(2) = .738625. The paper: .75 (1 - 4 exp(-12.5) - exp(-2 * 16 / 4)) = .75 (1 -
+    # .0000149 - .000335) = .749737
     value = exact.gated_success_probability(2, [.5, .5], [1.5, 1.5], [[.8], [0]], good, .5, 1., [1.], .2)
     assert value == pytest.approx(.738625, abs=1e-6)
     assert bounds.gated_bound(2, .5, 1, .2, [1, 1], .8) == pytest.approx(.749737, abs=1e-6)
@@ -552,10 +620,12 @@ def test_the_gap_a_gate_needs_grows_with_n():
 
 
 def test_uncorrelated_estimators_are_not_independent_ones():
-    # k = 4: overtaken with probability 1/16 * 15/16 = .058594; lemma 1 with m = 15: exp(-256 / 60) = .014028. Checked by all
-    # 2^8 sign patterns.
+    # k = 4: overtaken with probability 1/16 * 15/16 = .058594; lemma 1 with m = 15: exp(-256 / 60) = .014028. Checked
+    # by all 2^8 sign patterns.
     truth, promised = parity_pair_error(4)
-    assert truth == pytest.approx(.058594, abs=1e-6) and promised == pytest.approx(.014028, abs=1e-6) and truth > promised
+    assert truth == pytest.approx(.058594, abs=1e-6)
+    assert promised == pytest.approx(.014028, abs=1e-6)
+    assert truth > promised
     signs = np.array(list(product([1, -1], repeat=4)))
     picks = [np.array(pick, bool) for pick in product([0, 1], repeat=4) if any(pick)]
     noise = np.array([[np.prod(s[pick]) for pick in picks] for s in signs])  # (16, 15)
@@ -573,7 +643,8 @@ def test_five_shapes():
     ns = np.unique(np.round(np.logspace(0, 4, 60)))
     rises = lambda v: (np.diff(v) >= -1e-9).all()
     assert rises(SAFE.success(ns)) and SAFE.success(10_000) > 1 - 1e-6
-    ceiling = exact.best_of_n(ns, [.1, .3, .3, .3], [1.5, 1., .8, .8], .5, np.array([True, False, False, False]), "per_action")
+    good = np.array([True, False, False, False])
+    ceiling = exact.best_of_n(ns, [.1, .3, .3, .3], [1.5, 1., .8, .8], .5, good, "per_action")
     assert rises(ceiling) and ceiling[-1] < .7
     assert rises(-UNREACHED.success(ns))
     # a peak with fresh, equal, hardly any noise: A wins unless C was drawn or A was not: .95^n - .8^n
@@ -616,7 +687,7 @@ def test_audit_finds_the_paper_broken_and_the_correction_whole():
     assert "| corrected | 60 |" in audit.markdown(found)
 
 
-# ---- 5. Invariances ---------------------------------------------------------------------------------------------------------
+# ---- 5. Invariances --------------------------------------------------------------------------------------------------
 @settings(max_examples=40)
 @given(worlds(), st.floats(.1, 20), st.integers(0, 100))
 def test_invariances(world, factor, seed):
@@ -625,7 +696,8 @@ def test_invariances(world, factor, seed):
     value = lambda *a, noise="fresh": exact.success_probability(np.array([1, 4, 30]), *a, noise=noise)
     for noise in ("fresh", "per_action"):
         truth = value(policy, rewards, weights, sigma, eps, noise=noise)
-        assert close(truth, value(policy, rewards, weights * factor, sigma, eps, noise=noise), 1e-8)  # only ratios of weights count
+        # only ratios of weights count
+        assert close(truth, value(policy, rewards, weights * factor, sigma, eps, noise=noise), 1e-8)
         column, row = rng.permutation(len(weights)), rng.permutation(len(policy))
         assert close(truth, value(policy, rewards[:, column], weights[column], sigma, eps, noise=noise), 1e-8)
         assert close(truth, value(policy[row], rewards[row], weights, sigma, eps, noise=noise), 1e-8)
@@ -635,7 +707,8 @@ def test_invariances(world, factor, seed):
     halves = value(split, np.vstack([rewards[:1], rewards]), weights, sigma, eps)
     assert close(value(policy, rewards, weights, sigma, eps), halves, 1e-8)
     for sharp in (True, False):
-        assert bounds.pair_error(eps, weights * factor, .3, sharp) == pytest.approx(bounds.pair_error(eps, weights, .3, sharp))
+        scaled = bounds.pair_error(eps, weights * factor, .3, sharp)
+        assert scaled == pytest.approx(bounds.pair_error(eps, weights, .3, sharp))
 
 
 def test_a_shared_bias_does_not_cancel_behind_a_gate():
@@ -644,7 +717,7 @@ def test_a_shared_bias_does_not_cancel_behind_a_gate():
     assert exact.gated_success_probability(*args) > .85 > .3 > exact.gated_success_probability(*biased)
 
 
-# ---- 6. Ill-posed input -----------------------------------------------------------------------------------------------------
+# ---- 6. Ill-posed input ----------------------------------------------------------------------------------------------
 PI, R, W, GOOD = [.5, .5], [[1., 0.], [0., 1.]], [1., 1.], np.array([True, False])
 
 
@@ -697,10 +770,18 @@ PI, R, W, GOOD = [.5, .5], [[1., 0.], [0., 1.]], [1., 1.], np.array([True, False
     ("seed", lambda: simulate.argmax_probabilities([1, 2], 1, seed=-1)),
     ("action_correlation", lambda: simulate.success_probability(2, PI, R, W, .1, .1, action_correlation=1.5)),
     ("collapse", lambda: simulate.success_probability(2, PI, R, W, .1, .1, family="uniform", collapse=True)),
-    ("policy", lambda: exact.success_probability(2, "half", R, W, .1, .1))])
+    ("policy", lambda: exact.success_probability(2, [[.5, .5]], R, W, .1, .1)),
+    ("p", lambda: simulate.positive_advantage(2, 1.5, 1)),
+    ("p", lambda: exact.positive_advantage(2, 1.5, 1)),
+    ("tau", lambda: exact.gated_success_probability(2, PI, [1, 0], R, GOOD, math.nan, 1, W, .1))])
 def test_ill_posed_input_is_named(name, call):
-    with pytest.raises(ValueError, match=rf"^{name}\b"):
+    with pytest.raises(AssertionError, match=rf"^{name}\b"):
         call()
+
+
+def test_words_are_no_numbers():
+    with pytest.raises(ValueError, match="half"):
+        exact.success_probability(2, "half", R, W, .1, .1)
 
 
 def test_a_sum_of_masses_may_be_off_by_rounding():
@@ -708,9 +789,10 @@ def test_a_sum_of_masses_may_be_off_by_rounding():
     assert exact.success_probability(1, np.full(10, .1), np.ones((10, 1)), [1.], .1, .1) == pytest.approx(1)
 
 
-# ---- 7. The dial and the command line ---------------------------------------------------------------------------------------
+# ---- 7. The dial and the command line --------------------------------------------------------------------------------
 def verdict_file(path, sigma=(0., .1, .05), rho=.5, common=.0, prompts=60, actions=4, repeats=6, seed=0):
-    """Verdicts whose noise is known: correlation rho between grounding and reasoning, `common` between a prompt's actions."""
+    """Verdicts whose noise is known: correlation rho between grounding and reasoning, `common` between a prompt's
+    actions."""
     rng, lines = np.random.default_rng(seed), []
     root = np.linalg.cholesky([[1, rho], [rho, 1]])
     for p in range(prompts):
@@ -727,22 +809,21 @@ def verdict_file(path, sigma=(0., .1, .05), rho=.5, common=.0, prompts=60, actio
 
 
 def test_dial_recovers_noise_that_was_put_in(tmp_path):
-    from theory import dial
     noise = dial.estimate_noise(dial.read_verdicts(verdict_file(tmp_path / "v.jsonl", common=.3)), [.5, .25, .25])
     # 60 prompts x 4 actions x 5 degrees of freedom: relative error of a sigma about 1 / sqrt(2400) = 2 %
-    assert np.allclose(noise["sigma"], [0, .1, .05], rtol=.08, atol=1e-12)
-    assert abs(noise["correlation"][1, 2] - .5) < .08 and abs(noise["across"] - .3) < .1
+    assert np.allclose(noise.sigma, [0, .1, .05], rtol=.08, atol=1e-12)
+    assert abs(noise.correlation[1, 2] - .5) < .08 and abs(noise.across - .3) < .1
     # m_eff = sigma^2 |w|_1^2 / (w' Sigma w) = .01 / (.0625 (.01 + .0025 + 2 * .5 * .005)) = 9.14
-    assert noise["m_eff"] == pytest.approx(9.14, rel=.12)
-    assert len(noise["actions"]) == 240
+    assert noise.m_eff == pytest.approx(9.14, rel=.12)
+    assert len(noise.actions) == 240
 
 
 def test_dial_reads_both_layouts_and_tells_copies_from_repeats(tmp_path):
-    from theory import dial
-    rollouts = [dict(text="a", outcome=1., grounding=.5, reasoning=.4), dict(text="a", outcome=1., grounding=.5, reasoning=.4),
-                dict(text="b", outcome=0., grounding=.1, reasoning=None)]
+    a = dict(text="a", outcome=1., grounding=.5, reasoning=.4)
+    b = dict(text="b", outcome=0., grounding=.1, reasoning=None)
+    line = json.dumps(dict(id=7, rollouts=[a, a, b]))
     nested = tmp_path / "rollouts.jsonl"
-    nested.write_text(json.dumps(dict(id=7, rollouts=rollouts)) + "\n" + json.dumps(dict(id=7, rollouts=rollouts)) + "\n")
+    nested.write_text(line + "\n" + line + "\n")
     found = dial.read_verdicts(nested)
     assert found["7"]["a"][0] == 2 and len(found["7"]["a"][1]) == 2  # two copies in the group, verified twice
     assert found["7"]["b"][0] == 1 and len(found["7"]["b"][1]) == 2
@@ -752,24 +833,25 @@ def test_dial_reads_both_layouts_and_tells_copies_from_repeats(tmp_path):
 
 
 def test_dial_group_sizes_follow_the_exact_theory(tmp_path):
-    from theory import dial
     # two answers, a right one shown 1 of 4 times; no noise: 1 - (3/4)^n wins
-    rows = [dict(id="x", rollout=k, repeat=r, response="wrong" if k else "right", outcome=float(k == 0), grounding=.5, reasoning=.5)
-            for k in range(4) for r in range(2)]
+    rows = [dict(id="x", rollout=k, repeat=r, response="wrong" if k else "right", outcome=float(k == 0), grounding=.5,
+                 reasoning=.5) for k in range(4) for r in range(2)]
     path = tmp_path / "v.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")
     prompts = dial.read_verdicts(path)
     noise = dial.estimate_noise(prompts, [.5, .25, .25])
     found = dial.group_sizes(prompts, noise, .5, .1, 10)
-    assert close(found["fresh"], 1 - .75 ** np.arange(1, 11)) and close(found["shared"], found["fresh"]) and found["p"] == .25
+    assert close(found.fresh, 1 - .75 ** np.arange(1, 11)) and close(found.shared, found.fresh) and found.p == .25
     text = dial.report(prompts, [.5, .25, .25], .5, .1, 10)
     assert "best at n = 10 of 10" in text and "caveats" in text
 
 
-@pytest.mark.parametrize("content,cure", [('{"id": 1}', "row 1"), ('{"id": 1, "response": "a", "outcome": 3}', r"\[0, 1\]"),
-                                          ('{"id": 1, "response": "a", "outcome": 1}', "two verdicts"), ('[1]', "row 1")])
+@pytest.mark.parametrize("content,cure", [
+    ('{"id": 1}', "row 1"),
+    ('{"id": 1, "response": "a", "outcome": 3}', r"\[0, 1\]"),
+    ('{"id": 1, "response": "a", "outcome": 1}', "two verdicts"),
+    ("[1]", "row 1")])
 def test_dial_says_what_is_wrong_with_a_file(tmp_path, content, cure):
-    from theory import dial
     path = tmp_path / "v.jsonl"
     path.write_text(content + "\n")
     with pytest.raises(BadInput, match=cure):
@@ -788,7 +870,5 @@ def test_the_command_line_writes_its_table_and_refuses_nonsense(tmp_path):
 
 @pytest.mark.parametrize("name", ["geometry", "bounds", "gate"])
 def test_figures_are_drawn(tmp_path, name):
-    from PIL import Image
-    from theory import figures
     path = figures.draw(name, tmp_path)
     assert min(Image.open(path).size) > 500 and path.stat().st_size < 120_000
