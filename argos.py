@@ -45,8 +45,9 @@ from runs.errors import BadInput, BadMedia, run_main
 from verifier.answers import (KINDS, MAX_THINK, PARTIAL, check_truth, clean, judged, number, outcome_by_rule,
                               outcome_score)  # noqa: F401  (argos.outcome_score)
 from verifier.cards import draw_card
-from verifier.claims import FrameClaim, Parsed, Point, SegmentClaim, parse, read_claims
+from verifier.claims import FrameClaim, Parsed, Point, SegmentClaim, parse
 from verifier.coordinates import Box, Media, convert
+from verifier.extraction import read_claims
 from verifier.media import load_media
 from verifier.samples import Sample
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings, strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from verifier.claims import FrameClaim, Point, SegmentClaim, parse, read_claims  # noqa: E402
+from verifier.claims import FrameClaim, Point, SegmentClaim, parse  # noqa: E402
+from verifier.extraction import read_claims  # noqa: E402
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
 settings.load_profile("argos")
