@@ -64,7 +64,7 @@ def outcome_score(prediction, truth, kind, options=None, judge=None, question=""
         return score
     if judge is None:
         return 0.0
-    return float(bool(judge.equivalent(question, str(truth), judged(prediction))))
+    return float(bool(judge.equivalent(question, str(truth), judged(str(prediction)))))
 
 
 def outcome_by_rule(prediction, truth, kind, options):
