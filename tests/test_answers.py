@@ -46,6 +46,7 @@ BY_HAND = [  # truth, kind, score, predictions
     ("2.5 seconds", "number", 1, ["2.5", "2.5s", "2.5 seconds"]), ("2.5 seconds", "number", 0, ["2.5 minutes", "2 or 2.5"]),
     ("150 seconds", "number", 1, ["2.5 minutes"]), ("1 second", "number", 1, ["1000 ms"]), ("21", "number", 1, ["twenty-one"]),
     ("205", "number", 1, ["two hundred and five"]), ("5,000,000", "number", 1, ["5 million"]), ("5", "number", 0, ["two three"]),
+    ("31", "number", 0, ["twenty eleven"]),
     ("2", "number", 0, ["2 three", "2 or more", "2, 3", "1-2"]),
     ("1", "number", 0, ["nan", "inf", "1e400", "1/0", "9" * 5000, "1" * 21, "1e2e3", "0x1", "--1", "1.1.1", "1_000", "", "\ud800"]),
     ("red square", "phrase", 1, ["a Red, square!", "red-square", "the red square"]), ("red square", "phrase", 0, ["red", ""]),

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from verifier.claims import FrameClaim, Point, SegmentClaim, canonical, parse  # noqa: E402
+from verifier.claims import FrameClaim, Point, SegmentClaim, canonical, parse, sections  # noqa: E402
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
 settings.load_profile("argos")
@@ -94,6 +94,28 @@ def test_frame_claims(text, claims):
 def test_which_answer_counts(response, answer):
     p = parse(response)
     assert p.answer == answer and bool(p.no_answer) == (answer is None)
+
+
+@pytest.mark.parametrize("text, reasoning, answers, dropped", [  # every place with every tag: the table in sections()
+    ("a<think>b</think>c", "b", [], {}), ("<think>a</think>b</think>c", "a", [], {"</think> without <think>": 1}),
+    ("a<answer>b</answer>c", "a\nc", ["b"], {}), ("a</answer>b", "a</answer>b", [], {"</answer> without <answer>": 1}),
+    ("<think>a<think>b<think>c</think>d</think><answer>e</answer></think>f", "a<think>b<think>c</think>d</think><answer>e</answer>",
+     [], {"nested <think>": 2, "<answer> inside <think>": 1}),
+    ("<think>a</answer></think>", "a</answer>", [], {}),  # counted with its <answer>, of which there is none
+    ("<answer>a<think>b</think>", "b", [], {"<answer> not closed": 1}),
+    ("<think></think><answer>a</think>b</answer>", "", ["a</think>b"], {"</think> without <think>": 1}),
+    ("<answer>a<answer>b</answer>", "", ["b"], {"<answer> not closed": 1}),
+    ("a</think><answer>b</answer>", "a", ["b"], {}),      # the prompt has opened <think>
+    ("<think>a", "a", [], {"<think> not closed": 1}), ("a<answer>b", "a", [], {"<answer> not closed": 1})])
+def test_tags_cut_a_response(text, reasoning, answers, dropped):
+    found = sections(text)
+    assert found[:2] == (reasoning, answers) and dict(+found[2]) == dropped
+
+
+def test_a_point_on_another_frame_is_another_point():
+    text = "".join(f"the dog (1, 2) in frame {i} ({i / 2} seconds). " for i in (3, 4, 4))
+    p = parse(f"<think>{text}</think>", "video")
+    assert [(q.frame, q.seconds) for q in p.points] == [(3, 1.5), (4, 2)] and p.dropped_reasons == {"repeated point": 1}
 
 
 @pytest.mark.parametrize("inside, kept, reason", [
