@@ -27,11 +27,13 @@ def test_the_image_format():
               "<answer>2</answer>")
     assert p.answer == "2" and p.dropped == 0 and p.think.startswith("I see <point") and p.think.endswith("</point>.")
     assert p.points == [Point(44, 28, "red square"), Point(4, 8, "red mug"), Point(5.5, 9, "red mug")]
-    assert parse('<point x1="4" y1="8" alt="the red mug">it</point>').points == [Point(4, 8, "red mug")]  # alt is the label
+    # alt is the label
+    assert parse('<point x1="4" y1="8" alt="the red mug">it</point>').points == [Point(4, 8, "red mug")]
 
 
 def test_the_video_format():
-    p = parse("<think>The red square is at (44, 28) in frame 5 (2.5 seconds). In frame 5 (2.5 seconds) the red square appears. "
+    p = parse("<think>The red square is at (44, 28) in frame 5 (2.5 seconds). "
+              "In frame 5 (2.5 seconds) the red square appears. "
               "From 2.5 seconds to 3.5 seconds the red square moves.</think><answer>2.5 seconds</answer>", "video")
     assert p.points == [Point(44, 28, "red square", 5, 2.5)]
     assert p.frame_claims == [FrameClaim(5, 2.5, "the red square appears")]
@@ -44,7 +46,8 @@ def test_the_video_format():
     ("I see a man, the tall woman located at (1, 2) in frame 5 (2.5 seconds)", "tall woman"),
     ("First. Red mug at (1, 2) in frame 5 (2.5 seconds)", "Red mug"),
     ("dog (1, 2) in frame 5 (2.5 seconds)", "dog"),
-    ("the cat moves from (9, 9) in frame 1 (0.5 seconds) and the dog stands at (1, 2) in frame 5 (2.5 seconds)", "dog"),
+    ("the cat moves from (9, 9) in frame 1 (0.5 seconds) and the dog stands at (1, 2) in frame 5 (2.5 seconds)",
+        "dog"),
     (f"{tag(1, 2)} in frame 5 (2.5 seconds)", "red square"),
 ])
 def test_the_label_of_a_video_point(text, label):
@@ -59,7 +62,8 @@ def test_the_label_of_a_video_point(text, label):
     ("In frame 5 (2.5 seconds) it is 1.5 m wide and in frame 6 (3.0 seconds) it shrinks",
      [FrameClaim(5, 2.5, "it is 1.5 m wide"), FrameClaim(6, 3, "it shrinks")]),
     (f"In frame 5 (2.5 seconds) the {tag(1, 2)} appears.", [FrameClaim(5, 2.5, "the red square appears")]),
-    ("In frame 5 the door opens in frame 6.", [FrameClaim(5, None, "the door opens")]),  # the words belong to one claim
+    # the words belong to one claim
+    ("In frame 5 the door opens in frame 6.", [FrameClaim(5, None, "the door opens")]),
     ("It ends at 2.5 seconds.", []), ("In frame 5 (NaN seconds) it burns.", []), ("In frame 12345678 it burns.", []),
     ("In frame 2.5 it burns.", []), ("The cat is at (NaN, 3) in frame 5 (2.5 seconds).", []),
 ])
@@ -99,7 +103,8 @@ def test_which_answer_counts(response, answer):
 @pytest.mark.parametrize("text, reasoning, answers, dropped", [  # every place with every tag: the table in sections()
     ("a<think>b</think>c", "b", [], {}), ("<think>a</think>b</think>c", "a", [], {"</think> without <think>": 1}),
     ("a<answer>b</answer>c", "a\nc", ["b"], {}), ("a</answer>b", "a</answer>b", [], {"</answer> without <answer>": 1}),
-    ("<think>a<think>b<think>c</think>d</think><answer>e</answer></think>f", "a<think>b<think>c</think>d</think><answer>e</answer>",
+    ("<think>a<think>b<think>c</think>d</think><answer>e</answer></think>f",
+        "a<think>b<think>c</think>d</think><answer>e</answer>",
      [], {"nested <think>": 2, "<answer> inside <think>": 1}),
     ("<think>a</answer></think>", "a</answer>", [], {}),  # counted with its <answer>, of which there is none
     ("<answer>a<think>b</think>", "b", [], {"<answer> not closed": 1}),
@@ -115,7 +120,8 @@ def test_tags_cut_a_response(text, reasoning, answers, dropped):
 def test_a_point_on_another_frame_is_another_point():
     text = "".join(f"the dog (1, 2) in frame {i} ({i / 2} seconds). " for i in (3, 4, 4))
     p = parse(f"<think>{text}</think>", "video")
-    assert [(q.frame, q.seconds) for q in p.points] == [(3, 1.5), (4, 2)] and p.dropped_reasons == {"repeated point": 1}
+    assert [(q.frame, q.seconds) for q in p.points] == [(3, 1.5), (4, 2)]
+    assert p.dropped_reasons == {"repeated point": 1}
 
 
 @pytest.mark.parametrize("inside, kept, reason", [
@@ -142,11 +148,13 @@ def test_bad_pieces_are_dropped_and_counted(inside, kept, reason):
 
 
 def test_bad_video_pieces_are_dropped_and_counted():
-    p = parse("<think>" + "In frame 5 (2.5 seconds) it glows. " * 3 + "From 1 to 2 seconds. In frame 3. In frame x it is. "
-              + "".join(f"In frame {i} it sits. From {i} to {i + 1} seconds it naps. " for i in range(70)) + "</think>", "video")
+    many = "".join(f"In frame {i} it sits. From {i} to {i + 1} seconds it naps. " for i in range(70))
+    p = parse("<think>" + "In frame 5 (2.5 seconds) it glows. " * 3
+              + "From 1 to 2 seconds. In frame 3. In frame x it is. " + many + "</think>", "video")
     assert len(p.frame_claims) == len(p.segment_claims) == 64
-    assert p.dropped_reasons == {"repeated frame claim": 2, "segment claim without text": 1, "frame claim without text": 1,
-                                 "malformed frame reference": 1, "frame claim beyond 64": 7, "segment claim beyond 64": 6}
+    assert p.dropped_reasons == {"repeated frame claim": 2, "segment claim without text": 1,
+                                 "frame claim without text": 1, "malformed frame reference": 1, "frame claim beyond 64": 7,
+                                 "segment claim beyond 64": 6}
 
 
 @settings(max_examples=300)
@@ -166,7 +174,8 @@ def test_parse_is_total_and_bounded(pieces):
 
 
 @pytest.mark.parametrize("media", ["image", "video"])
-@given(x=st.integers(-99, 9999), y=st.integers(0, 9999), frame=st.integers(0, 31), label=st.sampled_from(["red mug", "dog"]))
+@given(x=st.integers(-99, 9999), y=st.integers(0, 9999), frame=st.integers(0, 31),
+    label=st.sampled_from(["red mug", "dog"]))
 def test_what_is_written_is_read(media, x, y, frame, label):
     text, want = tag(x, y, label), Point(x, y, label)
     if media == "video":
@@ -181,5 +190,7 @@ def test_canonical_form():
     assert canonical("<think>see <point alt='the mug' x1=4 y1=8.50>mug</point> </think> so <answer>(A)</answer>") == \
         '<think>see <point x1="4" y1="8.50" alt="mug">mug</point></think><answer>(A)</answer>'
     loose = "dog ( 1,2 ) at frame 5 (2.50 secs). From 1 to 2 s it naps. At 3 s it wakes."
-    strict = "dog (1, 2) in frame 5 (2.5 seconds). From 1.0 seconds to 2.0 seconds it naps. At 3.0 seconds it wakes."  # sentence case stays
-    assert canonical(f"<think>{loose}</think><answer>2</answer>", "video") == f"<think>{strict}</think><answer>2</answer>"
+    # sentence case stays
+    strict = "dog (1, 2) in frame 5 (2.5 seconds). From 1.0 seconds to 2.0 seconds it naps. At 3.0 seconds it wakes."
+    written = canonical(f"<think>{loose}</think><answer>2</answer>", "video")
+    assert written == f"<think>{strict}</think><answer>2</answer>"

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "verifier").glob("*.py") if path.stem != "__init__"))
+MODULES = sorted(path.stem for path in (ROOT / "verifier").glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
     found = doctest.testmod(importlib.import_module(f"verifier.{name}"))
     assert found.failed == 0

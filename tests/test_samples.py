@@ -21,9 +21,11 @@ def test_rows_are_checked(tmp_path):
     (tmp_path / "d.jsonl").write_text(json.dumps(good) + "\n\n" + json.dumps(good | {"id": "2", "drawn": True}) + "\n")
     one, two = read_samples(tmp_path / "d.jsonl")
     assert (one.answer, one.media, one.drawn, two.drawn, Path(one.path).is_file()) == ("2", "image", False, True, True)
-    bad = [{"image": "b.png"}, {"video": "a.png"}, {"kind": "colour"}, {"answer": "red"}, {"question": " "}, {"answer": None},
-           {"answer": True}, {"options": "AB"}, {"drawn": 1}, {"kind": "choice", "options": ["a", "b"], "answer": "c"}]
-    rows = [good | {"id": "2"} | change for change in bad] + [[], good]  # the last is good by itself, but repeats an id
+    bad = [{"image": "b.png"}, {"video": "a.png"}, {"kind": "colour"}, {"answer": "red"}, {"question": " "},
+           {"answer": None}, {"answer": True}, {"options": "AB"}, {"drawn": 1},
+           {"kind": "choice", "options": ["a", "b"], "answer": "c"}]
+    # the last is good by itself, but repeats an id
+    rows = [good | {"id": "2"} | change for change in bad] + [[], good]
     for row in rows:
         (tmp_path / "e.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(row) + "\n")
         with pytest.raises(BadInput, match="e.jsonl row 2"):
