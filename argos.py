@@ -42,9 +42,9 @@ from verifier.cards import draw_card
 from verifier.claims import FrameClaim, Parsed, Point, SegmentClaim, parse
 from verifier.coordinates import Media
 from verifier.explain import explain
+from verifier.extraction import add_claims
 from verifier.media import load_media
 from verifier.moments import MAX_LABELS, frames_shown, look_ups, question_about, which_frame
-from verifier.prose import add_claims
 from verifier.samples import Sample, guess_kind
 from verifier.selfcheck import self_check
 

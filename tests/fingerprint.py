@@ -74,7 +74,8 @@ def mangled(seed, count):
 def read_responses():
     from argos import Argos, Sample, gate, outcome_score, parse
     try:
-        from verifier.claims import canonical, read_claims
+        from verifier.claims import canonical
+        from verifier.extraction import read_claims
         from verifier.answers import KINDS, number, normalise, option_list
     except ImportError:
         from argos import KINDS, canonical, normalise, number, option_list, read_claims

@@ -1,22 +1,33 @@
-"""Parsing: any string of any size becomes a Parsed, in linear time."""
-import json
+"""What a response says: its answer, and every point and time that its reasoning refers to.
+
+The paper (section 3.1, appendix D) has points, and in clips claims about one frame or about a stretch of time:
+
+    image    <point x1="44" y1="28" alt="red mug">red mug</point>
+    video    the red mug is at (44, 28) in frame 5 (2.5 seconds)        a point
+             in frame 5 (2.5 seconds) the door opens                    a frame claim
+             from 2.5 seconds to 7.0 seconds the man pours water        a segment claim
+
+The paper reads pictures by regular expressions and clips by GPT-4o. Here regular expressions read both, and claims
+in free prose are left to a judge (extraction.py). Our choices: which answer counts, what is dropped.
+
+The policy is rewarded by what is read here, so parsing is total: any string of any size becomes a Parsed, in time
+linear in its length, and what is malformed, repeated or surplus is dropped and counted, never raised.
+
+See it: python -m doctest -v verifier/claims.py. Before: answers.py. Next: extraction.py (may be skipped), then
+coordinates.py and argos.py, which checks the claims.
+"""
 import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from verifier.answers import FLAGS, MAX_ANSWER, MAX_THINK, NUMBER_WORDS, TAG, clean, normalise, number, option_list
+from verifier.answers import FLAGS, MAX_ANSWER, MAX_POINTS, TAG, clean, normalise, number, option_list
 
 
-MAX_POINTS = 64           # points, frame claims and segment claims counted per response, of each kind (our choice)
-
-
-# ---- 1. Parsing: any string of any size becomes a Parsed, in linear time ---------------------------------------------
-# Every quantifier below is bounded or cannot cross the next "<", so no input makes a pattern backtrack far.
-
+# ---- 1. The result -----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Point:
-    """x, y: pixels of the picture as the policy saw it. frame counts from 0; seconds since the start (clips only)."""
+    """x, y: pixels of the picture as the policy saw it. Clips only: frame, from 0; seconds since the start."""
     x: float
     y: float
     label: str
@@ -55,285 +66,333 @@ class Parsed:
         return sum(self.dropped_reasons.values())
 
 
-_THINK = re.compile(r"<(/?)think\s{0,9}>", FLAGS)
-_XY = re.compile(r"\b([xy])(\d{1,6})\s{0,9}=\s{0,9}[\"'“”]?([^\"'“”\s<>=]{0,40})", FLAGS)
-_ALT = re.compile(r"\balt\s{0,9}=\s{0,9}(?:\"([^\"<>]{0,200})\"|'([^'<>]{0,200})'|[“”]([^“”<>]{0,200})[“”])", FLAGS)
-_XY_NUMBER = re.compile(r"-?\d{1,6}(?:\.\d{1,6})?", FLAGS)
-
-_N = r"(\d{1,6}(?:\.\d{1,6})?)(?!\d|\.\d)"  # 12345678 and 1.2.3 are no numbers
-_S = rf"{_N}\s{{0,3}}(?:seconds?|secs?|s)\b"
-_WHEN = (r"(?:\b(?:in|at)\s{1,3}frame\s{1,3}(\d{1,6})(?!\d|\.\d)"  # groups: frame, its seconds, seconds without a frame
-         rf"(?:\s{{0,3}}\(\s{{0,3}}{_S}\s{{0,3}}\)|(?!\s{{0,3}}\())|\bat\s{{1,3}}{_S})")
-_PIECES = {
-    "tag": rf"<points?\s([^<>]*)>([^<>]*)</points?\s{{0,9}}>(?:\s{{0,3}}{_WHEN})?",
-    "pair": rf"\(\s{{0,3}}(-?\d{{1,6}}(?:\.\d{{1,6}})?)\s{{0,3}},\s{{0,3}}(-?{_N})\s{{0,3}}\)\s{{0,3}}{_WHEN}",
-    "segment": rf"\bfrom\s{{1,3}}{_N}(?:\s{{0,3}}(?:seconds?|secs?|s))?\s{{1,3}}to\s{{1,3}}{_S}",
-    "frame": rf"(?<!\))(?<!\)\s){_WHEN}"}
-_GROUPS = {name: re.compile(pattern, FLAGS) for name, pattern in _PIECES.items()}
-_ANY_PIECE = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _PIECES.items()), FLAGS)
-_STOP = re.compile(r"[.!?;](?=\s|$)|\n")  # where a claim ends; the point in "2.5" does not end one
-_BREAK = re.compile(r"[.;:!?](?=\s)|[,\n)>]|\b(?:the|an?|and|or|then|i see)\b", FLAGS)  # where a noun phrase begins
-_VERBS = set("is are was were now seen visible located move moves moved stand stands from to at in on".split())
-_POINT_WORD = re.compile(r"<points?\b", FLAGS)
-_FRAME_WORD = re.compile(r"\b(?:in|at)\s{1,3}frame\b", FLAGS)
-
-
 def parse(response, media="image", allowed=()):
     """Read a response. Total: never raises on a str; time is linear in its length.
 
-    response: `<think>..</think><answer>..</answer>`; coordinates are pixels of the picture as the policy saw it.
-    media: "image" reads point tags; "video" also reads "(x, y) in frame 5 (2.5 seconds)", frame and segment claims.
+    response: `<think>..</think><answer>..</answer>`; coordinates: pixels of the picture as the policy saw it.
+    media: "image" reads point tags; "video" also "(x, y) in frame 5 (2.5 seconds)", frame and segment claims.
     allowed: texts that count as an answer although they look like an option list (the options, the truth).
+
+    >>> mug = '<point x1="44" y1="28" alt="red mug">red mug</point>'
+    >>> parsed = parse(f"<think>I see one {mug}.</think><answer>1</answer>")
+    >>> parsed.answer, parsed.points
+    ('1', [Point(x=44.0, y=28.0, label='red mug', frame=None, seconds=None)])
+    >>> parsed = parse("<think>From 1 to 2 seconds it falls. In frame 3.</think><answer>A or B</answer>", "video")
+    >>> parsed.segment_claims, parsed.dropped_reasons
+    ([SegmentClaim(start=1.0, end=2.0, text='it falls')], {'frame claim without text': 1})
+    >>> parsed.answer, parsed.no_answer
+    (None, 'a list of options instead of an answer')
     """
     think, answers, dropped = sections(response)
-    parsed = Parsed(think, None)
-    parsed.answer, parsed.no_answer = read_answer(answers, allowed)
+    answer, no_answer = read_answer(answers, allowed)
+    parsed = Parsed(think, answer, no_answer=no_answer)
     _read_pieces(parsed, media, dropped)
     parsed.dropped_reasons = dict(+dropped)  # + leaves out the zeros
     return parsed
 
 
-def canonical(response, media="image"):
-    """The response with its points and times in the one form of this file's formats: what SFT learns from (paper 4.3)."""
-    def when(frame, seconds, bare):
-        frame, seconds = _moment(frame, seconds, bare)
-        if frame is None:
-            return "" if seconds is None else f"at {seconds:.1f} seconds"
-        return f"in frame {frame}" + (f" ({seconds:.1f} seconds)" if seconds is not None else "")
-
-    def write(m):
-        text = rewritten(m)
-        return text[:1].upper() + text[1:] if m[0][:1].isupper() else text
-
-    def rewritten(m):
-        kind = m.lastgroup if media == "video" else "tag"
-        groups = _GROUPS[kind].fullmatch(m[0]).groups()
-        if kind == "tag":
-            label, found = _read_tag(*groups[:2])
-            pairs = " ".join(f'x{i}="{x}" y{i}="{y}"' for i, (x, y) in enumerate(found, 1))
-            return f'<point {pairs} alt="{label}">{label}</point> {when(*groups[2:])}'.rstrip()
-        if kind == "pair":
-            return f"({groups[0]}, {groups[1]}) {when(*groups[3:])}"
-        if kind == "segment":
-            return f"from {float(groups[0]):.1f} seconds to {float(groups[1]):.1f} seconds"
-        return when(*groups)
-
-    parsed = parse(response, media)
-    think = (_ANY_PIECE if media == "video" else _GROUPS["tag"]).sub(write, TAG.sub("", parsed.think))
-    return f"<think>{think}</think><answer>{parsed.answer or ''}</answer>"
+# ---- 2. Reasoning and answer -------------------------------------------------------------------------------
+_THINK = re.compile(r"<(?P<slash>/?)think\s{0,9}>", FLAGS)
+_LEADS_TO = {"<think>": "think", "</think>": "outside", "<answer>": "answer", "</answer>": "outside"}
 
 
 def sections(text):
-    """One pass over the tags -> (reasoning, texts of the answers outside it, Counter of what was malformed)."""
-    thinks, outside, answers, dropped = [], [], [], Counter()
+    """One pass over the tags -> (reasoning, texts of the answers outside it, Counter of what was malformed).
+
+    A state machine: three places to be in, and what each tag does there. In brackets: what counts as malformed.
+
+                 <think>                </think>           <answer>                </answer>
+        outside  to think               (without <think>)  to answer               (without <answer>)
+        think    deeper (nested)        less deep, or out  (inside <think>)        skipped
+        answer   to think (not closed)  (without <think>)  to answer (not closed)  out, with one more answer
+
+    >>> sections("<think>two <answer>3</answer> mugs</think> so <answer>2</answer>")
+    ('two <answer>3</answer> mugs', ['2'], Counter({'<answer> inside <think>': 1}))
+    """
+    texts = {"think": [], "outside": [], "answer": []}
+    dropped = Counter()
     first = _THINK.search(text)
-    depth = 1 if first and first[1] else 0  # 1: the prompt has already opened <think>
-    mark, opened = 0, False                 # where the present stretch of text began; whether it is an answer
-    for tag in TAG.finditer(text):
-        closing, name = bool(tag[1]), tag[2].lower()
-        if name == "think" and closing and depth == 0:
+    place = "think" if first and first["slash"] else "outside"  # </think> comes first: the prompt has opened it
+    depth = 1  # of nested <think>
+    start = 0  # where the present stretch of text began
+    for match in TAG.finditer(text):
+        tag = f"<{match['slash']}{match['name'].lower()}>"
+        if tag == "</think>" and place != "think":
             dropped["</think> without <think>"] += 1
-        elif name == "think" and depth > (1 if closing else 0):  # an inner tag of a nest
-            depth += -1 if closing else 1
-            dropped["nested <think>"] += not closing
-        elif name == "answer" and depth:
-            dropped["<answer> inside <think>"] += not closing
-        elif name == "answer" and closing and not opened:
+        elif tag == "</answer>" and place == "outside":
             dropped["</answer> without <answer>"] += 1
-        else:  # a border between stretches of reasoning, answer and anything else
-            stretch = text[mark:tag.start()]
-            if depth:
-                thinks.append(stretch)
-            elif not opened:
-                outside.append(stretch)
-            elif name == "answer" and closing:
-                answers.append(stretch)
-            else:
+        elif tag == "<think>" and place == "think":
+            dropped["nested <think>"] += 1
+            depth += 1
+        elif tag == "</think>" and depth > 1:
+            depth -= 1
+        elif tag != "</think>" and place == "think":
+            dropped["<answer> inside <think>"] += 1 if tag == "<answer>" else 0  # once for the pair
+        else:  # a border: one stretch ends, the next begins
+            if place == "answer" and tag != "</answer>":
                 dropped["<answer> not closed"] += 1
-            mark, opened = tag.end(), name == "answer" and not closing
-            depth = int(name == "think" and not closing)
-    if depth or opened:
-        dropped["<think> not closed" if depth else "<answer> not closed"] += 1
-    if not opened:
-        (thinks if depth else outside).append(text[mark:])
-    return "\n".join(thinks if first else outside).strip(), answers, dropped
+            else:
+                texts[place].append(text[start:match.start()])
+            place = _LEADS_TO[tag]
+            start = match.end()
+    if place != "outside":
+        dropped[f"<{place}> not closed"] += 1
+    if place != "answer":
+        texts[place].append(text[start:])
+    reasoning = texts["think"] if first else texts["outside"]
+    return "\n".join(reasoning).strip(), texts["answer"], dropped
 
 
 def read_answer(texts, allowed):
-    """-> (answer or None, why not). The last one counts, unless they differ, are empty, or list options."""
+    """-> (answer or None, why not). The last one counts, unless they differ, are empty, or list options.
+
+    >>> read_answer(["two", " 2 "], allowed=()), read_answer(["2", "3"], allowed=())
+    (('2', ''), (None, 'several differing answers'))
+    """
     if not texts:
         return None, "no <answer> outside <think>"
-    texts, key = list(dict.fromkeys(texts)), None
+    texts = list(dict.fromkeys(texts))  # without repeats
     if len(texts) > 8:
         return None, "several differing answers"
-    for raw in texts:
-        if len(raw) > MAX_ANSWER:
+    meaning = None  # of the first answer, which the others must share
+    for text in texts:
+        if len(text) > MAX_ANSWER:
             return None, f"an answer of more than {MAX_ANSWER} characters"
-        answer = " ".join(clean(raw).split())
+        answer = " ".join(clean(text).split())
         if not answer:
             return None, "an empty answer"
-        value = number(answer)
-        new = value[0] if value else normalise(answer)
-        if key not in (None, new):
+        value_and_unit = number(answer)
+        means = value_and_unit[0] if value_and_unit else normalise(answer)
+        if meaning is not None and means != meaning:
             return None, "several differing answers"
-        key = new
-    if option_list(answer) and normalise(answer) not in {normalise(str(a)) for a in allowed}:
+        meaning = means
+    if option_list(answer) and normalise(answer) not in [normalise(str(text)) for text in allowed]:
         return None, "a list of options instead of an answer"
     return answer, ""
 
 
-class _Kept(list):
-    """At most MAX_POINTS different pieces of one sort; repeats and surplus are dropped and counted."""
+# ---- 3. The formats of points and claims -------------------------------------------------------------------
+# Every quantifier is bounded or cannot cross the next "<", so no input makes a pattern backtrack far.
+_GAP, _SPACE = r"\s{0,3}", r"\s{1,3}"
+_DECIMAL = r"\d{1,6}(?:\.\d{1,6})?"
+_END = r"(?!\d|\.\d)"  # of a number: 12345678 and 1.2.3 are none
+_SECONDS = rf"{_GAP}(?:seconds?|secs?|s)\b"
 
-    def __init__(self, name, dropped):
-        super().__init__()
-        self.name, self.dropped, self.seen = name, dropped, set()
 
-    def add(self, piece, *key):
-        if key in self.seen:
-            self.dropped[f"repeated {self.name}"] += 1
-        elif len(self) == MAX_POINTS:
-            self.dropped[f"{self.name} beyond {MAX_POINTS}"] += 1
-        else:
-            self.seen.add(key)
-            self.append(piece)
+def _moment_pattern(kind):
+    """"in frame 5 (2.5 seconds)": groups kind_frame, kind_seconds. "at 2.5 s": group kind_alone."""
+    frame = rf"\b(?:in|at){_SPACE}frame{_SPACE}(?P<{kind}_frame>\d{{1,6}}){_END}"
+    seconds = rf"{_GAP}\({_GAP}(?P<{kind}_seconds>{_DECIMAL}){_END}{_SECONDS}{_GAP}\)"
+    alone = rf"\bat{_SPACE}(?P<{kind}_alone>{_DECIMAL}){_END}{_SECONDS}"
+    return rf"(?:{frame}(?:{seconds}|(?!{_GAP}\())|{alone})"  # "in frame 5 (NaN seconds)" is no moment
+
+
+_TAG_PIECE = (   # <point x1="4" y1="8" alt="red mug">red mug</point>, in a clip with a moment behind it
+    r"(?P<tag><points?\s(?P<attributes>[^<>]*)>(?P<inner>[^<>]*)</points?\s{0,9}>"
+    rf"(?:{_GAP}{_moment_pattern('tag')})?)")
+_PAIR_PIECE = (  # (4, 8) in frame 5 (2.5 seconds)
+    rf"(?P<pair>\({_GAP}(?P<x>-?{_DECIMAL}){_GAP},{_GAP}(?P<y>-?{_DECIMAL}){_END}{_GAP}\)"
+    rf"{_GAP}{_moment_pattern('pair')})")
+_SEGMENT_PIECE = (  # from 2.5 to 7 seconds
+    rf"(?P<segment>\bfrom{_SPACE}(?P<start>{_DECIMAL}){_END}(?:{_SECONDS})?"
+    rf"{_SPACE}to{_SPACE}(?P<end>{_DECIMAL}){_END}{_SECONDS})")
+_FRAME_PIECE = (  # in frame 5 (2.5 seconds); not behind a bracket, as in "(NaN, 8) in frame 5"
+    rf"(?P<frame>(?<!\))(?<!\)\s){_moment_pattern('frame')})")
+_IMAGE_PIECES = re.compile(_TAG_PIECE, FLAGS)  # match.lastgroup tells which piece it is
+_VIDEO_PIECES = re.compile(f"{_TAG_PIECE}|{_PAIR_PIECE}|{_SEGMENT_PIECE}|{_FRAME_PIECE}", FLAGS)
+
+_XY = re.compile(  # x1="44": groups x, 1, 44
+    r"\b([xy])(\d{1,6})\s{0,9}=\s{0,9}[\"'“”]?([^\"'“”\s<>=]{0,40})", FLAGS)
+_XY_NUMBER = re.compile(r"-?\d{1,6}(?:\.\d{1,6})?", FLAGS)
+_ALT = re.compile(  # alt="red mug": one group, the text in whichever quotes
+    r"\balt\s{0,9}=\s{0,9}(?:\"([^\"<>]{0,200})\"|'([^'<>]{0,200})'|[“”]([^“”<>]{0,200})[“”])", FLAGS)
+_POINT_WORD = re.compile(r"<points?\b", FLAGS)  # looks like a point; malformed where no piece holds it
+_FRAME_WORD = re.compile(r"\b(?:in|at)\s{1,3}frame\b", FLAGS)  # the same for frames
+_STOP = re.compile(r"[.!?;](?=\s|$)|\n")  # where a claim ends; the point in "2.5" does not end one
+_BREAK = re.compile(  # where a noun phrase begins: "I see a man, the | tall woman is at (4, 8)"
+    r"[.;:!?](?=\s)|[,\n)>]|\b(?:the|an?|and|or|then|i see)\b", FLAGS)
+_VERBS = set("is are was were now seen visible located move moves moved stand stands from to at in on".split())
+
+
+# ---- 4. Reading them ---------------------------------------------------------------------------------------
+class Collector:
+    """Fills the lists of a Parsed: each piece once, MAX_POINTS of a kind; counts in `dropped` what is left out."""
+
+    def __init__(self, parsed, dropped):
+        self.parsed, self.dropped = parsed, dropped
+        self.seen = set()
+        parsed.points, parsed.frame_claims, parsed.segment_claims = [], [], []
 
     def add_point(self, x, y, label, frame=None, seconds=None):
         """The same label on the same pixel of the same frame is the same point."""
-        if label:
-            point = Point(float(x), float(y), label, frame, seconds)
-            self.add(point, math.floor(point.x), math.floor(point.y), label.lower(), frame, seconds)
-        else:
+        if not label:
             self.dropped["point without a label"] += 1
+            return
+        point = Point(float(x), float(y), label, frame, seconds)
+        pixel = math.floor(point.x), math.floor(point.y)
+        self._add("point", self.parsed.points, point, (pixel, label.lower(), frame, seconds))
 
-    def add_tag(self, attributes, inner, *moment):
-        label, found = _read_tag(attributes, inner)
-        for x, y in found:
-            if _XY_NUMBER.fullmatch(x) and _XY_NUMBER.fullmatch(y):
-                self.add_point(x, y, label, *moment)
-            else:
-                self.dropped["coordinate missing or not a number"] += 1
-        if not found:
-            self.dropped["point without coordinates"] += 1
+    def add_frame_claim(self, frame, seconds, text):
+        claim = FrameClaim(frame, seconds, text)
+        self._add("frame claim", self.parsed.frame_claims, claim, (frame, seconds, text.lower()))
 
+    def add_segment_claim(self, start, end, text):
+        claim = SegmentClaim(start, end, text)
+        self._add("segment claim", self.parsed.segment_claims, claim, (start, end, text.lower()))
 
-def _read_tag(attributes, inner):
-    """One <point x1=.. y1=.. x2=.. y2=.. alt="label">label</point> -> (label, [(x, y) as text]); alt wins over inner."""
-    alt, label = _ALT.search(attributes), _label(inner)
-    if alt:  # coordinates written inside alt are text, not coordinates
-        label = _label(next((g for g in alt.groups() if g), "")) or label
-        attributes = attributes[:alt.start()] + " " + attributes[alt.end():]
-    found = {}
-    for axis, index, value in _XY.findall(attributes):
-        found.setdefault(int(index), {}).setdefault(axis.lower(), value)
-    return label, [(xy.get("x", ""), xy.get("y", "")) for xy in found.values()]
+    def _add(self, kind, pieces, piece, key):
+        if (kind, key) in self.seen:
+            self.dropped[f"repeated {kind}"] += 1
+        elif len(pieces) == MAX_POINTS:
+            self.dropped[f"{kind} beyond {MAX_POINTS}"] += 1
+        else:
+            self.seen.add((kind, key))
+            pieces.append(piece)
 
 
 def _read_pieces(parsed, media, dropped):
     """Fill points, frame_claims and segment_claims from the reasoning; pictures have point tags only."""
     text, video = parsed.think, media == "video"
-    points, frames, segments = (_Kept(n, dropped) for n in ("point", "frame claim", "segment claim"))
-    parsed.points, parsed.frame_claims, parsed.segment_claims = points, frames, segments
-    pieces = [(m.lastgroup if video else "tag", m) for m in (_ANY_PIECE if video else _GROUPS["tag"]).finditer(text)]
-    starts = [m.start() for kind, m in pieces if kind in ("segment", "frame")] + [len(text)]
-    claims, said = 0, 0  # how many claims were met; up to where the text belongs to the last one
-    for kind, m in pieces:
-        groups = _GROUPS[kind].fullmatch(m[0]).groups()
+    collector = Collector(parsed, dropped)
+    pieces = list((_VIDEO_PIECES if video else _IMAGE_PIECES).finditer(text))
+    kinds = [piece.lastgroup for piece in pieces]
+    claim_starts = [piece.start() for piece in pieces if piece.lastgroup in ("segment", "frame")]
+    next_claims = iter(claim_starts[1:] + [len(text)])
+    taken = 0  # the text before this position belongs to the claim before
+    for kind, piece in zip(kinds, pieces):
         if kind == "tag":
-            points.add_tag(*groups[:2], *(_moment(*groups[2:]) if video else ()))
+            frame, seconds = _moment(piece) if video else (None, None)
+            _add_tag(collector, piece["attributes"], piece["inner"], frame, seconds)
         elif kind == "pair":
-            points.add_point(*groups[:2], _noun_before(text, m.start()), *_moment(*groups[3:]))
+            label = _noun_before(text, piece.start())
+            collector.add_point(piece["x"], piece["y"], label, *_moment(piece))
         else:
-            claims, before = claims + 1, text[max(said, m.start() - 400):m.start()]
-            after = _STOP.split(text[m.end():min(starts[claims], m.end() + 400)], maxsplit=1)[0]
-            said, words = m.end() + len(after), _claim(after)
-            if kind == "frame" and groups[0]:  # "the door is open in frame 5 (2.5 seconds)."
-                words = words or _claim(_STOP.split(before)[-1])
+            words, taken = _claim_words(text, piece, taken, next(next_claims))
             if words and kind == "frame":
-                frames.add(FrameClaim(*_moment(*groups), words), *_moment(*groups), words.lower())
+                collector.add_frame_claim(*_moment(piece), words)
             elif words:
-                start, end = float(groups[0]), float(groups[1])
-                segments.add(SegmentClaim(start, end, words), start, end, words.lower())
-            elif kind == "segment" or groups[0]:  # a bare "at 2.5 seconds." is prose
+                collector.add_segment_claim(float(piece["start"]), float(piece["end"]), words)
+            elif kind == "segment" or piece["frame_frame"]:  # a bare "at 2.5 seconds." is prose
                 dropped[f"{kind} claim without text"] += 1
-    dropped["malformed point tag"] += len(_POINT_WORD.findall(text)) - sum(kind == "tag" for kind, _ in pieces)
+    dropped["malformed point tag"] += len(_POINT_WORD.findall(text)) - kinds.count("tag")
     if video:
-        named = sum(len(_FRAME_WORD.findall(m[0])) for _, m in pieces)
+        named = sum(len(_FRAME_WORD.findall(piece[0])) for piece in pieces)
         dropped["malformed frame reference"] += len(_FRAME_WORD.findall(text)) - named
 
 
-def _moment(frame, seconds, bare):
-    seconds = seconds or bare
-    return (int(frame) if frame else None), (float(seconds) if seconds else None)
+def _add_tag(collector, attributes, inner, frame, seconds):
+    label, found = _read_tag(attributes, inner)
+    for x, y in found:
+        if _XY_NUMBER.fullmatch(x) and _XY_NUMBER.fullmatch(y):
+            collector.add_point(x, y, label, frame, seconds)
+        else:
+            collector.dropped["coordinate missing or not a number"] += 1
+    if not found:
+        collector.dropped["point without coordinates"] += 1
 
 
-def _label(text):
-    """The words of a label without articles and punctuation around them, at most 80 characters."""
+def _read_tag(attributes, inner):
+    """<point x1=.. y1=.. x2=.. y2=.. alt="label">inner</point> -> (label, [(x, y) as text]); alt comes first."""
+    label = trim_label(inner)
+    alt = _ALT.search(attributes)
+    if alt:  # coordinates written inside alt are text, not coordinates
+        label = trim_label(alt[alt.lastindex]) or label
+        attributes = attributes[:alt.start()] + " " + attributes[alt.end():]
+    found = {}  # index -> {"x": text, "y": text}; what comes first counts
+    for axis, index, value in _XY.findall(attributes):
+        found.setdefault(int(index), {}).setdefault(axis.lower(), value)
+    return label, [(point.get("x", ""), point.get("y", "")) for point in found.values()]
+
+
+def _moment(piece):
+    """The (frame, seconds) of a tag, pair or frame; None for what it does not say."""
+    kind = piece.lastgroup
+    frame = piece[f"{kind}_frame"]
+    seconds = piece[f"{kind}_seconds"] or piece[f"{kind}_alone"]
+    return int(frame) if frame else None, float(seconds) if seconds else None
+
+
+def _claim_words(text, piece, taken, next_claim):
+    """What is claimed of a frame or segment -> (its words, the position up to which the text is used up).
+
+    "In frame 5 the door is open." The words stand behind it, up to the end of the sentence or the next claim.
+    "The door is open in frame 5." If there are none behind a frame, they stand before it.
+    """
+    behind = text[piece.end():min(next_claim, piece.end() + 400)]
+    sentence = _STOP.split(behind, maxsplit=1)[0]
+    words = trim_claim(sentence)
+    if not words and piece["frame_frame"]:
+        before = text[max(taken, piece.start() - 400):piece.start()]
+        words = trim_claim(_STOP.split(before)[-1])
+    return words, piece.end() + len(sentence)
+
+
+def _noun_before(text, position):
+    """The label of "(x, y) in frame 5": the words since the last break or article, less a trailing "is at"."""
+    words = _BREAK.split(text[max(0, position - 120):position])[-1].split()
+    while words and words[-1].lower() in _VERBS:
+        words.pop()
+    return trim_label(" ".join(words))
+
+
+def trim_label(text):
+    """The words of a label without articles and punctuation around them, at most 80 characters.
+
+    >>> trim_label(" the red mug. ")
+    'red mug'
+    """
     words = clean(text[:300]).strip(" .,;:!?\"'“”*_\n").split()
     while len(words) > 1 and words[0].lower() in ("a", "an", "the", "and", "or", "then"):
         words = words[1:]
     return " ".join(words)[:80].strip()
 
 
-def _noun_before(text, position):
-    """What stands at "(x, y) in frame 5": the words since the last clause break or article, less a trailing "is at"."""
-    words = _BREAK.split(text[max(0, position - 120):position])[-1].split()
-    while words and words[-1].lower() in _VERBS:
-        words.pop()
-    return _label(" ".join(words))
+def trim_claim(text):
+    """The words of a claim without tags, punctuation around and a conjunction at the end; at most 300 characters.
 
-
-def _claim(text):
+    >>> trim_claim(', the <point x1="4" y1="8">mug</point> falls, and')
+    'the mug falls'
+    """
     words = clean(re.sub(r"<[^<>]*(?:>|$)", "", text)).strip(" ,:-").split()
     while words and words[-1].lower() in ("and", "then", "but"):
         words.pop()
     return " ".join(words)[:300].rstrip(" ,")
 
 
-# Free prose holds claims that no rule reads. A judge may list them as JSON; then it is the judge's text that is not trusted.
-_NUMBERS, _MAYBE_INT, _MAYBE_NUMBER = (int, float), (int, type(None)), (int, float, type(None))
-_ITEMS = {  # list -> field -> types
-    "frame_claims": {"frame": _MAYBE_INT, "seconds": _MAYBE_NUMBER, "claim": (str,)},
-    "segment_claims": {"start": _NUMBERS, "end": _NUMBERS, "claim": (str,)},
-    "points": {"x": _NUMBERS, "y": _NUMBERS, "label": (str,), "frame": _MAYBE_INT, "seconds": _MAYBE_NUMBER}}
+# ---- 5. Writing them ---------------------------------------------------------------------------------------
+def canonical(response, media="image"):
+    """The response with points and times in the one form shown at the top: what SFT learns from (paper 4.3).
 
-
-def read_claims(reply, parsed):
-    """Add the claims of a judge's JSON reply to `parsed`: {"frame_claims": [..], "segment_claims": [..], "points": [..]}.
-
-    Total. The form must be exact, and nothing is believed that the reasoning does not say: texts must be quoted from it word
-    for word (articles and punctuation aside), and numbers must occur in it (2.5, 1:30, three). The rest is dropped and counted.
+    >>> canonical("<think>The dog ( 1,2 ) at frame 5 (2.50 s).</think> So: <answer> yes </answer>", "video")
+    '<think>The dog (1, 2) in frame 5 (2.5 seconds).</think><answer>yes</answer>'
     """
-    dropped = Counter(parsed.dropped_reasons)
-    points, frames, segments = (_Kept(n, dropped) for n in ("point", "frame claim", "segment claim"))
-    parsed.points, parsed.frame_claims, parsed.segment_claims, parsed.extracted = points, frames, segments, True
-    try:
-        lists = json.loads(reply[reply.index("{"):reply.rindex("}") + 1][:50_000])
-        good = (isinstance(lists, dict) and not lists.keys() - _ITEMS.keys()
-                and all(isinstance(items, list) and len(items) <= 4 * MAX_POINTS for items in lists.values()))
-    except (ValueError, RecursionError):
-        good = False
-    if not good:
-        lists, dropped["extraction not in the form asked for"] = {}, 1
-    think = parsed.think[:MAX_THINK]
-    said = f" {normalise(think)} "
-    numbers = ({float(n) for n in re.findall(r"\d{1,6}(?:\.\d{1,6})?", think, re.A)} | {NUMBER_WORDS[w] for w in said.split() if w in NUMBER_WORDS}
-               | {60 * int(m) + int(s) for m, s in re.findall(r"(\d{1,3}):(\d\d)\b", think, re.A)})
-    for name, item in ((name, item) for name, items in lists.items() for item in items):
-        form = _ITEMS[name]
-        if not (isinstance(item, dict) and item.keys() == form.keys() and all(type(v) in form[k] for k, v in item.items())):
-            dropped["extracted claim of the wrong form"] += 1
-            continue
-        values = [v for v in item.values() if type(v) in (int, float)]
-        text = _label(item["label"]) if name == "points" else _claim(clean(item["claim"][:400]))
-        if not all(0 <= v < 1e6 for v in values):  # NaN is not
-            dropped["extracted number out of range"] += 1
-        elif not re.search(r"\w", text) or f" {normalise(text)} " not in said or not numbers.issuperset(values):
-            dropped["extracted claim that the response does not make"] += 1
-        elif name == "points":
-            points.add_point(item["x"], item["y"], text, item["frame"], item["seconds"])
-        elif name == "frame_claims":
-            frames.add(FrameClaim(item["frame"], item["seconds"], text), item["frame"], item["seconds"], text.lower())
-        else:
-            segments.add(SegmentClaim(item["start"], item["end"], text), item["start"], item["end"], text.lower())
-    parsed.dropped_reasons = dict(+dropped)
+    parsed = parse(response, media)
+    pieces = _VIDEO_PIECES if media == "video" else _IMAGE_PIECES
+    think = pieces.sub(_rewrite, TAG.sub("", parsed.think))
+    return f"<think>{think}</think><answer>{parsed.answer or ''}</answer>"
+
+
+def _rewrite(piece):
+    kind = piece.lastgroup
+    if kind == "tag":
+        label, found = _read_tag(piece["attributes"], piece["inner"])
+        pairs = " ".join(f'x{i}="{x}" y{i}="{y}"' for i, (x, y) in enumerate(found, start=1))
+        text = f'<point {pairs} alt="{label}">{label}</point> {_write_moment(piece)}'.rstrip()
+    elif kind == "pair":
+        text = f"({piece['x']}, {piece['y']}) {_write_moment(piece)}"
+    elif kind == "segment":
+        text = f"from {float(piece['start']):.1f} seconds to {float(piece['end']):.1f} seconds"
+    else:
+        text = _write_moment(piece)
+    if piece[0][0].isupper():  # "In frame 5": a sentence begins
+        text = text[0].upper() + text[1:]
+    return text
+
+
+def _write_moment(piece):
+    frame, seconds = _moment(piece)
+    if frame is not None and seconds is not None:
+        return f"in frame {frame} ({seconds:.1f} seconds)"
+    if frame is not None:
+        return f"in frame {frame}"
+    return "" if seconds is None else f"at {seconds:.1f} seconds"

@@ -1,4 +1,12 @@
-"""Samples: one question each, read from JSONL and checked."""
+"""Samples: one question each, read from a JSONL file (one JSON object per line) and checked.
+
+    {"image": "a.png", "question": "How many mugs?", "answer": "2", "kind": "count"}
+
+"video" instead of "image" for a clip, either a path next to the file. Optional: "id", "options" (the texts of a
+multiple choice) and the last five fields of Sample. A mistake is told in one line, with file, row and cure.
+
+Before: answers.py (the kinds). Next: argos.py.
+"""
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,38 +15,43 @@ from runs.files import read_jsonl
 from verifier.answers import check_truth, number
 
 
-# ---- 4. Samples and files --------------------------------------------------------------------------------------------
 @dataclass
 class Sample:
-    """One question. grounding: the reasoning is asked to point. drawn: a chart, map or other drawing (pointing model)."""
+    """One question about one picture or clip."""
     id: str
     question: str
-    answer: str | None  # None: not known; then there is no reward, only grounding
-    kind: str
+    answer: str | None      # None: not known; then there is no reward, only grounding
+    kind: str               # a key of answers.KINDS
     path: str
     media: str = "image"
     options: list | None = None
     task: str = ""
     source: str = ""
-    drawn: bool = False
-    grounding: bool = True
-    raw: str = ""  # reasoning that the source data set ships; only curation's extraction reads it (app. C.1)
+    drawn: bool = False     # a chart, map or other drawing, where the pointing model replaces the detector
+    grounding: bool = True  # the reasoning is asked to point
+    raw: str = ""           # reasoning that the data set ships; only curation's extraction reads it (app. C.1)
 
     @classmethod
     def from_row(cls, row, folder, where="row"):
-        """Check one row of a JSONL file ("image" or "video": a path relative to `folder`). BadInput names `where`."""
+        """Check one row of a JSONL file, whose paths are relative to `folder`. BadInput names `where`."""
         def need(good, problem):
             if not good:
                 raise BadInput(f"{where}: {problem}")
+
         need(isinstance(row, dict), "is not a JSON object; write one {...} per line")
-        need(("image" in row) != ("video" in row), 'give exactly one of "image" and "video", a path next to the file')
+        one = ("image" in row) != ("video" in row)
+        need(one, 'give exactly one of "image" and "video", a path next to the file')
         media = "image" if "image" in row else "video"
-        for name, kind in ((media, str), ("question", str), ("kind", str)):
-            need(isinstance(row.get(name), kind) and row[name].strip(), f'"{name}" is missing or empty; give a text')
-        answer, options = row.get("answer"), row.get("options")
+        for name in (media, "question", "kind"):
+            given = isinstance(row.get(name), str) and row[name].strip()
+            need(given, f'"{name}" is missing or empty; give a text')
+        answer = row.get("answer")
         need(type(answer) in (str, int, float), '"answer" is missing; give a text or number')
-        need(options is None or isinstance(options, list) and len(options) > 1 and all(isinstance(o, str) for o in options),
-             '"options" must be a list of two or more texts')
+        options = row.get("options")
+        if options is not None:
+            several = isinstance(options, list) and len(options) > 1
+            texts = several and all(isinstance(option, str) for option in options)
+            need(texts, '"options" must be a list of two or more texts')
         for name in ("drawn", "grounding"):
             need(isinstance(row.get(name, True), bool), f'"{name}" must be true or false')
         need(isinstance(row.get("raw", ""), str), '"raw" must be a text')
@@ -49,18 +62,21 @@ class Sample:
         path = Path(folder) / row[media]
         need(path.is_file(), f"{media} {row[media]!r} does not exist beside the file; correct the path")
         rest = {name: row[name] for name in ("task", "source", "drawn", "grounding", "raw") if name in row}
-        return cls(str(row.get("id", where)), row["question"], answer, row["kind"], str(path), media, options, **rest)
+        name = str(row.get("id", where))
+        return cls(name, row["question"], answer, row["kind"], str(path), media, options, **rest)
 
 
 def read_samples(jsonl):
     """A JSONL file of rows -> list of Samples. BadInput names file, row and cure."""
-    samples, seen = [], {}
+    samples = []
+    row_of = {}  # id -> row number
     for i, row in read_jsonl(jsonl):
         where = f"{jsonl} row {i}"
-        samples.append(Sample.from_row(row, Path(jsonl).parent, where))
-        first = seen.setdefault(samples[-1].id, i)
-        if first != i:
-            raise BadInput(f"{where}: id {samples[-1].id!r} was used in row {first}; ids must differ")
+        sample = Sample.from_row(row, Path(jsonl).parent, where)
+        if sample.id in row_of:
+            raise BadInput(f"{where}: id {sample.id!r} was used in row {row_of[sample.id]}; ids must differ")
+        row_of[sample.id] = i
+        samples.append(sample)
     if not samples:
         raise BadInput(f"{jsonl}: holds no rows")
     return samples

@@ -1,0 +1,196 @@
+"""What is read out of a response: examples worked by hand, bad pieces, and properties of any string at all.
+
+Run: pytest tests/test_claims.py
+"""
+import math
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from verifier.claims import FrameClaim, Point, SegmentClaim, canonical, parse, sections  # noqa: E402
+
+settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
+settings.load_profile("argos")
+TAG = '<point x1="{}" y1="{}" alt="{}">{}</point>'
+
+
+def tag(x, y, label="red square"):
+    return TAG.format(x, y, label, label)
+
+
+def test_the_image_format():
+    p = parse(f'<think>I see {tag(44, 28)}, <point x1="4" y1="8" x2="5.5" y2="9" alt="red mug">red mug</point>.</think>'
+              "<answer>2</answer>")
+    assert p.answer == "2" and p.dropped == 0 and p.think.startswith("I see <point") and p.think.endswith("</point>.")
+    assert p.points == [Point(44, 28, "red square"), Point(4, 8, "red mug"), Point(5.5, 9, "red mug")]
+    # alt is the label
+    assert parse('<point x1="4" y1="8" alt="the red mug">it</point>').points == [Point(4, 8, "red mug")]
+
+
+def test_the_video_format():
+    p = parse("<think>The red square is at (44, 28) in frame 5 (2.5 seconds). "
+              "In frame 5 (2.5 seconds) the red square appears. "
+              "From 2.5 seconds to 3.5 seconds the red square moves.</think><answer>2.5 seconds</answer>", "video")
+    assert p.points == [Point(44, 28, "red square", 5, 2.5)]
+    assert p.frame_claims == [FrameClaim(5, 2.5, "the red square appears")]
+    assert p.segment_claims == [SegmentClaim(2.5, 3.5, "the red square moves")]
+    assert p.answer == "2.5 seconds" and p.dropped == 0
+
+
+@pytest.mark.parametrize("text, label", [
+    ("The red square is at (1, 2) in frame 5 (2.5 seconds)", "red square"),
+    ("I see a man, the tall woman located at (1, 2) in frame 5 (2.5 seconds)", "tall woman"),
+    ("First. Red mug at (1, 2) in frame 5 (2.5 seconds)", "Red mug"),
+    ("dog (1, 2) in frame 5 (2.5 seconds)", "dog"),
+    ("the cat moves from (9, 9) in frame 1 (0.5 seconds) and the dog stands at (1, 2) in frame 5 (2.5 seconds)",
+        "dog"),
+    (f"{tag(1, 2)} in frame 5 (2.5 seconds)", "red square"),
+])
+def test_the_label_of_a_video_point(text, label):
+    assert parse(f"<think>{text}</think>", "video").points[-1] == Point(1, 2, label, 5, 2.5)
+
+
+@pytest.mark.parametrize("text, claims", [
+    ("In frame 5 the door is open.", [FrameClaim(5, None, "the door is open")]),
+    ("The door is open in frame 5 (2.5 seconds).", [FrameClaim(5, 2.5, "The door is open")]),
+    ("At 2.5 seconds, the door opens; at 3 s it shuts.", [FrameClaim(None, 2.5, "the door opens"),
+    FrameClaim(None, 3, "it shuts")]),
+    ("In frame 5 (2.5 seconds) it is 1.5 m wide and in frame 6 (3.0 seconds) it shrinks",
+     [FrameClaim(5, 2.5, "it is 1.5 m wide"), FrameClaim(6, 3, "it shrinks")]),
+    (f"In frame 5 (2.5 seconds) the {tag(1, 2)} appears.", [FrameClaim(5, 2.5, "the red square appears")]),
+    # the words belong to one claim
+    ("In frame 5 the door opens in frame 6.", [FrameClaim(5, None, "the door opens")]),
+    ("It ends at 2.5 seconds.", []), ("In frame 5 (NaN seconds) it burns.", []), ("In frame 12345678 it burns.", []),
+    ("In frame 2.5 it burns.", []), ("The cat is at (NaN, 3) in frame 5 (2.5 seconds).", []),
+])
+def test_frame_claims(text, claims):
+    assert parse(f"<think>{text}</think>", "video").frame_claims == claims
+
+
+@pytest.mark.parametrize("response, answer", [
+    ("<think>x</think><answer>2</answer>", "2"),
+    ("<answer> 2 </answer>", "2"),                                        # no reasoning
+    ("x</think><answer>2</answer>", "2"),                                 # <think> stood in the prompt
+    ("<answer>3</answer></think><answer>2</answer>", "2"),                # so the first answer was inside it
+    ("<THINK>x</THINK><Answer >2</ANSWER>", "2"),
+    ("<answer>2</answer><answer>2.0</answer>", "2.0"),                    # the same answer twice; the last counts
+    ("<answer>two</answer><answer>2</answer>", "2"),
+    ("<think><think>x</think>y</think><answer>2</answer>", "2"),
+    ("<answer>2\u200b</answer>", "2"),
+    ("<answer>1,200</answer>", "1,200"), ("<answer>red and white</answer>", "red and white"),
+    # none of these has an answer that counts
+    ("", None), ("2", None), ("<answer>2", None), ("<answer></answer>", None),
+    ("<answer> \u200b\u202e\x00 </answer>", None),
+    ("<think><answer>2</answer></think>", None), ("<think>x<answer>2</answer>", None),
+    ("<think>x</think><answer>2</answer><answer>3</answer>", None), ("<answer>2</answer><answer></answer>", None),
+    ("<think>a</think><answer>2</answer></think><answer>3</answer>", None),  # a stray </think> hides no answer
+    ("<answer>A or B</answer>", None), ("<answer>A or B or C</answer>", None), ("<answer>A, B</answer>", None),
+    ("<answer>A and B</answer>", None), ("<answer>A/B</answer>", None), ("<answer>A B</answer>", None),
+    ("<answer>2 or 3</answer>", None), ("<answer>2, 3</answer>", None), ("<answer>A. red or B. blue</answer>", None),
+    ("<answer>red o\u200br blue</answer>", None), ("<answer>Ａ ｏｒ Ｂ</answer>", None),
+    ("<answer>2<think>x</think>3</answer>", None), ("<answer>" + "x" * 10_001 + "</answer>", None),
+    ("".join(f"<answer>{i}</answer>" for i in range(1000)), None),
+])
+def test_which_answer_counts(response, answer):
+    p = parse(response)
+    assert p.answer == answer and bool(p.no_answer) == (answer is None)
+
+
+@pytest.mark.parametrize("text, reasoning, answers, dropped", [  # every place with every tag: the table in sections()
+    ("a<think>b</think>c", "b", [], {}), ("<think>a</think>b</think>c", "a", [], {"</think> without <think>": 1}),
+    ("a<answer>b</answer>c", "a\nc", ["b"], {}), ("a</answer>b", "a</answer>b", [], {"</answer> without <answer>": 1}),
+    ("<think>a<think>b<think>c</think>d</think><answer>e</answer></think>f",
+        "a<think>b<think>c</think>d</think><answer>e</answer>",
+     [], {"nested <think>": 2, "<answer> inside <think>": 1}),
+    ("<think>a</answer></think>", "a</answer>", [], {}),  # counted with its <answer>, of which there is none
+    ("<answer>a<think>b</think>", "b", [], {"<answer> not closed": 1}),
+    ("<think></think><answer>a</think>b</answer>", "", ["a</think>b"], {"</think> without <think>": 1}),
+    ("<answer>a<answer>b</answer>", "", ["b"], {"<answer> not closed": 1}),
+    ("a</think><answer>b</answer>", "a", ["b"], {}),      # the prompt has opened <think>
+    ("<think>a", "a", [], {"<think> not closed": 1}), ("a<answer>b", "a", [], {"<answer> not closed": 1})])
+def test_tags_cut_a_response(text, reasoning, answers, dropped):
+    found = sections(text)
+    assert found[:2] == (reasoning, answers) and dict(+found[2]) == dropped
+
+
+def test_a_point_on_another_frame_is_another_point():
+    text = "".join(f"the dog (1, 2) in frame {i} ({i / 2} seconds). " for i in (3, 4, 4))
+    p = parse(f"<think>{text}</think>", "video")
+    assert [(q.frame, q.seconds) for q in p.points] == [(3, 1.5), (4, 2)]
+    assert p.dropped_reasons == {"repeated point": 1}
+
+
+@pytest.mark.parametrize("inside, kept, reason", [
+    ('<point x1="NaN" y1="2" alt="a">a</point>', 0, "coordinate missing or not a number"),
+    ('<point x1="1e308" y1="2" alt="a">a</point>', 0, "coordinate missing or not a number"),
+    ('<point x1="٣" y1="2" alt="a">a</point>', 0, "coordinate missing or not a number"),
+    ('<point x1="99999999999" y1="2" alt="a">a</point>', 0, "coordinate missing or not a number"),
+    ('<point x1="1" alt="a">a</point>', 0, "coordinate missing or not a number"),
+    ('<point x1="1" y1="2" x2="3" alt="a">a</point>', 1, "coordinate missing or not a number"),
+    ('<point alt="a">a</point>', 0, "point without coordinates"),
+    ("<point alt='x1=\"44\" y1=\"28\"'>a</point>", 0, "point without coordinates"),  # hidden in the label
+    ('<point x1="1" y1="2" alt=""> </point>', 0, "point without a label"),
+    ('<point x1="1" y1="2" alt="a">a', 0, "malformed point tag"), ('<point x1="1" y1="2"/>', 0, "malformed point tag"),
+    ("<point " * 50, 0, "malformed point tag"),
+    (tag(1, 2) + tag(1, 2) + tag(1.4, 2) + tag(1, 2, "Red Square"), 1, "repeated point"),
+    ("".join(tag(i, 2) for i in range(70)), 64, "point beyond 64"),
+    ('<point x1=3 y1=4 alt=“mug”>mug</point>', 1, None), ("<point x1='-3' y1='4'>the mug</point>", 1, None),
+])
+def test_bad_pieces_are_dropped_and_counted(inside, kept, reason):
+    p = parse(f"<think>{inside}</think><answer>2</answer>")
+    assert len(p.points) == kept and p.answer == "2"
+    assert set(p.dropped_reasons) == ({reason} if reason else set())
+    assert p.dropped == sum(p.dropped_reasons.values())
+
+
+def test_bad_video_pieces_are_dropped_and_counted():
+    many = "".join(f"In frame {i} it sits. From {i} to {i + 1} seconds it naps. " for i in range(70))
+    p = parse("<think>" + "In frame 5 (2.5 seconds) it glows. " * 3
+              + "From 1 to 2 seconds. In frame 3. In frame x it is. " + many + "</think>", "video")
+    assert len(p.frame_claims) == len(p.segment_claims) == 64
+    assert p.dropped_reasons == {"repeated frame claim": 2, "segment claim without text": 1,
+                                 "frame claim without text": 1, "malformed frame reference": 1, "frame claim beyond 64": 7,
+                                 "segment claim beyond 64": 6}
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from([
+    "<think>", "</think>", "<answer>", "</answer>", '<point x1="4" y1="8" alt="a">', "a</point>", "(1, 2) in frame 3",
+    " (2.5 seconds)",
+    "from 1 to 2 seconds", "in frame 5 ", "2", "A or B", ". ", '"', "<", "\x00", "\u202e", "\ud800",
+    "9" * 40]) | st.text(max_size=9), max_size=40))
+def test_parse_is_total_and_bounded(pieces):
+    response = "".join(pieces)
+    for media in ("image", "video"):
+        p = parse(response, media)
+        assert max(len(p.points), len(p.frame_claims), len(p.segment_claims)) <= 64 and p.dropped >= 0
+        assert p.answer is None or p.answer.strip() and p.answer.isprintable()
+        assert all(0 < len(q.label) <= 80 and math.isfinite(q.x + q.y) for q in p.points)
+        assert len(p.think) <= len(response) + len(pieces)
+
+
+@pytest.mark.parametrize("media", ["image", "video"])
+@given(x=st.integers(-99, 9999), y=st.integers(0, 9999), frame=st.integers(0, 31),
+    label=st.sampled_from(["red mug", "dog"]))
+def test_what_is_written_is_read(media, x, y, frame, label):
+    text, want = tag(x, y, label), Point(x, y, label)
+    if media == "video":
+        text = f"The {label} is at ({x}, {y}) in frame {frame} ({frame / 2:.1f} seconds)."
+        want = Point(x, y, label, frame, frame / 2)
+    response = f"<think>{text}</think><answer>yes</answer>"
+    assert parse(response, media).points == [want]
+    assert canonical(response, media) == response  # the canonical form is its own canonical form
+
+
+def test_canonical_form():
+    assert canonical("<think>see <point alt='the mug' x1=4 y1=8.50>mug</point> </think> so <answer>(A)</answer>") == \
+        '<think>see <point x1="4" y1="8.50" alt="mug">mug</point></think><answer>(A)</answer>'
+    loose = "dog ( 1,2 ) at frame 5 (2.50 secs). From 1 to 2 s it naps. At 3 s it wakes."
+    # sentence case stays
+    strict = "dog (1, 2) in frame 5 (2.5 seconds). From 1.0 seconds to 2.0 seconds it naps. At 3.0 seconds it wakes."
+    written = canonical(f"<think>{loose}</think><answer>2</answer>", "video")
+    assert written == f"<think>{strict}</think><answer>2</answer>"
