@@ -1,17 +1,17 @@
-"""What teachers said, remembered on disk: the same picture and label are never looked up twice, not even by another run.
+"""What teachers said, remembered on disk: the same picture and label are never looked up twice, by any run.
 
-That is sound because a teacher's answer depends on its own question alone (rule 2 in teachers/__init__.py). One answer is
-one file, and its name is the question:
+That is sound because a teacher's answer depends on its own question alone (rule 2 in teachers/__init__.py).
+One answer is one file, and its name is the question:
 
     FOLDER/3f/3fa9...     name: digest of  identity \\0 role \\0 picture \\0 label or box
                           content: digest of the rest (16 bytes), then a compressed numpy array
 
-    identity   who was asked: class, checkpoint, thresholds. A checkpoint that is changed in place keeps its name, so put a
-               new one into a new folder.
+    identity   who was asked: class, checkpoint, thresholds. A checkpoint that is changed in place keeps its
+               name, so put a new one into a new folder.
     array      detector (N, 5): x1, y1, x2, y2, score; segmenter: the mask's bits; pointer (N, 2): x, y
 
-Several processes may share the folder: files are written whole or not at all. One that was damaged does not match its own
-digest, does not count, and is written again. A full disk costs time, never the run.
+Several processes may share the folder: files are written whole or not at all. One that was damaged does not
+match its own digest, does not count, and is written again. A full disk costs time, never the run.
 
 Run:   python argos.py photo.jpg QUESTION RESPONSE --detector owlv2 --teacher_cache out/teachers     # twice
 Read:  before, teachers/names.py; next, argos.py
@@ -34,7 +34,7 @@ DIGEST_BYTES = 16
 
 
 class Cached:
-    """A Detector, Segmenter or Pointer whose answers are kept in a folder. Raises BadInput for one that cannot be used."""
+    """A Detector, Segmenter or Pointer whose answers are kept in a folder. BadInput: it cannot be used."""
 
     def __init__(self, teacher, folder):
         self.teacher = teacher
@@ -58,7 +58,8 @@ class Cached:
 
     def segment(self, image, boxes):
         def ask(missing):
-            return [np.packbits(mask) for mask in self.teacher.segment(image, missing)]  # eight pixels per byte
+            masks = self.teacher.segment(image, missing)
+            return [np.packbits(mask) for mask in masks]  # eight pixels per byte
 
         height, width = image.height, image.width
         places = [replace(box, score=1.0, label="") for box in boxes]  # a mask depends on the place alone
@@ -77,7 +78,8 @@ class Cached:
     def _answers(self, role, image, questions, ask):
         """One array per question, read from the folder where it is there.
 
-        ask(missing): asks the teacher those questions that are not -> one array each. Equal questions are asked once.
+        ask(missing): asks the teacher those questions that are not -> one array each. Equal questions are
+        asked once.
         """
         about = f"{self.identity}\0{role}\0{image_digest(image)}\0"
         paths = {question: self._path(about + str(question)) for question in questions}
@@ -100,7 +102,8 @@ class Cached:
         try:
             write_atomically(path, _digest(data) + data)
         except OSError as error:
-            print(f"--teacher_cache {self.folder}: an answer was not kept ({error}); make room", file=sys.stderr)
+            message = f"--teacher_cache {self.folder}: an answer was not kept ({error}); make room"
+            print(message, file=sys.stderr)
 
 
 def _rows_of(boxes):

@@ -7,10 +7,11 @@ The paper names none. Here, by two classes:
                        MM-GroundingDINO, arXiv:2401.02361
                        OWLv2, arXiv:2306.09683
 
-The traps, each closed below: labels asked together compete for the boxes; GroundingDINO reads "a. b" as two labels; boxes
-come in pixels of a padded, resized input, or as fractions of it; YOLO takes an array for BGR.
+The traps, each closed below: labels asked together compete for the boxes; GroundingDINO reads "a. b" as two
+labels; boxes come in pixels of a padded, resized input, or as fractions of it; YOLO takes an array for BGR.
 
-Thresholds are our choice, near what the models' authors show: lower ones invent boxes, which a policy learns to seek.
+Thresholds are our choice, near what the models' authors show: lower ones invent boxes, which a policy learns
+to seek.
 
 Read:  before, teachers/__init__.py, teachers/loading.py; next, teachers/segmenters.py
 """
@@ -22,7 +23,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, AutoTokenizer, CLIPTextModelWithProjection
+from transformers import (AutoModelForZeroShotObjectDetection, AutoProcessor, AutoTokenizer,
+                          CLIPTextModelWithProjection)
 
 from runs.errors import BadInput
 from teachers.loading import MAX_BOXES, cause_of, device_of, load, need_package
@@ -39,8 +41,8 @@ class _Detector:
     def detect(self, image, labels):
         """Each different phrase is asked once, and by itself, in a row of its own.
 
-        Asked together, labels compete for the boxes (the library keeps one label per box) and colour each other's
-        features, and the reward would depend on what else the group of responses has named.
+        Asked together, labels compete for the boxes (the library keeps one label per box) and colour each
+        other's features, and the reward would depend on what else the group of responses has named.
         """
         phrases = [_phrase(label) for label in labels]
         asked = [phrase for phrase in dict.fromkeys(phrases) if phrase]  # each once, in order
@@ -78,8 +80,8 @@ class _Detector:
 
 
 def _phrase(label):
-    """A label as a detector may read it: 100 characters, without the signs that one of the models takes for a separator
-    (GroundingDINO's full stop) or for a special token ("[SEP]")."""
+    """A label as a detector may read it: 100 characters, without the signs that one of the models takes for a
+    separator (GroundingDINO's full stop) or for a special token ("[SEP]")."""
     words = re.sub(r"[^\w\s'&/,+%#-]", " ", label[:100])
     return " ".join(words.split())
 
@@ -87,9 +89,10 @@ def _phrase(label):
 class YoloWorld(_Detector):
     """YOLO-World by ultralytics, which is under AGPL-3.0: imported inside this class only.
 
-    name: a .pt file. text: CLIP's text encoder, which reads the labels; it is transformers' (the same ViT-B/32, without the
-    clip package from git), from the folder clip-vit-base-patch32 beside the file, else from the hub. threshold: least score
-    of a box. side: pixels of the model's input. batch: phrases at a time.
+    name: a .pt file.
+    text: CLIP's text encoder, which reads the labels; it is transformers' (the same ViT-B/32, without the clip
+    package from git), from the folder clip-vit-base-patch32 beside the file, else from the hub.
+    threshold: least score of a box. side: pixels of the model's input. batch: phrases at a time.
     """
 
     def __init__(self, name="yolov8x-worldv2.pt", device=None, threshold=.25, side=640, batch=8, text=None):
@@ -120,8 +123,9 @@ class YoloWorld(_Detector):
         # The model carries the text features of its last call; given each time, nothing is left over.
         predicted, _ = self.model(rows, txt_feats=features)  # (B, 5, anchors): four corners, one score
         found = []
-        for row in predicted:  # one at a time: given many, non_max_suppression gives up on the last ones when it is late
-            kept = nms.non_max_suppression(row[None], self.threshold, iou_thres=.7, max_det=MAX_BOXES)[0]  # (N, 6)
+        for row in predicted:  # one at a time: given many, it gives up on the last ones when it is late
+            kept, = nms.non_max_suppression(row[None], self.threshold, iou_thres=.7, max_det=MAX_BOXES)
+            # kept: (N, 6), the corners in pixels of the padded input, the score, the class
             boxes = ops.scale_boxes(pixels.shape[2:], kept[:, :4], (image.height, image.width))
             found.append((boxes, kept[:, 4]))
         return found
@@ -138,7 +142,8 @@ class YoloWorld(_Detector):
         But RGB all the way: that predictor takes an array for BGR.
         """
         from ultralytics.data.augment import LetterBox  # optional, AGPL-3.0
-        pixels = LetterBox(self.side, auto=True, stride=32)(image=np.asarray(image.convert("RGB")))  # (h, w, 3)
+        pad = LetterBox(self.side, auto=True, stride=32)
+        pixels = pad(image=np.asarray(image.convert("RGB")))  # (h, w, 3)
         pixels = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
         return pixels.permute(2, 0, 1)[None] / 255
 
@@ -151,11 +156,11 @@ def _import_ultralytics():
 
 
 def _load_world_model(name):
-    """The network in a .pt file. That is a pickle, which could run a program: it is read as data, and may call nothing."""
+    """The network in a .pt file: a pickle, which could run a program, so it is read as data and calls nothing."""
     from ultralytics.nn.tasks import WorldModel, torch_safe_load  # optional, AGPL-3.0
     try:
         checkpoint, _ = torch_safe_load(name, safe_only=True)
-        model = checkpoint.get("ema") or checkpoint["model"]  # "ema": averaged over training, the better one where it is kept
+        model = checkpoint.get("ema") or checkpoint["model"]  # "ema": the average over training
         model = model.float().eval()
         if not isinstance(model, WorldModel):
             raise ValueError(f"it holds a {type(model).__name__}")
@@ -189,21 +194,23 @@ class ZeroShotDetector(_Detector):
         return self._find_dino(image, phrases)
 
     def _find_dino(self, image, phrases):
-        """One row per phrase, so a row's boxes are its phrase's, exactly: no guess from the tokens that a box has touched.
+        """One row per phrase: its boxes are the phrase's, without a guess from the tokens that a box has touched.
 
-        The full stop does two things: it ends a phrase, and without it the processor would merge the list into one text.
+        The full stop does two things: it ends a phrase, and without it the processor would merge the list
+        into one text.
         """
         count = len(phrases)
         inputs = self.processor(images=[image] * count, text=[f"{phrase.lower()}." for phrase in phrases],
                                 padding=True, return_tensors="pt").to(self.device)
         out = self.model(**inputs)
+        sizes = [(image.height, image.width)] * count
         results = self.processor.post_process_grounded_object_detection(
-            out, inputs["input_ids"], threshold=self.threshold, target_sizes=[(image.height, image.width)] * count)
+            out, inputs["input_ids"], threshold=self.threshold, target_sizes=sizes)
         return [(result["boxes"], result["scores"]) for result in results]
 
     def _find_owl(self, image, phrases):
-        """All phrases on one picture: OWLv2's queries do not see each other. But the library would give a box to its best
-        phrase only, so each phrase gets its own slice of the logits.
+        """All phrases on one picture: OWLv2's queries do not see each other. But the library would give a box
+        to its best phrase only, so each phrase gets its own slice of the logits.
 
         Boxes are fractions of the picture padded to a square; the processor turns them into pixels.
         """

@@ -1,7 +1,8 @@
 """What the teachers share: loading without downloading, and one clear line for what is missing.
 
-Nothing is fetched behind a person's back: a checkpoint is in a folder, or on this machine because `hf download` put it
-there. Whatever goes wrong while loading becomes a BadInput: one line that names the thing and its cure.
+Nothing is fetched behind a person's back: a checkpoint is in a folder, or on this machine because `hf
+download` put it there. Whatever goes wrong while loading becomes a BadInput: one line that names the thing
+and its cure.
 
 Read:  before, teachers/__init__.py (the roles); next, teachers/detectors.py
 """
@@ -26,7 +27,7 @@ def device_of(device):
 
 
 def find_folder(what, name):
-    """The folder of a model: `name` itself, or where the hub's NAME was downloaded to. what: who asks, for BadInput's text."""
+    """The folder of a model: `name` itself, or where that hub id was downloaded to. what: who asks."""
     try:
         return name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
     except Exception as error:  # many kinds, from a name that is none to a download that was never finished
@@ -34,9 +35,10 @@ def find_folder(what, name):
 
 
 def load(what, name, kind, **options):
-    """kind.from_pretrained(folder, **options), for a folder or a hub id that was downloaded before. Else BadInput.
+    """kind.from_pretrained(folder, **options). name: a folder, or a hub id that was downloaded; else BadInput.
 
-    The hub's name is turned into its folder first, since from_pretrained asks the network for files even if told not to.
+    The hub's name is turned into its folder first, since from_pretrained asks the network for files even if
+    told not to.
     """
     folder = find_folder(what, name)
     try:

@@ -3,8 +3,9 @@
     NAME                       with a published checkpoint, if it was downloaded before
     NAME:FOLDER_OR_HUB_ID      with this one
 
-The table of all names and licences stands in teachers/__init__.py. Nothing is downloaded here: what is missing is a BadInput
-that says how to get it. (Except a Qwen2.5-VL as judge or pointer: it is loaded as the policy is, which may fetch a hub id.)
+The table of all names and licences stands in teachers/__init__.py. Nothing is downloaded here: what is
+missing is a BadInput that says how to get it. (Except a Qwen2.5-VL as judge or pointer: it is loaded as the
+policy is, which may fetch a hub id.)
 
 Try:   python -c "from teachers.names import load_teachers; print(load_teachers())"
 Read:  before, teachers/detectors.py, segmenters.py, pointers.py, judges.py; next, teachers/cache.py
@@ -63,10 +64,12 @@ POINTERS = {"pixels": _pixel_pointer, "molmo": MolmoPointer, "qwen": _qwen_point
 WITHOUT_CHECKPOINT = ("pixels", "base")
 
 
-def load_teachers(detector="pixels", segmenter="pixels", pointer="pixels", device=None, cache=None, base=None):
+def load_teachers(detector="pixels", segmenter="pixels", pointer="pixels", device=None, cache=None,
+                  base=None):
     """-> (detector, segmenter, pointer). Each is asked for by NAME or NAME:FOLDER_OR_HUB_ID.
 
-    device: "cuda" where there is one, unless given. cache: a folder that keeps their answers (see teachers/cache.py).
+    device: "cuda" where there is one, unless given.
+    cache: a folder that keeps their answers (see teachers/cache.py).
     base: a policy that is loaded anyway; the pointer called "base" asks it, its adapter off.
     Raises BadInput for a name, a checkpoint or a package that is not there, and says what to do.
     """
@@ -96,8 +99,9 @@ def _make(role, asked, makers, device, cache):
 def load_judge(name, preset=None, device=None, dtype="float32"):
     """Any vision-language model as a judge. name: a folder or hub id.
 
-    Qwen2.5-VL takes the fast path of policy.py, with weights of this dtype (see policy.load_policy); others take the
-    library's plain path, with weights as they were published. preset: whose prompts ("tiny" or "7b"), unless given by size.
+    Qwen2.5-VL takes the fast path of policy.py, with weights of this dtype (see policy.load_policy); others
+    take the library's plain path, with weights as they were published. preset: whose prompts ("tiny" or
+    "7b"), unless given by size.
     """
     try:
         kind = load("judge", name, AutoConfig).model_type

@@ -1,11 +1,12 @@
-"""Pointers: a label in, the centre of each such thing out. They prompt the segmenter where boxes fail: charts, drawings.
+"""Pointers: a label in, the centre of each such thing out. For charts and drawings, where boxes fail.
 
-    MolmoPointer   the paper's (Molmo-7B). It answers in percent of the picture: <point x="61.5" y="40.4" alt="mug">
-    VLMPointer     a Qwen2.5-VL, also the policy's own frozen base. It answers in pixels of the picture as it saw it
+    MolmoPointer   the paper's, Molmo-7B; answers in percent: <point x="61.5" y="40.4" alt="mug">mug</point>
+    VLMPointer     a Qwen2.5-VL, also the policy's own frozen base; answers in pixels of what it saw
 
-Two models, two coordinate spaces, and the numbers look alike: verifier/coordinates.py maps the one to the other.
+Two models, two coordinate spaces, and the numbers look alike: verifier/coordinates.py maps the one to the
+other.
 
-Read:  before, teachers/segmenters.py, verifier/coordinates.py; next, teachers/judges.py (VLM, which VLMPointer builds on)
+Read:  before, teachers/segmenters.py; next, teachers/judges.py (VLM, which VLMPointer builds on)
 """
 import re
 from pathlib import Path
@@ -35,8 +36,8 @@ class VLMPointer(VLM):
 class MolmoPointer:
     """See teachers.Pointer. A point outside the picture is dropped.
 
-    name: a folder. The checkpoint brings its own Python code, which runs when it is loaded: so no hub id is taken, only a
-    folder, which a person can read first. pair: (processor, model) already loaded.
+    name: a folder. The checkpoint brings its own Python code, which runs when it is loaded: so no hub id is
+    taken, only a folder, which a person can read first. pair: (processor, model) already loaded.
     """
 
     def __init__(self, name=None, device=None, max_new_tokens=512, pair=None):
@@ -68,8 +69,9 @@ class MolmoPointer:
 def _load_molmo(name, device):
     """-> (processor, model)."""
     if not name or not Path(name, "config.json").is_file():
-        raise BadInput("molmo: it runs Python code that comes with the checkpoint; download it (hf download "
-                       "allenai/Molmo-7B-D-0924 --local-dir FOLDER), read its .py files, and pass molmo:FOLDER")
+        raise BadInput("molmo: it runs Python code that comes with the checkpoint; "
+                       "download it (hf download allenai/Molmo-7B-D-0924 --local-dir FOLDER), "
+                       "read its .py files, and pass molmo:FOLDER")
     options = dict(trust_remote_code=True, dtype="auto")
     processor = load("molmo", name, AutoProcessor, **options)
     model = load("molmo", name, AutoModelForCausalLM, **options)
@@ -92,7 +94,7 @@ MAX_REPLY = 20_000  # characters of a reply that are read
 
 
 def read_molmo(text):
-    """Molmo's tags -> [(x, y)], percent. At most MAX_BOXES points; a coordinate without its partner is dropped.
+    """Molmo's tags -> [(x, y)], percent, MAX_BOXES at most. A coordinate without its partner is dropped.
 
         <point x="61.5" y="40.4" alt="mug">mug</point>                 -> [(61.5, 40.4)]
         <points x1="10.0" y1="20.5" x2="30" y2="40.1" alt="mugs">      -> [(10.0, 20.5), (30.0, 40.1)]

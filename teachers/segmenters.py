@@ -1,13 +1,14 @@
 """Segmenters: a box in, a mask out: which pixels of the box belong to the thing.
 
-The paper uses SAM-2 (M_i = S(I, D(I, o_i)), eq. 1): a point is grounded if it lies on the mask, not merely in the box. Here
-SAM 2.1 by two ways with the same weights: Sam2 by its own package (with hydra for its configuration), Sam2HF by transformers.
+The paper uses SAM-2 (M_i = S(I, D(I, o_i)), eq. 1): a point is grounded if it lies on the mask, not merely in
+the box. Here SAM 2.1 by two ways with the same weights: Sam2 by its own package (with hydra for its
+configuration), Sam2HF by transformers.
 
-A box has one mask. A point is ambiguous (the bar, or the whole chart?), so three masks are asked for and the one that the
-model thinks best is taken, as SAM's authors advise.
+A box has one mask. A point is ambiguous (the bar, or the whole chart?), so three masks are asked for and the
+one that the model thinks best is taken, as SAM's authors advise.
 
-What costs time is the picture, not the box: embedding it takes most of it. So a picture is embedded once and serves all
-labels of all rollouts (a rollout is one sampled response), as long as it is among the last few.
+What costs time is the picture, not the box: embedding it takes most of it. So a picture is embedded once and
+serves all labels of all rollouts (a rollout is one sampled response), as long as it is among the last few.
 
 Read:  before, teachers/detectors.py; next, teachers/pointers.py
 """
@@ -28,9 +29,10 @@ BATCH = 32       # prompts at a time
 class _Segmenter:
     """What segmenters share. See teachers.Segmenter.
 
-    A subclass has embed(image) -> whatever it needs of a picture, and masks(embedded, prompts (N, 4), as_points) ->
-    bool (N, K, H, W), K masks for each prompt, and how good the model thinks each is, (N, K). as_points: all prompts are
-    points (x1 = x2, y1 = y2), else all are boxes.
+    A subclass has two methods:
+    embed(image) -> whatever it needs of a picture
+    masks(embedded, prompts (N, 4), as_points) -> K masks per prompt, bool (N, K, H, W), and how good the model
+    thinks each is, (N, K). as_points: all prompts are points (x1 = x2, y1 = y2), else all are boxes.
     """
 
     def __init__(self):
@@ -74,7 +76,8 @@ def _is_point(place):
 
 
 class Sam2(_Segmenter):
-    """SAM 2.1 by the sam2 package. name: a .pt file that keeps its published name, a folder that holds one, or a hub id.
+    """SAM 2.1 by the sam2 package. name: a .pt file that keeps its published name, a folder that holds one,
+    or a hub id.
 
     overrides: hydra overrides of the published configuration, for a model of another size.
     """
@@ -105,7 +108,7 @@ class Sam2(_Segmenter):
 
     def masks(self, predictor, prompts, as_points):
         if as_points:
-            foreground = np.ones((len(prompts), 1))  # label 1: the point is on the thing, 0 would be: beside it
+            foreground = np.ones((len(prompts), 1))  # 1: the point is on the thing; 0: beside it
             asked = dict(point_coords=prompts[:, None, :2], point_labels=foreground)
         else:
             asked = dict(box=prompts)
@@ -123,8 +126,9 @@ def _find_checkpoint(name, configs):
         present = [folder / published for published in configs if (folder / published).is_file()]
         file = present[0] if present else folder
     if not file.is_file() or file.name not in configs:
-        raise BadInput(f"sam2: {name} is no checkpoint; download one with `hf download facebook/sam2.1-hiera-large "
-                       "sam2.1_hiera_large.pt --local-dir FOLDER` and pass sam2:FOLDER")
+        raise BadInput(f"sam2: {name} is no checkpoint; download one with "
+                       "`hf download facebook/sam2.1-hiera-large sam2.1_hiera_large.pt --local-dir FOLDER` "
+                       "and pass sam2:FOLDER")
     return file
 
 

@@ -1,7 +1,7 @@
 """What the tests of several teachers share: pictures, and small models of the real architectures with random weights.
 
-Each is saved to disk and loaded from there, as a real one is. Random weights say nothing about mugs; what they show is what
-goes wrong silently: which label a box belongs to, what a box's numbers are fractions of, red for blue.
+Each is saved to disk and loaded from there, as a real one is. Random weights say nothing about mugs; what they show is
+what goes wrong silently: which label a box belongs to, what a box's numbers are fractions of, red for blue.
 """
 import os
 
@@ -16,7 +16,7 @@ from tiny import models
 torch.set_num_threads(1)
 
 
-# ---- Pictures ----------------------------------------------------------------------------------------------------
+# ---- Pictures ----------------------------------------------------------------------------------------------
 def picture(width=200, height=100, seed=0):
     """Wide, and far more red than blue: what is swapped or squared shows."""
     pixels = np.random.default_rng(seed).integers(0, 120, (height, width, 3), np.uint8)
@@ -59,7 +59,7 @@ def scene(seed=0):
     return image
 
 
-# ---- Small models on disk ----------------------------------------------------------------------------------------
+# ---- Small models on disk ----------------------------------------------------------------------------------
 CLIP_TEXT = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
 
 
@@ -68,7 +68,8 @@ def clip_tokenizer():
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
     letters = sorted(ByteLevel.alphabet())
-    vocab = {piece: i for i, piece in enumerate(letters + [c + "</w>" for c in letters] + ["<|startoftext|>", "<|endoftext|>"])}
+    pieces = letters + [letter + "</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {piece: i for i, piece in enumerate(pieces)}
     return CLIPTokenizer(vocab=vocab, merges=[], pad_token="<|endoftext|>")
 
 
@@ -98,21 +99,24 @@ def yolo(tmp_path_factory):
 
 
 def dino(kind, folder):
-    from transformers import (BertTokenizer, GroundingDinoConfig, GroundingDinoForObjectDetection, GroundingDinoImageProcessor,
-                              GroundingDinoProcessor, MMGroundingDinoConfig, MMGroundingDinoForObjectDetection, SwinConfig)
+    from transformers import (BertTokenizer, GroundingDinoConfig, GroundingDinoForObjectDetection,
+                              GroundingDinoImageProcessor, GroundingDinoProcessor, MMGroundingDinoConfig,
+                              MMGroundingDinoForObjectDetection, SwinConfig)
     torch.manual_seed(0)
-    words = ["[PAD]", *(f"[unused{i}]" for i in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
+    words = ["[PAD]", *(f"[unused{i}]" for i in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += "abcdefghijklmnopqrstuvwxyz"
     words += [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"] + ["red", "mug", "dog", "blue"]
-    words += [f"[unused{i}]" for i in range(len(words), 1012)] + ["."]  # GroundingDINO knows 101, 102 and 1012 ("."), as in BERT
+    words += [f"[unused{i}]" for i in range(len(words), 1012)]
+    words += ["."]  # GroundingDINO knows BERT's ids of [CLS], [SEP] and the full stop: 101, 102 and 1012
     tokenizer = BertTokenizer(vocab={w: i for i, w in enumerate(words)})
     assert tokenizer("red mug.")["input_ids"][0] == 101 and tokenizer("red mug.")["input_ids"][-2:] == [1012, 102]
     config, model = ((GroundingDinoConfig, GroundingDinoForObjectDetection) if kind == "grounding-dino" else
                      (MMGroundingDinoConfig, MMGroundingDinoForObjectDetection))
     config = config(
-        backbone_config=SwinConfig(image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 2], window_size=2,
-                                   out_features=["stage2", "stage3", "stage4"]),
-        text_config=dict(model_type="bert", vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                         intermediate_size=32),
+        backbone_config=SwinConfig(image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 2],
+                                   window_size=2, out_features=["stage2", "stage3", "stage4"]),
+        text_config=dict(model_type="bert", vocab_size=len(words), hidden_size=16, num_hidden_layers=1,
+                         num_attention_heads=2, intermediate_size=32),
         num_queries=12, encoder_layers=1, decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32, d_model=32,
         encoder_attention_heads=2, decoder_attention_heads=2)
     model = model(config).eval()
@@ -120,7 +124,8 @@ def dino(kind, folder):
         if "bbox_embed" in name and name.endswith("weight"):
             torch.nn.init.normal_(weight, std=.5)
     model.save_pretrained(folder)
-    GroundingDinoProcessor(GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 128}), tokenizer).save_pretrained(folder)
+    images = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
+    GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
     return folder
 
 
@@ -129,8 +134,9 @@ def owl(folder):
     torch.manual_seed(0)
     tokenizer = clip_tokenizer()
     config = Owlv2Config(
-        text_config=dict(**CLIP_TEXT, vocab_size=len(tokenizer), max_position_embeddings=16, eos_token_id=tokenizer.eos_token_id,
-                         bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.eos_token_id),
+        text_config=dict(**CLIP_TEXT, vocab_size=len(tokenizer), max_position_embeddings=16,
+                         eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id,
+                         pad_token_id=tokenizer.eos_token_id),
         vision_config=dict(**CLIP_TEXT, image_size=64, patch_size=16), projection_dim=16)
     Owlv2ForObjectDetection(config).eval().save_pretrained(folder)
     Owlv2Processor(Owlv2ImageProcessor(size={"height": 64, "width": 64}), tokenizer).save_pretrained(folder)
@@ -148,7 +154,8 @@ def zero_shot(request, tmp_path_factory):
 def folder(tmp_path_factory):
     """A tiny Qwen2.5-VL on disk."""
     torch.manual_seed(0)
-    words = ['Same meaning? "a red square" Is this true? In frame 5 the red square is gone. yes no Yes No', "How many are there?",
+    words = ['Same meaning? "a red square" Is this true? In frame 5 the red square is gone. yes no Yes No',
+             "How many are there?",
              '<think>I see <point x1="44" y1="28" alt="red square">red square</point>.</think><answer>2</answer>',
              "Think and point."]
     tokenizer = models.build_tokenizer(words)

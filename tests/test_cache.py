@@ -2,8 +2,6 @@
 import multiprocessing
 import sys
 
-import pytest
-
 import argos
 from teacher_fixtures import scene
 from teachers.cache import Cached
@@ -74,23 +72,28 @@ def test_a_full_disk_costs_the_cache_not_the_run(tmp_path, monkeypatch, capsys):
     def full(path, data):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr("teachers.cache.write_atomically", full)
-    assert Cached(Counting(), tmp_path).detect(scene(), ["red square"]) == PixelDetector().detect(scene(), ["red square"])
+    found = Cached(Counting(), tmp_path).detect(scene(), ["red square"])
+    assert found == PixelDetector().detect(scene(), ["red square"])
     assert "No space left" in capsys.readouterr().err
 
 
 def _work(folder, queue):
     cached = Cached(Counting(), folder)
-    answers = [cached.detect(scene(i % 20), ["red square", "shape"]) for i in range(60)]
-    queue.put((answers == [PixelDetector().detect(scene(i % 20), ["red square", "shape"]) for i in range(60)], len(cached.teacher.asked)))
+    labels = ["red square", "shape"]
+    scenes = [scene(i % 20) for i in range(60)]
+    right = [cached.detect(image, labels) == PixelDetector().detect(image, labels) for image in scenes]
+    queue.put((all(right), len(cached.teacher.asked)))
 
 
 def test_two_processes_share_a_cache(tmp_path):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     workers = [context.Process(target=_work, args=(tmp_path, queue)) for _ in range(2)]
-    [w.start() for w in workers]
+    for worker in workers:
+        worker.start()
     results = [queue.get(timeout=60) for _ in workers]
-    [w.join() for w in workers]
+    for worker in workers:
+        worker.join()
     assert all(right for right, _ in results) and sum(n for _, n in results) >= 40
     files = [p.name for p in tmp_path.rglob("*") if p.is_file()]
     assert len(files) == 40 and not any(name.startswith(".") for name in files)
@@ -99,8 +102,8 @@ def test_two_processes_share_a_cache(tmp_path):
 def test_the_command_line_verifies_with_a_cache(tmp_path, monkeypatch, capsys):
     scene().save(tmp_path / "p.png")
     reply = '<think><point x1="12" y1="12" alt="red square">red square</point></think><answer>2</answer>'
-    monkeypatch.setattr(sys, "argv", ["argos", str(tmp_path / "p.png"), "How many?", reply, "--answer", "2", "--judge", "none",
-                                      "--teacher_cache", str(tmp_path / "cache")])
+    monkeypatch.setattr(sys, "argv", ["argos", str(tmp_path / "p.png"), "How many?", reply, "--answer", "2",
+                                      "--judge", "none", "--teacher_cache", str(tmp_path / "cache")])
     argos.main()
     monkeypatch.setattr(PixelDetector, "detect", None)  # the second time nobody is asked
     first = capsys.readouterr().out

@@ -1,7 +1,8 @@
 """teachers/detectors.py: each class with a small model of the same architecture and random weights, loaded from disk.
 
-The oracle is the library's own plain path where there is one, and outputs made by hand where meaning matters. Last come two
-checks with real weights, of packages that bring them along; what is not installed is skipped (tests/requirements-extra.txt).
+The oracle is the library's own plain path where there is one, and outputs made by hand where meaning matters. Last come
+two checks with real weights, of packages that bring them along. What is not installed is skipped
+(tests/requirements-extra.txt).
 """
 import os
 from types import SimpleNamespace as Has
@@ -32,11 +33,12 @@ def test_yolo_world_finds_what_ultralytics_own_predictor_finds(yolo):
     theirs = YOLOWorld(str(yolo))
     theirs.model.txt_feats, theirs.model.model[-1].nc = (features / features.norm(dim=-1, keepdim=True))[None], 1
     theirs.model.names = ["red mug"]
-    found = theirs.predict(image, imgsz=160, conf=.25, iou=.7, max_det=64, verbose=False, device="cpu")[0].boxes
+    options = dict(imgsz=160, conf=.25, iou=.7, max_det=64, verbose=False, device="cpu")
+    found = theirs.predict(image, **options)[0].boxes
     expected = [Box(*xyxy, score) for xyxy, score in zip(found.xyxy.tolist(), found.conf.tolist())]
     assert len(ours) >= 5 and same([ours], [expected], atol=.005)
-    swapped = theirs.predict(np.asarray(image), imgsz=160, conf=.25, iou=.7, max_det=64, verbose=False, device="cpu")[0].boxes
-    assert found.data.shape != swapped.data.shape or not torch.allclose(found.data, swapped.data, atol=.01)  # else this test sees nothing
+    swapped = theirs.predict(np.asarray(image), **options)[0].boxes  # BGR: must differ, or this test sees nothing
+    assert found.data.shape != swapped.data.shape or not torch.allclose(found.data, swapped.data, atol=.01)
 
 
 def test_a_labels_boxes_do_not_depend_on_the_other_labels(yolo):
@@ -82,10 +84,11 @@ def test_zero_shot_detectors_from_disk(zero_shot):
     found = detector.detect(image, labels)
     assert len(found) == len(labels) and found[-1] == found[-2] == [] and all(found[:6])
     for label, boxes in zip(labels, found):
-        assert all(b.label == label and 0 <= b.x1 < b.x2 <= 200 and 0 <= b.y1 < b.y2 <= 100 and 0 < b.score <= 1 for b in boxes)
+        for b in boxes:
+            assert b.label == label and 0 <= b.x1 < b.x2 <= 200 and 0 <= b.y1 < b.y2 <= 100 and 0 < b.score <= 1
         assert [b.score for b in boxes] == sorted((b.score for b in boxes), reverse=True)
     assert same(found, [detector.detect(image, [label])[0] for label in labels])  # padding and batching change nothing
-    assert same(found[:1], found[2:3]) and not same(found[:1], found[1:2])        # a full stop does not make two labels of one
+    assert same(found[:1], found[2:3]) and not same(found[:1], found[1:2])  # a full stop does not end a label
     assert detector.detect(image, []) == []
     assert kind in detector.identity and str(folder) in detector.identity
 
@@ -106,13 +109,15 @@ def test_owl_boxes_are_fractions_of_the_padded_square(tmp_path, monkeypatch):
     """Made by hand: on 200 x 100 the square has 200, so y = .25 is 50 px. And a box is not only its best label's."""
     detector = ZeroShotDetector(str(owl(tmp_path / "m")), "cpu", threshold=.2)
     seen = detector.processor(images=Image.new("RGB", (200, 100), "white"), return_tensors="pt")["pixel_values"][0, 0]
-    assert seen[:30].std() < .01 < seen.std() and seen[:30].mean() > seen[34:].mean() + 1  # the picture lies in the upper half
+    assert seen[:30].std() < .01 < seen.std()
+    assert seen[:30].mean() > seen[34:].mean() + 1  # the picture lies in the upper half
     logits = torch.full((1, 16, 3), -9.0)
     logits[0, 5] = torch.tensor([2.0, 1.0, -3.0])
     monkeypatch.setattr(detector.model, "forward", lambda **inputs: Has(
         logits=logits, pred_boxes=torch.tensor([.5, .25, .2, .2]).expand(1, 16, 4)))
     mug, cup, dog = detector.detect(picture(), ["mug", "cup", "dog"])
-    assert np.allclose(corners(mug)[:, :4], [[80, 30, 120, 70]], atol=1e-3) and np.allclose(corners(cup)[:, :4], corners(mug)[:, :4])
+    assert np.allclose(corners(mug)[:, :4], [[80, 30, 120, 70]], atol=1e-3)
+    assert np.allclose(corners(cup)[:, :4], corners(mug)[:, :4])
     assert dog == [] and cup[0].score < mug[0].score and cup[0].label == "cup"
 
 
@@ -124,7 +129,7 @@ def test_boxes_are_cut_at_the_border_and_nonsense_is_dropped():
     assert len(many) == MAX_BOXES and many[0].score == 1
 
 
-# ---- Real weights, from packages that bring them ------------------------------------------------------------------
+# ---- Real weights, from packages that bring them -----------------------------------------------------------
 class WholeBox:
     """The mask of a box is the box: no segmenter's real weights come in a package."""
     def segment(self, image, boxes):
@@ -135,7 +140,7 @@ class WholeBox:
 
 
 def grounded(detector, path, label, hits, misses, cache):
-    """The whole way: file, the policy's pixels, detector behind the cache, mask, verdict. hits, misses: pixels of the file."""
+    """The whole way: file, the policy's pixels, detector, cache, mask, verdict. hits, misses: pixels of the file."""
     verifier = argos.Argos(Cached(detector, cache), WholeBox(), None, None, max_pixels=400_000)
     sample = Sample("real", "Where?", "x", "phrase", str(path))
     media = verifier.load(sample)
@@ -148,7 +153,8 @@ def grounded(detector, path, label, hits, misses, cache):
 
 def test_real_weights_read_a_word_where_it_stands(tmp_path):
     """rapidocr-onnxruntime as a detector of words."""
-    rapidocr = pytest.importorskip("rapidocr_onnxruntime", reason="rapidocr-onnxruntime is not installed (tests/requirements-extra.txt)")
+    reason = "rapidocr-onnxruntime is not installed (tests/requirements-extra.txt)"
+    rapidocr = pytest.importorskip("rapidocr_onnxruntime", reason=reason)
 
     class Words:
         identity, engine = "rapidocr 1.4.4", rapidocr.RapidOCR()
@@ -156,20 +162,26 @@ def test_real_weights_read_a_word_where_it_stands(tmp_path):
         def detect(self, image, labels):
             found, _ = self.engine(np.asarray(image)[..., ::-1])
             quads = [(np.array(quad, float), text.lower(), float(score)) for quad, text, score in found or []]
-            return [[Box(*quad.min(0), *quad.max(0), score, label) for quad, text, score in quads if label in text] for label in labels]
+            result = []
+            for label in labels:
+                result.append([Box(*quad.min(0), *quad.max(0), score, label)
+                               for quad, text, score in quads if label in text])
+            return result
 
     image = Image.new("RGB", (1000, 500), "white")
     pen = ImageDraw.Draw(image)
     pen.text((100, 80), "EXIT", "black", load_font(70))
     pen.text((600, 330), "HOTEL", "black", load_font(70))
     image.save(tmp_path / "words.png")
-    grounded(Words(), tmp_path / "words.png", "exit", [(170, 125), (120, 120)], [(700, 370), (500, 250)], tmp_path / "cache")
-    grounded(Words(), tmp_path / "words.png", "hotel", [(700, 370)], [(170, 125)], tmp_path / "cache")
+    path, cache = tmp_path / "words.png", tmp_path / "cache"
+    grounded(Words(), path, "exit", [(170, 125), (120, 120)], [(700, 370), (500, 250)], cache)
+    grounded(Words(), path, "hotel", [(700, 370)], [(170, 125)], cache)
 
 
 def test_real_weights_find_a_face(tmp_path):
     """facenet-pytorch's MTCNN on matplotlib's portrait of Grace Hopper."""
-    facenet = pytest.importorskip("facenet_pytorch", reason="facenet-pytorch is not installed (tests/requirements-extra.txt)")
+    reason = "facenet-pytorch is not installed (tests/requirements-extra.txt)"
+    facenet = pytest.importorskip("facenet_pytorch", reason=reason)
     from matplotlib import cbook
 
     class Faces:

@@ -20,17 +20,21 @@ ROOT = Path(__file__).parent.parent
 def test_teachers_by_name(zero_shot, tmp_path):
     kind, folder = zero_shot
     detector, segmenter, pointer = load_teachers(detector=f"{kind}:{folder}", device="cpu")
-    assert isinstance(detector, ZeroShotDetector) and isinstance(segmenter, PixelSegmenter) and isinstance(pointer, PixelPointer)
+    assert isinstance(detector, ZeroShotDetector)
+    assert isinstance(segmenter, PixelSegmenter) and isinstance(pointer, PixelPointer)
     assert detector.threshold == (.2 if kind == "owlv2" else .3)
     assert isinstance(load_teachers()[0], PixelDetector) and isinstance(load_teachers(cache=tmp_path)[0], Cached)
 
 
 @pytest.mark.parametrize("flags, cure", [
-    (dict(detector="yolo"), "choose pixels, yolo-world"), (dict(pointer="pixels:somewhere"), "real ones take a checkpoint"),
+    (dict(detector="yolo"), "choose pixels, yolo-world"),
+    (dict(pointer="pixels:somewhere"), "real ones take a checkpoint"),
     (dict(detector="owlv2:nobody/nothing"), "hf download nobody/nothing"),
     (dict(detector="owlv2:/nowhere/at/all"), "hf download OWNER/NAME"),
-    (dict(segmenter="sam2-hf"), "hf download facebook/sam2.1-hiera-large"), (dict(pointer="molmo"), "hf download *allenai/Molmo"),
-    (dict(pointer=f"qwen:{ROOT}"), "config.json is missing"), (dict(cache=__file__), "name a folder that can be written")])
+    (dict(segmenter="sam2-hf"), "hf download facebook/sam2.1-hiera-large"),
+    (dict(pointer="molmo"), "hf download *allenai/Molmo"),
+    (dict(pointer=f"qwen:{ROOT}"), "config.json is missing"),
+    (dict(cache=__file__), "name a folder that can be written")])
 def test_what_is_missing_is_one_line_with_its_cure(flags, cure, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(BadInput, match=cure) as caught:
@@ -68,12 +72,15 @@ def test_a_hub_name_never_becomes_a_download(flags, monkeypatch):
 @pytest.mark.parametrize("script", ["argos", "curate", "train_grpo", "evaluate"])
 def test_every_script_names_its_teachers(script, tmp_path, monkeypatch):
     scene().save(tmp_path / "p.png")
-    (tmp_path / "d.jsonl").write_text(json.dumps(dict(image="p.png", question="How many?", answer="2", kind="count")) + "\n")
+    row = dict(image="p.png", question="How many?", answer="2", kind="count")
+    (tmp_path / "d.jsonl").write_text(json.dumps(row) + "\n")
     data, base = str(tmp_path / "d.jsonl"), str(ROOT / "tiny" / "base")
-    flags = {"argos": [str(tmp_path / "p.png"), "q", "r", "--judge", "none"], "curate": ["--data", data, "--teacher", base],
+    flags = {"argos": [str(tmp_path / "p.png"), "q", "r", "--judge", "none"],
+             "curate": ["--data", data, "--teacher", base],
              "train_grpo": ["--data", data, "--val", data, "--policy", base, "--eval_every", "0"],
              "evaluate": ["--data", data, "--models", f"x={base}"]}[script]
     out = [] if script == "argos" else ["--out", str(tmp_path / "o")]
-    monkeypatch.setattr(sys, "argv", [script, *flags, *out, "--detector", "yolov9", "--teacher_cache", str(tmp_path / "cache")])
+    teachers = ["--detector", "yolov9", "--teacher_cache", str(tmp_path / "cache")]
+    monkeypatch.setattr(sys, "argv", [script, *flags, *out, *teachers])
     with pytest.raises(BadInput, match="^--detector yolov9: choose pixels, yolo-world"):
         importlib.import_module(script).main()

@@ -24,7 +24,8 @@ def pictures(n):
 
 
 def within(rate, hits, n):
-    return abs(hits / n - rate) <= 4 * (rate * (1 - rate) / n) ** .5  # four standard errors: one run in 16,000 fails by chance
+    """Four standard errors: one run in 16,000 fails by chance."""
+    return abs(hits / n - rate) <= 4 * (rate * (1 - rate) / n) ** .5
 
 
 def test_miss_and_false_alarm_happen_as_often_as_ordered():

@@ -16,7 +16,8 @@ from teachers.pointers import MolmoPointer, VLMPointer, read_molmo
     ('<points x1="10.0" y1="20.5" x2="30" y2="40.1" alt="mugs">mugs</points>', [(10, 20.5), (30, 40.1)]),
     ('Counting the <points x1="5" y1="6" x2="7" alt="x">', [(5, 6)]),                 # a partner is missing
     ('<point y="1.5" x="2.5" alt=\'say x1="9" y1="9"\'>', [(2.5, 1.5)]),              # an alt text is no coordinate
-    ('<point x="1.2.3" y="5">', []), ('<point x="12345" y="5">', []), ("There are none.", []), ("<point >", []), ("", []),
+    ('<point x="1.2.3" y="5">', []), ('<point x="12345" y="5">', []),
+    ("There are none.", []), ("<point >", []), ("", []),
     ("<points " + " ".join(f'x{i}="1" y{i}="2"' for i in range(500)) + ">", [(1, 2)] * 64)])
 def test_molmo_replies(reply, points):
     assert read_molmo(reply) == points
@@ -31,7 +32,7 @@ def test_a_reply_of_any_size_is_read_at_once(reply):
 
 
 class Pair:
-    """Molmo's processor and model as its remote code offers them, cut down to the two calls; the reply is made by hand."""
+    """Molmo's processor and model, cut down to the two calls that its own code offers; the reply is made by hand."""
     def __init__(self, reply):
         self.reply, self.tokenizer, self.asked = reply, self, []
 

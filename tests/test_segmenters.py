@@ -1,4 +1,4 @@
-"""teachers/segmenters.py: boxes and points in, masks out, each in its place; SAM 2.1 small, with random weights, from disk.
+"""teachers/segmenters.py: boxes and points in, masks out, each in its place. SAM 2.1, small and random, from disk.
 
 The oracle is the library's own plain path, and masks made by hand. What is not installed is skipped
 (tests/requirements-extra.txt).
@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent
 
 
 SAM2_TINY = ["++model.image_encoder.trunk.embed_dim=8", "++model.image_encoder.trunk.stages=[1,1,2,1]",
-             "++model.image_encoder.trunk.global_att_blocks=[3]", "++model.image_encoder.neck.backbone_channel_list=[64,32,16,8]",
+             "++model.image_encoder.trunk.global_att_blocks=[3]",
+             "++model.image_encoder.neck.backbone_channel_list=[64,32,16,8]",
              "++model.memory_attention.num_layers=1"]  # the package's predictor takes 1024 px only
 
 
@@ -45,13 +46,16 @@ def sam2_hf(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sam2hf") / "model"
     config = Sam2Config(
         vision_config=dict(backbone_config=dict(hidden_size=8, image_size=[128, 128], blocks_per_stage=[1, 1, 2, 1],
-                                                embed_dim_per_stage=[8, 16, 32, 64], num_attention_heads_per_stage=[1, 1, 1, 1],
+                                                embed_dim_per_stage=[8, 16, 32, 64],
+                                                num_attention_heads_per_stage=[1, 1, 1, 1],
                                                 window_size_per_stage=[4, 4, 4, 4], global_attention_blocks=[3]),
-                           backbone_channel_list=[64, 32, 16, 8], backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]], fpn_hidden_size=32),
+                           backbone_channel_list=[64, 32, 16, 8],
+                           backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]], fpn_hidden_size=32),
         prompt_encoder_config=dict(hidden_size=32, image_size=128), mask_decoder_config=dict(
             hidden_size=32, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=32))
     Sam2Model(config).save_pretrained(folder)
-    Sam2Processor(Sam2ImageProcessor(size={"height": 128, "width": 128}, mask_size={"height": 32, "width": 32})).save_pretrained(folder)
+    images = Sam2ImageProcessor(size={"height": 128, "width": 128}, mask_size={"height": 32, "width": 32})
+    Sam2Processor(images).save_pretrained(folder)
     return Sam2HF(str(folder), "cpu")
 
 
@@ -122,15 +126,21 @@ def test_one_box_or_many_boxes_give_the_same_mask(segmenter):
     for mask, prompt in zip(together, [*BOXES, *POINTS]):
         assert (segmenter.segment(image, [prompt])[0] != mask).mean() < .001
     assert 0 < together.mean() < 1 and (together[0] != together[1]).any()
-    offered = [segmenter.masks(segmenter._embedded(image), np.float32([[30, 30, 30, 30], [9, 9, 9, 9]]), as_points)[0].shape
-               for as_points in (True, False)]
-    assert offered == [(2, 3, 100, 200), (2, 1, 100, 200)]  # a point may mean several things, a box one
+    prompts = np.float32([[30, 30, 30, 30], [9, 9, 9, 9]])
+    for as_points, offered in ((True, 3), (False, 1)):  # a point may mean several things, a box one
+        masks, _ = segmenter.masks(segmenter._embedded(image), prompts, as_points)
+        assert masks.shape == (2, offered, 100, 200)
 
 
 def test_an_image_is_embedded_once_for_all_labels_and_rollouts(segmenter, monkeypatch):
-    target, name = (segmenter.model, "forward_image") if isinstance(segmenter, Sam2) else (segmenter.model, "get_image_embeddings")
-    calls, real = [], getattr(target, name)
-    monkeypatch.setattr(target, name, lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    name = "forward_image" if isinstance(segmenter, Sam2) else "get_image_embeddings"
+    calls, real = [], getattr(segmenter.model, name)
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(segmenter.model, name, counted)
     image = picture(seed=3)
     for _ in range(3):
         segmenter.segment(image.copy(), BOXES)
@@ -145,16 +155,19 @@ def test_sam2_masks_are_the_packages_own(sam2):
     for box in BOXES[:2]:
         mask, _, _ = predictor.predict(box=np.array([box.x1, box.y1, box.x2, box.y2]), multimask_output=False)
         assert (sam2.segment(image, [box])[0] != mask[0].astype(bool)).mean() < .001
-    masks, scores, _ = predictor.predict(point_coords=np.array([[30, 30]]), point_labels=np.array([1]), multimask_output=True)
+    masks, scores, _ = predictor.predict(point_coords=np.array([[30, 30]]), point_labels=np.array([1]),
+                                         multimask_output=True)
     assert (sam2.segment(image, POINTS[:1])[0] != masks[scores.argmax()].astype(bool)).mean() < .001
 
 
 def test_sam2_hf_masks_are_the_librarys_plain_path(sam2_hf):
     """From pixels in one call, instead of from an embedding."""
     image = picture()
-    inputs = sam2_hf.processor(images=image, input_boxes=[[[b.x1, b.y1, b.x2, b.y2] for b in BOXES]], return_tensors="pt")
+    boxes = [[[b.x1, b.y1, b.x2, b.y2] for b in BOXES]]
+    inputs = sam2_hf.processor(images=image, input_boxes=boxes, return_tensors="pt")
     with torch.no_grad():
-        out = sam2_hf.model(pixel_values=inputs["pixel_values"], input_boxes=inputs["input_boxes"], multimask_output=False)
+        out = sam2_hf.model(pixel_values=inputs["pixel_values"], input_boxes=inputs["input_boxes"],
+                            multimask_output=False)
     masks = sam2_hf.processor.post_process_masks(out.pred_masks, inputs["original_sizes"])[0]
     assert masks.shape == (3, 1, 100, 200)
     assert (sam2_hf.segment(image, BOXES) != masks[:, 0].numpy()).mean() < .001

@@ -1,7 +1,8 @@
 """The verification card: what the policy saw and what the verifier made of it, in one picture.
 
-A reward is a number; a card is how a person sees whether it is the right one. Points in the wrong pixels, a detector that
-finds everything, a truth in the wrong form: what hides in a mean reward is plain on a dozen cards. So look at them.
+A reward is a number; a card is how a person sees whether it is the right one. Points in the wrong pixels, a
+detector that finds everything, a truth in the wrong form: what hides in a mean reward is plain on a dozen
+cards. So look at them.
 
     +-----------------------+---------------------------------------+
     | sheet                 | panel                                 |
@@ -10,9 +11,10 @@ finds everything, a truth in the wrong form: what hides in a mean reward is plai
     |                       |   every reason, the gate's arithmetic |
     +-----------------------+---------------------------------------+
 
-The sheet holds one tile: the picture as the policy saw it. Of a clip it holds up to 6, the frames that the response
-refers to. Inside a tile what is on a mask stays bright within a white outline, the rest is dimmed; boxes are yellow and
-carry their label and score; points are numbered as in the reasons: green is on the mask, red is off, blue nobody judged.
+The sheet holds one tile: the picture as the policy saw it. Of a clip it holds up to 6, the frames that the
+response refers to. Inside a tile what is on a mask stays bright within a white outline, the rest is dimmed;
+boxes are yellow and carry their label and score; points are numbered as in the reasons: green is on the mask,
+red is off, blue nobody judged.
 
 Run:   python argos.py picture.png QUESTION RESPONSE --answer ANSWER --card card.png
 Read:  before, verifier/media.py; next, argos.py (how a verdict comes about)
@@ -53,7 +55,8 @@ def draw_card(media, sample, response, verdict, masks, path):
     """Write the card of one verdict as a PNG.
 
     media: what the policy saw; sample, response: what was asked and said; verdict: an argos.Verdict.
-    masks: {(frame index, label): bool (H, W)}, as in verdict.masks, pixels of the frame as seen. path: of the PNG.
+    masks: {(frame index, label): bool (H, W)}, as in verdict.masks, pixels of the frame as seen.
+    path: of the PNG.
     """
     claims = verdict.frame_scores + verdict.segment_scores
     sheet = _draw_sheet(media, verdict.points, claims, masks)
@@ -67,7 +70,8 @@ def draw_card(media, sample, response, verdict, masks, path):
     pen = ImageDraw.Draw(card)
     w, h = media.frames[0].size
     file_w, file_h = media.original_size
-    pen.text((GAP, bottom), f"{w} x {h} px as the policy saw it; the file has {file_w} x {file_h}", FAINT, small)
+    sizes = f"{w} x {h} px as the policy saw it; the file has {file_w} x {file_h}"
+    pen.text((GAP, bottom), sizes, FAINT, small)
     y = 20
     for line in panel:
         pen.text((left + GAP, y), line.text, line.colour, line.font)
@@ -78,11 +82,11 @@ def draw_card(media, sample, response, verdict, masks, path):
 
 
 def draw_points(media, points, path):
-    """Write what the policy saw as a PNG, with points that nobody judged. points: argos.PointVerdicts of score None."""
+    """Write what the policy saw as a PNG, with points that nobody judged: PointVerdicts of score None."""
     save_figure(_draw_sheet(media, points, claims=[], masks={}), path)
 
 
-# ---- The panel: text and bars ------------------------------------------------------------------------------------
+# ---- The panel: text and bars ------------------------------------------------------------------------------
 @dataclass
 class Line:
     """One line of the panel. term: "outcome", "grounding" or "reasoning", whose bar stands on this line."""
@@ -94,7 +98,10 @@ class Line:
 
 def _write_panel(sample, response, verdict):
     """-> the Lines of the panel, from top to bottom."""
-    title, body, small, mono = load_font(26, "-Bold"), load_font(15), load_font(13), load_font(12, "Mono")
+    title = load_font(26, "-Bold")
+    body = load_font(15)
+    small = load_font(13)
+    mono = load_font(12, "Mono")
     lines = []
 
     def write(text, font=body, colour=INK, indent=""):
@@ -123,7 +130,8 @@ def _write_panel(sample, response, verdict):
         write(reason, mono, _reason_colour(reason), under)
     if len(reasons) > MAX_REASONS:
         left_out = len(reasons) - MAX_REASONS
-        write(f"... and {left_out} more lines, among them: {reasons[-1]}", mono, FAINT, under)  # the last: the gate
+        gate = reasons[-1]
+        write(f"... and {left_out} more lines, among them: {gate}", mono, FAINT, under)
     return lines
 
 
@@ -157,9 +165,9 @@ def _draw_bar(pen, x, y, verdict, term):
     pen.text((x + 410, y), text, colour, load_font(13))
 
 
-# ---- The sheet: what the policy saw ------------------------------------------------------------------------------
+# ---- The sheet: what the policy saw ------------------------------------------------------------------------
 def _draw_sheet(media, points, claims, masks):
-    """Tiles two in a row -> PIL picture. points: PointVerdicts; claims: ClaimVerdicts; masks: as in draw_card."""
+    """Tiles, two in a row. points: PointVerdicts; claims: ClaimVerdicts; masks: as in draw_card."""
     frames = _frames_to_show(media, points, claims)
     side = 640 if len(frames) == 1 else 400
     tiles = [_draw_tile(media, frame, points, masks, side) for frame in frames]
@@ -174,7 +182,7 @@ def _draw_sheet(media, points, claims, masks):
 
 
 def _frames_to_show(media, points, claims):
-    """Indices: of a clip those that the response refers to; where it refers to none, about four evenly spaced ones."""
+    """Indices: of a clip those that the response refers to, else about four evenly spaced ones."""
     if len(media.frames) == 1:
         return [0]
     used = {point.frame for point in points if point.frame is not None}
@@ -186,7 +194,7 @@ def _frames_to_show(media, points, claims):
 
 
 def _draw_tile(media, frame, points, masks, side):
-    """One frame -> PIL picture, its longer side about `side` px, with masks, boxes and points; in a clip, its time above."""
+    """One frame, its longer side about `side` px, with masks, boxes and points; in a clip, its time above."""
     image = media.frames[frame]
     scale = _enlargement(image.size, side)
     w, h = (max(1, round(length * scale)) for length in image.size)
@@ -205,13 +213,13 @@ def _draw_tile(media, frame, points, masks, side):
 
 
 def _enlargement(size, side):
-    """By how much to scale a frame: a small one by a whole number, so that its pixels stay squares that can be counted."""
+    """By how much to scale a frame: a small one by a whole number, so that its pixels can be counted."""
     scale = side / max(size)
     return max(1, round(scale)) if scale > 1 else scale
 
 
 def _light_masks(tile, masks):
-    """Dim all but the masks' union and draw a white rim inside it -> PIL picture. masks: bool (H, W) each, before scaling."""
+    """Dim all but the masks' union, which gets a white rim. masks: list of bool (H, W), before scaling."""
     if not masks or not np.any(masks):
         return tile
     union = np.uint8(np.any(masks, axis=0)) * 255  # (H, W)
@@ -230,13 +238,14 @@ def _draw_boxes(tile, scale, points):
     boxes = dict.fromkeys(box for point in points for box in point.boxes)  # a set that keeps its order
     for box in boxes:
         x1, y1, x2, y2 = (round(c * scale) for c in (box.x1, box.y1, box.x2, box.y2))
-        pen.rectangle([x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)], outline=BOX, width=2)  # x2, y2: the first outside
+        last_x, last_y = max(x1, x2 - 1), max(y1, y2 - 1)  # x2 and y2 are the first outside
+        pen.rectangle([x1, y1, last_x, last_y], outline=BOX, width=2)
         text = f"{clean(box.label)[:24]} {box.score:.2f}"
         _draw_plate(pen, tile.size, x1, y1 - PLATE - 1, text, BOX, INK)
 
 
 def _draw_points(tile, scale, numbered):
-    """numbered: [(number in the reasons, PointVerdict)]. Many points carry their number only, few their label, too."""
+    """numbered: [(number in the reasons, PointVerdict)]. More than 8 points carry their number only."""
     pen = ImageDraw.Draw(tile)
     r = RADIUS
     for number, verdict in numbered:
@@ -260,10 +269,10 @@ def _point_colour(score):
 
 
 def _draw_plate(pen, size, x, y, text, back, ink, left_end=None):
-    """A text on a coloured plate whose top left corner is (x, y), moved so that it stays inside the tile of this size.
+    """A text on a coloured plate, its top left corner at (x, y), or where it still fits into the tile.
 
-    left_end: where it would cross the right rim, the plate ends here instead: to the left of the point that it names,
-    which it would cover if it were only pushed back.
+    left_end: where it would cross the right rim, the plate ends here instead: to the left of the point that
+    it names, which it would cover if it were only pushed back.
     """
     width, height = size
     font = load_font(13)
@@ -276,9 +285,9 @@ def _draw_plate(pen, size, x, y, text, back, ink, left_end=None):
     pen.text((x + 3, y), text, ink, font)
 
 
-# ---- Text --------------------------------------------------------------------------------------------------------
+# ---- Text --------------------------------------------------------------------------------------------------
 def load_font(size, style=""):
-    """DejaVu Sans at `size` px -> PIL font. style: "", "-Bold", "Mono". matplotlib brings it; Pillow's own knows fewer scripts."""
+    """DejaVu Sans, which matplotlib brings: it knows more scripts than Pillow's. style: "-Bold", "Mono"."""
     try:
         return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans{style}.ttf", size)
     except (ImportError, OSError):
@@ -290,9 +299,10 @@ def _line_height(font):
 
 
 def wrap_text(text, font, width, indent=""):
-    """Break text into lines no wider than `width` px -> list of str. Words of more than 60 characters are broken.
+    """Text -> list of lines no wider than `width` px. Words of more than 60 characters are broken.
 
-    indent: what the second and later lines of a paragraph begin with. At most 60 paragraphs: a text is somebody else's.
+    indent: what the second and later lines of a paragraph begin with. At most 60 paragraphs: a text is
+    somebody else's.
     """
     lines = []
     for paragraph in text.split("\n")[:60]:

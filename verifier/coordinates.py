@@ -1,4 +1,4 @@
-"""Coordinates: whose pixels is a point in? Sizes of pictures, and the one function that maps a point between them.
+"""Coordinates: whose pixels is a point in? Sizes, and the one function that maps a point between them.
 
 "The mug is at (200, 20)" means nothing until we know in which picture. This project has three spaces:
 
@@ -6,9 +6,9 @@
     seen       pixels of the picture as the policy saw it, after Qwen2.5-VL's resize
     percent    0..100 along each side, as Molmo answers
 
-Responses, teachers and cards all speak "seen" (the paper: Qwen2.5-VL uses absolute pixels). In each space x runs to the
-right and y down, and pixel (0, 0) is the top left one. One and the same point, where a file of 400 x 200 pixels was seen
-as 200 x 50 (round numbers, easy to follow; the real resize keeps the aspect, almost):
+Responses, teachers and cards all speak "seen" (the paper: Qwen2.5-VL uses absolute pixels). In each space x
+runs to the right and y down, and pixel (0, 0) is the top left one. One and the same point, where a file of
+400 x 200 pixels was seen as 200 x 50 (easy numbers; the real resize nearly keeps the aspect):
 
      original, 400 x 200           seen, 200 x 50        percent
     +--------------------+        +----------+          +----------+
@@ -18,8 +18,9 @@ as 200 x 50 (round numbers, easy to follow; the real resize keeps the aspect, al
     +--------------------+                              +----------+
           (200, 20)                                       (50, 10)
 
-What a mix-up costs: read the original's (200, 20) as "seen", and the point lies just outside the picture, whose x runs
-from 0 to below 200. Nothing raises; the point is simply not on the mug, and the reward is 0 for a response that was right.
+What a mix-up costs: read the original's (200, 20) as "seen", and the point lies just outside the picture,
+whose x runs from 0 to below 200. Nothing raises; the point is simply not on the mug, and the reward is 0 for
+a response that was right.
 
 Try:   convert(200, 20, "original", "seen", original=(400, 200), seen=(200, 50))     # (100.0, 5.0)
 Next:  verifier/media.py (how a file becomes frames of these sizes), teachers/__init__.py (who speaks "seen")
@@ -29,9 +30,9 @@ from dataclasses import dataclass
 
 from runs.errors import BadInput, BadMedia
 
-TOKEN_SIDE = 28            # Qwen2.5-VL makes one token of 28 x 28 pixels of a picture, so sides are multiples of it
+TOKEN_SIDE = 28            # Qwen2.5-VL makes one token of 28 x 28 pixels, so sides are multiples of it
 MAX_ASPECT = 200           # Qwen2.5-VL refuses pictures that are longer than this many times their width
-MAX_PIXELS_FILE = 1 << 26  # a picture or frame that unpacks to more is refused as a decompression bomb (our choice)
+MAX_PIXELS_FILE = 1 << 26  # a picture or frame that unpacks to more is refused as a bomb (our choice)
 
 
 @dataclass
@@ -57,14 +58,15 @@ class Box:
 
 
 def smart_resize(height, width, factor=TOKEN_SIDE, min_pixels=7056, max_pixels=28224):
-    """Qwen2.5-VL's resize -> (height, width): multiples of `factor`, the aspect kept, the area within the limits.
+    """Qwen2.5-VL's resize -> (height, width): multiples of `factor`, nearly the old aspect, area in limits.
 
-    height, width: of the original. min_pixels, max_pixels: of the result. Example: 200 x 400 (height x width) is shrunk to
-    112 x 224. Raises BadMedia for a picture of more than 200 to 1.
+    height, width: of the original. min_pixels, max_pixels: of the result. Example: 200 x 400 (height x width)
+    is shrunk to 112 x 224. Raises BadMedia for a picture of more than 200 to 1.
     """
     short, long = min(height, width), max(height, width)
     if short < 1 or long > MAX_ASPECT * short:
-        raise BadMedia(f"a picture of {width} x {height} px; the policy takes at most {MAX_ASPECT} to 1, so crop it")
+        raise BadMedia(f"a picture of {width} x {height} px; "
+                       f"the policy takes at most {MAX_ASPECT} to 1, so crop it")
     h = round(height / factor) * factor
     w = round(width / factor) * factor
     if h * w > max_pixels:
@@ -81,8 +83,8 @@ def smart_resize(height, width, factor=TOKEN_SIDE, min_pixels=7056, max_pixels=2
 def seen_size(width, height, count, min_pixels, max_pixels, video_pixels=None):
     """(width, height) in which the policy sees each of `count` frames of a file of this size.
 
-    min_pixels, max_pixels: of a frame. video_pixels: of all frames of a clip together, since a clip's tokens add up; each
-    frame gets its equal share, but one token at least.
+    min_pixels, max_pixels: of a frame. video_pixels: of all frames of a clip together, since a clip's tokens
+    add up; each frame gets its equal share, but one token at least.
     """
     if video_pixels and count > 1:
         share = max(TOKEN_SIDE * TOKEN_SIDE, video_pixels // count)
@@ -92,10 +94,10 @@ def seen_size(width, height, count, min_pixels, max_pixels, video_pixels=None):
 
 
 def convert(x, y, source, target, original, seen):
-    """Map a point between coordinate spaces -> (x, y). The only place that does; there and back gives the same point.
+    """Map a point between spaces -> (x, y). The only place that does; there and back gives the same point.
 
-    source, target: "original", "seen" or "percent" (see the top of this file). original, seen: the sizes (width, height)
-    of the file and of what the policy saw. Raises BadInput for another name or an empty size.
+    source, target: "original", "seen" or "percent" (see the top of this file). original, seen: the sizes
+    (width, height) of the file and of what the policy saw. Raises BadInput for another name or an empty size.
 
         convert(200, 20, "original", "percent", (400, 200), (200, 50)) -> (50.0, 10.0)
     """

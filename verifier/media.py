@@ -6,15 +6,16 @@
 
 A dataset is somebody else's bytes, so each limit answers a file that really occurs:
 
-    no EPS or the like     Pillow would hand an EPS, which is a program, to Ghostscript: only PICTURES are opened
-    no playlists           ffmpeg follows one to whatever files it names: only what begins like a video gets there
-    regular files only     opening a pipe waits for its writer, forever
-    pixels, frames         50 KB can unpack to 400 million pixels (a decompression bomb), or to a million frames
-    200 to 1               Qwen2.5-VL takes no longer ones (verifier/coordinates.py)
+    no EPS or the like    Pillow would hand an EPS, which is a program, to Ghostscript: only PICTURES
+    no playlists          ffmpeg follows one to whatever files it names: it gets what begins like a video
+    regular files only    opening a pipe waits for its writer, forever
+    pixels, frames        50 KB can unpack to 400 million pixels (a decompression bomb)
+    200 to 1              Qwen2.5-VL takes no longer ones (verifier/coordinates.py)
 
-The paper samples at most 32 frames per clip. Simplified: alpha becomes white; colour profiles and HDR are dropped.
+The paper samples at most 32 frames per clip. Simplified: alpha becomes white; colour profiles and HDR are
+dropped.
 
-Try:   python argos.py clip.gif QUESTION RESPONSE --judge none --card card.png     # the card shows what was read
+Try:   python argos.py clip.gif QUESTION RESPONSE --judge none --card card.png    # shows what was read
 Read:  before, verifier/coordinates.py; next, verifier/video.py, then verifier/cards.py
 """
 import io
@@ -30,27 +31,28 @@ from verifier.coordinates import MAX_PIXELS_FILE, Media, seen_size
 from verifier.video import DECODE_SECONDS, read_video
 
 PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM")
-MOVING_PICTURES = ("PNG", "GIF", "WEBP", "AVIF")  # a phone's JPEG and a scanned TIFF hold several pictures, but no clip
-MAX_FRAMES_FILE = 10_000                          # frames of an animation
-MAX_PIXELS_ANIMATION = 16 * MAX_PIXELS_FILE       # pixels of all its frames together
-DEFAULT_DURATION = 100                            # milliseconds of a frame that says 0 or nothing, as in browsers
+MOVING_PICTURES = ("PNG", "GIF", "WEBP", "AVIF")  # a phone's JPEG, a scanned TIFF of many pages: no clip
+MAX_FRAMES_FILE = 10_000                          # frames of an animation (our choice)
+MAX_PIXELS_ANIMATION = 16 * MAX_PIXELS_FILE       # pixels of all its frames together (our choice)
+DEFAULT_DURATION = 100                            # milliseconds, of a frame that says none: as in browsers
 
 VIDEO_START = re.compile(  # how a video file begins
-    rb"....(?:ftyp(?!avi[fs])|moov|mdat|wide|free|skip)"  # mp4, mov; "ftypavif" and "ftypavis" are AVIF pictures
+    rb"....(?:ftyp(?!avi[fs])|moov|mdat|wide|free|skip)"  # mp4, mov; "ftypavif", "ftypavis" are AVIF
     rb"|\x1aE\xdf\xa3"                                    # mkv, webm
     rb"|RIFF....AVI "                                     # avi
     rb"|\x00\x00\x01[\xba\xb3]", re.DOTALL)               # mpg
 
 
-def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32, video_pixels=None, limit=DECODE_SECONDS):
+def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32, video_pixels=None,
+               limit=DECODE_SECONDS):
     """Read a picture, an animation or a video -> Media.
 
     path: of the file; or bytes, an encoded picture or animation as parquet files hold them.
-    min_pixels, max_pixels: of a frame as the policy sees it; video_pixels: of a clip's frames together (seen_size).
+    min_pixels, max_pixels: of a frame as the policy sees it; video_pixels: of a clip's frames together.
     max_frames: a longer clip is sampled uniformly in time (paper: 32); each frame keeps its own exact time.
     limit: seconds that decoding a video may take.
-    Raises BadMedia, which names the file, for a missing, damaged, empty, too large or too slow one; BadInput where
-    videos cannot be read because decord is not installed.
+    Raises BadMedia, which names the file, for a missing, damaged, empty, too large or too slow one; BadInput
+    where decord, which reads videos, is not installed.
     """
     pixel_limits = dict(min_pixels=min_pixels, max_pixels=max_pixels, video_pixels=video_pixels)
     name = f"a picture of {len(path)} bytes" if isinstance(path, bytes) else path
@@ -75,9 +77,9 @@ def _is_video(path):
         return VIDEO_START.match(file.read(16)) is not None
 
 
-# ---- Pictures and animations -------------------------------------------------------------------------------------
+# ---- Pictures and animations -------------------------------------------------------------------------------
 def _read_picture(file, max_frames, pixel_limits):
-    """A picture, or an animation sampled to at most max_frames -> Media. file: a path or an open binary file."""
+    """A picture, or an animation sampled to max_frames -> Media. file: a path or an open binary file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
         picture = Image.open(file, formats=PICTURES)
@@ -103,8 +105,8 @@ def _read_picture(file, max_frames, pixel_limits):
 def _refuse_bombs(size, count):
     """Before anything is unpacked. size: (width, height); count: of frames."""
     width, height = size
-    one, together = width * height, count * width * height
-    if one > MAX_PIXELS_FILE or together > MAX_PIXELS_ANIMATION or count > MAX_FRAMES_FILE:
+    pixels = width * height
+    if pixels > MAX_PIXELS_FILE or count * pixels > MAX_PIXELS_ANIMATION or count > MAX_FRAMES_FILE:
         raise BadMedia(f"{count} frame(s) of {width} x {height} px are too much; shrink it")
 
 
@@ -121,8 +123,9 @@ def _durations(picture, count):
 def _on_screen(durations):
     """What is on screen, at an even pace where there is one -> [(time in milliseconds, index in the file)].
 
-    Savers of animations merge equal neighbours: eight frames of 500 ms, the fourth and fifth alike, are written as seven,
-    one of them 1000 ms long. So a frame held k times as long as the shortest counts as k frames:
+    Savers of animations merge equal neighbours: eight frames of 500 ms, the fourth and fifth alike, are
+    written as seven, one of them 1000 ms long. So a frame held k times as long as the shortest counts as k
+    frames:
 
         durations 500, 1000, 500  ->  (0, 0), (500, 1), (1000, 1), (1500, 2)
 
@@ -148,7 +151,7 @@ def _evenly(items, most):
 
 
 def _upright_rgb(image):
-    """One frame as RGB on white, as Qwen2.5-VL's own loader shows it; 16-bit greys are scaled, not clipped."""
+    """RGB on white, as Qwen2.5-VL's own loader shows it; but 16-bit greys are scaled, not clipped."""
     image = ImageOps.exif_transpose(image)  # a phone stores "turned by 90 degrees" beside the pixels
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.nan_to_num(np.asarray(image, dtype=np.float32))

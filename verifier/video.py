@@ -1,22 +1,22 @@
 """Videos: decoded in a child process of its own, which can be killed.
 
-A damaged file can hang or crash a native decoder, and no Python signal interrupts that. So the parent (the verifier, or
-training) starts a child, waits for at most `limit` seconds, and reads its answer from a pipe:
+A damaged file can hang or crash a native decoder, and no Python signal interrupts that. So the parent (the
+verifier, or training) starts a child, waits for at most `limit` seconds, and reads its answer from a pipe:
 
     parent -> child    command line: the path, and JSON [max_frames, pixel limits]
     child  -> parent   standard output: one line of JSON, then raw pixels until the end
 
-    the line, if all went well    {"size": [w, h] of the file, "seen": [w, h] of a frame, "seconds": [one per frame]}
-                                  and then len(seconds) x h x w x 3 bytes: RGB, already in the policy's size
-    if the file is at fault       {"error": what is wrong with it}
-    if decord is not installed    {"missing": the error of its import}
+    all went well           {"size": [w, h] of the file, "seen": [w, h] of a frame, "seconds": [per frame]}
+                            and then len(seconds) x h x w x 3 bytes: RGB, already in the policy's size
+    the file is at fault    {"error": what is wrong with it}
+    decord is missing       {"missing": the error of its import}
 
 A child that dies says nothing; the parent then names the file as one that crashes the decoder.
 
-Simplified: decord decodes on the CPU with one thread. It cannot know everything: where a file has lost a key frame, some
-decoders patch the following frames up and say nothing.
+Simplified: decord decodes on the CPU with one thread. It cannot know everything: where a file has lost a key
+frame, some decoders patch the following frames up and say nothing.
 
-Run:   python -m verifier.video CLIP '[32, {"min_pixels": 7056, "max_pixels": 28224}]' | head -1      # the line alone
+Run:   python -m verifier.video CLIP '[32, {"min_pixels": 7056, "max_pixels": 28224}]' | head -1
 Read:  before, verifier/media.py (who calls read_video); next, verifier/cards.py
 """
 import json
@@ -36,18 +36,18 @@ DECODE_SECONDS = 60        # a video that takes longer to decode counts as damag
 DECODE_MEMORY = 8 << 30    # bytes that its decoder may use
 
 
-# ---- The parent --------------------------------------------------------------------------------------------------
+# ---- The parent --------------------------------------------------------------------------------------------
 def read_video(path, max_frames, limit, pixel_limits):
     """Have a child decode a video -> Media. The messages of errors do not name the file: load_media does.
 
-    max_frames: of the clip; limit: seconds; pixel_limits: min_pixels, max_pixels, video_pixels, as in seen_size.
-    Raises BadMedia for a file that cannot be decoded, BadInput where decord is not installed.
+    max_frames: of the clip; limit: seconds; pixel_limits: min_pixels, max_pixels, video_pixels, as in
+    seen_size. Raises BadMedia for a file that cannot be decoded, BadInput where decord is not installed.
     """
     arguments = [str(Path(path).resolve()), json.dumps([max_frames, pixel_limits])]
     command = [sys.executable, "-m", "verifier.video", *arguments]
-    try:  # in the repository's root, where "verifier" is found whatever the caller's folder is; run() kills it when late
+    try:  # in the repository's root: "verifier" is found there, whatever folder the caller is in
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, cwd=ROOT)
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired:  # run() has killed it
         raise BadMedia(f"not decoded within {limit:g} seconds; save it again, or leave it out") from None
     line, _, pixels = done.stdout.partition(b"\n")
     if done.returncode or not line:
@@ -65,7 +65,7 @@ def read_video(path, max_frames, limit, pixel_limits):
     return Media([Image.fromarray(frame) for frame in frames], answer["seconds"], tuple(answer["size"]))
 
 
-# ---- The child ---------------------------------------------------------------------------------------------------
+# ---- The child ---------------------------------------------------------------------------------------------
 def decode(path, max_frames, pixel_limits):
     """Decode a video -> (the answer's line as a dictionary, raw RGB bytes). Frames and times are decord's."""
     try:
@@ -98,12 +98,13 @@ def decode(path, max_frames, pixel_limits):
 def _choose_frames(start, length, max_frames):
     """Indices of the frames to show: all, or those on screen at max_frames evenly spaced moments.
 
-    start: (N,) when each frame comes on screen, seconds; length: of the clip. The frame rate may vary, so frames are
-    chosen by time, never by index. One that is on screen at two of the moments is shown once, so there may be fewer.
+    start: (N,) when each frame comes on screen, seconds; length: of the clip. The frame rate may vary, so
+    frames are chosen by time, never by index. One that is on screen at two of the moments is shown once, so
+    there may be fewer.
     """
     if max_frames >= len(start):
         return range(len(start))
-    moments = np.arange(max_frames) * length / max_frames + 5e-4   # half a millisecond later: times are rounded
+    moments = np.arange(max_frames) * length / max_frames + 5e-4   # half a millisecond on: times are rounded
     on_screen = np.searchsorted(start, moments, side="right") - 1  # the last frame that has started by then
     return sorted(set(on_screen))
 
