@@ -1,4 +1,4 @@
-"""verifier/cards.py: what the panel says, which frames a clip's card shows, and where boxes, points and plates stand."""
+"""verifier/cards.py: what the panel says, which frames of a clip it shows, where boxes, points and plates stand."""
 from types import SimpleNamespace as Has
 
 import numpy as np
@@ -14,7 +14,8 @@ SAMPLE = Sample("s", "How many?", "2", "count", "p.png")
 
 
 def gray(frames=1, size=(84, 56)):
-    return Media([Image.new("RGB", size, (120, 120, 120)) for _ in range(frames)], [.5 * i for i in range(frames)], size)
+    pictures = [Image.new("RGB", size, (120, 120, 120)) for _ in range(frames)]
+    return Media(pictures, [.5 * i for i in range(frames)], size)
 
 
 def pointed(x, y, score, frame=0, boxes=()):
