@@ -81,6 +81,7 @@ def test_a_label_that_would_cross_the_right_rim_stands_left_of_its_point():
         right = coloured.max() > middle + cards.RADIUS + 10
         left = coloured.min() < middle - cards.RADIUS - 10
         assert (left, right) == (x == 82, x == 60)
+        assert tuple(tile[244, int(middle) - 7]) == (255, 255, 255)  # the point's outline is whole, at its left
 
 
 def test_masks_stay_bright_within_a_white_rim():
