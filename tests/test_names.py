@@ -3,6 +3,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from teacher_fixtures import dino, scene, zero_shot  # noqa: F401  (fixtures)
 from teachers.cache import Cached
 from teachers.detectors import YoloWorld, ZeroShotDetector
 from teachers.names import load_teachers
+from teachers.pointers import VLMPointer
 from teachers.segmenters import Sam2
 from tiny.pixels import PixelDetector, PixelPointer, PixelSegmenter
 
@@ -24,6 +26,15 @@ def test_teachers_by_name(zero_shot, tmp_path):
     assert isinstance(segmenter, PixelSegmenter) and isinstance(pointer, PixelPointer)
     assert detector.threshold == (.2 if kind == "owlv2" else .3)
     assert isinstance(load_teachers()[0], PixelDetector) and isinstance(load_teachers(cache=tmp_path)[0], Cached)
+
+
+def test_the_policys_own_base_points_and_is_not_cached(tmp_path):
+    """Kills: one base's points handed out for another's, as it has no name that would tell them apart."""
+    base = SimpleNamespace(preset="tiny")
+    _, _, pointer = load_teachers(pointer="base", base=base, cache=tmp_path)
+    assert isinstance(pointer, VLMPointer) and pointer.policy is base and pointer.adapter_off
+    with pytest.raises(BadInput, match="--pointer base: choose pixels, molmo, qwen;"):
+        load_teachers(pointer="base")
 
 
 @pytest.mark.parametrize("flags, cure", [
