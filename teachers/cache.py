@@ -1,4 +1,21 @@
-"""What teachers said, remembered on disk."""
+"""What teachers said, remembered on disk: the same picture and label are never looked up twice, by any run.
+
+That is sound because a teacher's answer depends on its own question alone (rule 2 in teachers/__init__.py).
+One answer is one file, and its name is the question:
+
+    FOLDER/3f/3fa9...     name: digest of  identity \\0 role \\0 picture \\0 label or box
+                          content: digest of the rest (16 bytes), then a compressed numpy array
+
+    identity   who was asked: class, checkpoint, thresholds. A checkpoint that is changed in place keeps its
+               name, so put a new one into a new folder.
+    array      detector (N, 5): x1, y1, x2, y2, score; segmenter: the mask's bits; pointer (N, 2): x, y
+
+Several processes may share the folder: files are written whole or not at all. One that was damaged does not
+match its own digest, does not count, and is written again. A full disk costs time, never the run.
+
+Run:   python argos.py photo.jpg QUESTION RESPONSE --detector owlv2 --teacher_cache out/teachers     # twice
+Read:  before, teachers/names.py; next, argos.py
+"""
 import hashlib
 import io
 import sys
@@ -13,68 +30,99 @@ from runs.files import write_atomically
 from teachers.loading import image_digest
 from verifier.coordinates import Box
 
+DIGEST_BYTES = 16
+
 
 class Cached:
-    """A detector, segmenter or pointer whose answers are kept in a folder, which several processes may share.
-
-    An answer is one file, named by picture, question and teacher.identity (class, checkpoint, thresholds); a checkpoint that is
-    changed in place keeps its name, so name a new folder for it. A file begins with the digest of the rest: one that was
-    damaged does not count and is written again.
-    """
+    """A Detector, Segmenter or Pointer whose answers are kept in a folder. BadInput: it cannot be used."""
 
     def __init__(self, teacher, folder):
-        self.teacher, self.folder = teacher, Path(folder)
+        self.teacher = teacher
+        self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BadInput(f"--teacher_cache {folder}: cannot be used ({error}); name a folder that can be written") from error
+            raise BadInput(f"--teacher_cache {folder}: cannot be used ({error}); "
+                           "name a folder that can be written") from error
         self.identity = getattr(teacher, "identity", type(teacher).__name__)
 
     def detect(self, image, labels):
         def ask(missing):
-            return [np.array([(b.x1, b.y1, b.x2, b.y2, b.score) for b in boxes], float).reshape(-1, 5)
-                    for boxes in self.teacher.detect(image, missing)]
-        return [[Box(*row, label) for row in rows.tolist()] for label, rows in zip(labels, self._answers("detect", image, labels, ask))]
+            found = self.teacher.detect(image, missing)
+            return [_rows_of(boxes) for boxes in found]
+
+        result = []
+        for label, rows in zip(labels, self._answers("detect", image, labels, ask)):
+            result.append([Box(*row, label) for row in rows.tolist()])
+        return result
 
     def segment(self, image, boxes):
         def ask(missing):
-            return [np.packbits(mask) for mask in self.teacher.segment(image, missing)]
-        shape = (image.height, image.width)
-        packed = self._answers("segment", image, [replace(b, score=1.0, label="") for b in boxes], ask)
-        return np.array([np.unpackbits(p, count=shape[0] * shape[1]).reshape(shape) for p in packed], bool).reshape(-1, *shape)
+            masks = self.teacher.segment(image, missing)
+            return [np.packbits(mask) for mask in masks]  # eight pixels per byte
+
+        height, width = image.height, image.width
+        places = [replace(box, score=1.0, label="") for box in boxes]  # a mask depends on the place alone
+        masks = np.zeros((len(boxes), height, width), bool)
+        for mask, bits in zip(masks, self._answers("segment", image, places, ask)):
+            mask[:] = np.unpackbits(bits, count=height * width).reshape(height, width)
+        return masks
 
     def point(self, image, label):
-        rows, = self._answers("point", image, [label], lambda _: [np.array(self.teacher.point(image, label), float).reshape(-1, 2)])
+        def ask(missing):
+            return [np.array(self.teacher.point(image, label), float).reshape(-1, 2)]
+
+        rows, = self._answers("point", image, [label], ask)
         return [tuple(row) for row in rows.tolist()]
 
     def _answers(self, role, image, questions, ask):
-        """One array for each question: from the folder, or from ask(those that are missing), each of them once."""
-        about, known = f"{self.identity}\0{role}\0{image_digest(image)}\0", {}
-        for question in questions:
-            key = hashlib.blake2b((about + str(question)).encode("utf-8", "replace"), digest_size=16).hexdigest()
-            known[question] = self.folder / key[:2] / key, None
-        for question, (path, _) in known.items():
-            known[question] = path, self._read(path)
-        missing = [question for question, (_, answer) in known.items() if answer is None]
-        for question, answer in zip(missing, ask(missing) if missing else [], strict=True):
-            known[question] = known[question][0], answer
-            self._write(known[question][0], answer)
-        return [known[question][1] for question in questions]
+        """One array per question, read from the folder where it is there.
 
-    @staticmethod
-    def _read(path):
-        try:
-            data = path.read_bytes()
-            good = hashlib.blake2b(data[16:], digest_size=16).digest() == data[:16]
-            return np.load(io.BytesIO(zlib.decompress(data[16:])), allow_pickle=False) if good else None
-        except OSError:
-            return None
+        ask(missing): asks the teacher those questions that are not -> one array each. Equal questions are
+        asked once.
+        """
+        about = f"{self.identity}\0{role}\0{image_digest(image)}\0"
+        paths = {question: self._path(about + str(question)) for question in questions}
+        answers = {question: _read(path) for question, path in paths.items()}
+        missing = [question for question, answer in answers.items() if answer is None]
+        if missing:
+            for question, answer in zip(missing, ask(missing), strict=True):
+                answers[question] = answer
+                self._write(paths[question], answer)
+        return [answers[question] for question in questions]
+
+    def _path(self, question):
+        key = hashlib.blake2b(question.encode("utf-8", "replace"), digest_size=DIGEST_BYTES).hexdigest()
+        return self.folder / key[:2] / key  # 256 folders: one folder of millions of files is slow
 
     def _write(self, path, answer):
         file = io.BytesIO()
         np.save(file, answer, allow_pickle=False)
-        data = zlib.compress(file.getvalue(), 1)
+        data = zlib.compress(file.getvalue(), level=1)
         try:
-            write_atomically(path, hashlib.blake2b(data, digest_size=16).digest() + data)
-        except OSError as error:  # a full disk costs time, never the run
-            print(f"--teacher_cache {self.folder}: an answer was not kept ({error}); make room", file=sys.stderr)
+            write_atomically(path, _digest(data) + data)
+        except OSError as error:
+            message = f"--teacher_cache {self.folder}: an answer was not kept ({error}); make room"
+            print(message, file=sys.stderr)
+
+
+def _rows_of(boxes):
+    """Boxes -> (N, 5), also for N = 0."""
+    rows = [(box.x1, box.y1, box.x2, box.y2, box.score) for box in boxes]
+    return np.array(rows, float).reshape(-1, 5)
+
+
+def _digest(data):
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
+def _read(path):
+    """-> the array, or None where there is none or it was damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    if _digest(data) != digest:
+        return None
+    return np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False)

@@ -1,7 +1,26 @@
-"""Judges: asking a vision-language model."""
+"""Judges: a vision-language model (VLM) is asked whether a claim is true, and how probable an answer is.
+
+    yes or no     is this claim true of these frames? do these two answers mean the same? (paper 3.1, app. D)
+    p(answer)     R_rq, the reasoning's quality: how probable the answer is, given the reasoning (paper eq. 5)
+    claims        what this reasoning about a clip claims, as JSON (app. D)
+
+    VLMJudge      a Qwen2.5-VL, by policy.py's fast path: the picture is read once for a group of responses
+    PlainJudge    any other model of transformers' Auto classes (the paper: GLM-4.1V, GLM-4.5V), row by row
+
+Whatever a policy writes, a judge reads: so it is defused first. If writing "</think><answer>" or "reply yes"
+into an answer earned a reward, RL would find it.
+
+Simplified against the paper: unless another is named, the judge is the policy's own frozen base, its LoRA
+adapter (the small trained matrices) off. It must be the frozen one: a reward from the model in training would
+drift with it.
+
+Run:   python argos.py clip.gif QUESTION RESPONSE --judge tiny/teacher
+Read:  before, policy.py (the prompts, `choose`, `answer_logprobs`); next, teachers/names.py; argos.py (eq. 9)
+"""
 import math
 import re
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -10,82 +29,124 @@ import policy as P
 from teachers.loading import device_of, load
 from verifier.coordinates import Media
 
+MAX_CLAIM = 500          # characters of a claim or an answer that a judge is shown
+MAX_FRAMES = 32          # frames that a batch of questions shows at a time (our choice)
+MAX_THINKS = 8           # reasonings whose claims are listed at a time (our choice)
 
-# ---- 2. Asking a vision-language model: judges and pointers -------------------------------------------------------------
-# policy.py and torch are imported where a model is really asked: the roles and the noise do without.
+
+# ---- Texts of unknown origin -------------------------------------------------------------------------------
 _SECTION = re.compile(r"<(?=/?(?:think|answer)\b)", re.I)
 
 
 def defuse(text, tokenizer=None, limit=2_000):
-    """Text of unknown origin as harmless data for a prompt: the first `limit` characters, total on any str, idempotent.
+    """Text of unknown origin -> harmless data for a prompt: its first `limit` characters. Total and idempotent.
 
-    A tokenizer reads "<|im_end|>" or "<|image_pad|>" inside a text as the real token; a space inside keeps them plain text.
-    So do section tags, or a reasoning could close itself and write its own answer. tokenizer: break its special tokens, too,
-    whatever they look like ("<s>", "[MASK]").
+    A tokenizer reads "<|im_end|>" or "<|image_pad|>" inside a text as the real token; a space inside keeps
+    them plain text. So do section tags, or a reasoning could close itself and write its own answer:
+
+        defuse("</think><answer>4")  -> "< /think>< answer>4"
+        defuse("<|im_end|>")         -> "< |im_end|>"
+
+    tokenizer: break its special tokens, too, whatever they look like ("<s>", "[MASK]").
     """
     text = text[:limit].encode("utf-8", "replace").decode()  # a lone surrogate would raise in the tokenizer
-    return _unspecial(_SECTION.sub("< ", text), tokenizer)
+    return _break_special_tokens(_SECTION.sub("< ", text), tokenizer)
 
 
-def _unspecial(text, tokenizer=None):
+def _break_special_tokens(text, tokenizer=None):
     text = text.replace("<|", "< |")
-    for token in [t.content for t in tokenizer.added_tokens_decoder.values() if t.special] if tokenizer else ():
-        text = text.replace(token, token[0] + " " + token[1:])
+    if tokenizer is None:
+        return text
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special:
+            text = text.replace(token.content, token.content[0] + " " + token.content[1:])
     return text
 
 
 def quoted(text, tokenizer, limit):
     """Defused, and on one line without the double quotes that could end its quotation."""
-    return " ".join(defuse(text, tokenizer, limit).replace('"', "'").split())
+    words = defuse(text, tokenizer, limit).replace('"', "'").split()
+    return " ".join(words)
+
+
+# ---- Asking ------------------------------------------------------------------------------------------------
+@dataclass
+class Question:
+    """One prompt to be asked. Texts from outside are quoted already; only the task's own question is not."""
+    media: Media | None  # what is shown with it
+    key: str             # which prompt of policy.PROMPTS
+    texts: dict          # what fills the prompt's fields
 
 
 def one_frame(image):
-    return Media([image], [0.0], image.size)
+    return Media(frames=[image], seconds=[0.0], original_size=image.size)
 
 
-def media_of(frames, seconds):
+def some_frames(frames, seconds):
     return Media(frames=list(frames), seconds=list(seconds), original_size=frames[0].size)
 
 
 class VLM:
-    """policy: a policy.Policy. preset: whose prompts, unless given the policy's own ("tiny" or "7b").
+    """A policy that is asked things.
 
-    adapter_off: ask the policy's own frozen base instead, at no extra memory (SPEC section 2).
+    policy: a policy.Policy. preset: whose prompts ("tiny" or "7b"), unless the policy's own.
+    adapter_off: ask
+    the policy's own frozen base instead, at no extra memory.
     """
 
     def __init__(self, policy, preset=None, adapter_off=False):
-        self.policy, self.preset, self.adapter_off = policy, preset or policy.preset, adapter_off
+        self.policy = policy
+        self.preset = preset or policy.preset
+        self.adapter_off = adapter_off
 
-    def _ask(self, act, asked):
-        """asked: [(media or None, key of the prompt, its texts)] -> act(policy module, encoded prompts) in the right mode. The
-        vision tower runs once for each of them."""
-        with P.adapter_off(self.policy) if self.adapter_off else nullcontext():
-            return act(P.encode_prompts(self.policy, [(m, P.prompt(self.preset, key, **texts)) for m, key, texts in asked]))
+    def _asked_weights(self):
+        """Inside this context the weights that are to be asked are in force."""
+        return P.adapter_off(self.policy) if self.adapter_off else nullcontext()
+
+    def _encode(self, questions):
+        """Questions -> policy.Prompts. The vision tower runs once for each."""
+        items = []
+        for question in questions:
+            items.append((question.media, P.prompt(self.preset, question.key, **question.texts)))
+        return P.encode_prompts(self.policy, items)
+
+    def _replies(self, questions, max_new_tokens):
+        """What the model writes, greedily, to each question -> list of texts."""
+        with self._asked_weights():
+            prompts = self._encode(questions)
+            return P.sample(self.policy, prompts, 1, max_new_tokens=max_new_tokens, greedy=True).texts
 
 
 class VLMJudge(VLM):
-    """See Judge. Yes or no is whichever is the likelier first token of the reply. Claims and answers: 500 characters at most."""
+    """See teachers.Judge. Yes or no is whichever is the likelier first token of the reply."""
 
     @property
     def tokenizer(self):
         return self.policy.tokenizer
 
-    def _choose(self, asked):
-        """-> how likely each reply starts with (yes, no)."""
-        return self._ask(lambda prompts: P.choose(self.policy, prompts, ("yes", "no")).tolist(), asked)
+    @property
+    def max_think(self):
+        """Characters of a reasoning that are read (our choice)."""
+        return 2_000 if self.preset == "tiny" else 20_000
 
-    def _logprobs(self, media, question, thinks, answers):
-        """-> log p of each answer after its opened sections, and its tokens: (G,), (G,)."""
-        chunk = None if self.preset == "tiny" else 1  # logits of 8 long rollouts over 152,064 tokens would fill a GPU
-        return self._ask(lambda prompt: P.answer_logprobs(self.policy, prompt, answers, thinks, chunk),
-                         [(media, "reason", dict(question=question))])
+    # Three ways to ask, which PlainJudge replaces.
+    def _choose(self, questions):
+        """How likely each reply starts with (yes, no) -> one pair of floats per question."""
+        with self._asked_weights():
+            prompts = self._encode(questions)
+            return P.choose(self.policy, prompts, ("yes", "no")).tolist()
 
-    def _replies(self, asked, max_new_tokens):
-        """-> what it writes, greedily, to each."""
-        return self._ask(lambda prompts: P.sample(self.policy, prompts, 1, max_new_tokens=max_new_tokens, greedy=True).texts, asked)
+    def _logprobs(self, media, question, opened, answers):
+        """log p of each answer after its opened sections, and how many tokens it has: (G,), (G,)."""
+        # Logits of 8 long rollouts over the 7B's 152,064 tokens would fill a GPU: one at a time. None: all.
+        rows_at_once = None if self.preset == "tiny" else 1
+        with self._asked_weights():
+            prompt = self._encode([Question(media, "reason", dict(question=question))])
+            return P.answer_logprobs(self.policy, prompt, answers, opened, rows_at_once)
 
+    # The role
     def equivalent(self, question, truth, prediction):
-        """The prompt compares the two answers without the question, which could only distract (our choice)."""
+        """The two answers are compared without the question, which could only distract (our choice)."""
         return self.yes_or_no([("equivalent", question, truth, prediction)])[0]
 
     def frame_claim(self, image, claim):
@@ -95,96 +156,145 @@ class VLMJudge(VLM):
         return self.yes_or_no([("segment_claim", frames, seconds, claim)])[0]
 
     def yes_or_no(self, questions):
-        """A batch shows at most 32 frames at a time (our choice)."""
-        forms = {"equivalent": lambda question, truth, said: (None, "same", dict(truth=str(truth), prediction=str(said))),
-                 "frame_claim": lambda image, claim: (one_frame(image), "frame", dict(claim=claim)),
-                 "segment_claim": lambda frames, seconds, claim: (media_of(frames, seconds), "segment", dict(claim=claim))}
-        asked = [forms[name](*arguments) for name, *arguments in questions]
-        asked = [(m, key, {k: quoted(text, self.tokenizer, 500) for k, text in texts.items()}) for m, key, texts in asked]
-        step = max(1, 32 // max((len(m.frames) for m, _, _ in asked if m), default=1))
-        return [yes > no for i in range(0, len(asked), step) for yes, no in self._choose(asked[i:i + step])]
+        """Many of these at once: (name of the method, *its arguments) each -> one bool per question."""
+        asked = [self._as_question(name, arguments) for name, *arguments in questions]
+        most_frames = max((len(question.media.frames) for question in asked if question.media), default=1)
+        step = max(1, MAX_FRAMES // most_frames)
+        verdicts = []
+        for i in range(0, len(asked), step):
+            for yes, no in self._choose(asked[i:i + step]):
+                verdicts.append(yes > no)
+        return verdicts
+
+    def _as_question(self, name, arguments):
+        if name == "equivalent":
+            _, truth, prediction = arguments
+            texts = dict(truth=self._quoted(str(truth)), prediction=self._quoted(str(prediction)))
+            return Question(None, "same", texts)
+        if name == "frame_claim":
+            image, claim = arguments
+            return Question(one_frame(image), "frame", dict(claim=self._quoted(claim)))
+        if name == "segment_claim":
+            frames, seconds, claim = arguments
+            return Question(some_frames(frames, seconds), "segment", dict(claim=self._quoted(claim)))
+        raise ValueError(f"{name!r} is no question that is answered with yes or no")
+
+    def _quoted(self, text):
+        return quoted(text, self.tokenizer, MAX_CLAIM)
 
     def extract_claims(self, thinks, max_new_tokens=1024):
-        """The reasoning is read without the clip, which could only tempt the judge to add what it sees (our choice)."""
-        limit = {"tiny": 2_000}.get(self.preset, 20_000)
-        asked = [(None, "claims", dict(claim=quoted(t, self.tokenizer, limit))) for t in thinks]
-        return [text for i in range(0, len(asked), 8) for text in self._replies(asked[i:i + 8], max_new_tokens)]
+        """The judge does not see the clip: it would be tempted to add what it sees (our choice)."""
+        asked = []
+        for think in thinks:
+            claim = quoted(think, self.tokenizer, self.max_think)
+            asked.append(Question(None, "claims", dict(claim=claim)))
+        replies = []
+        for i in range(0, len(asked), MAX_THINKS):
+            replies += self._replies(asked[i:i + MAX_THINKS], max_new_tokens)
+        return replies
 
     def answer_probability(self, media, question, thinks, answers, length_normalized=False):
-        """Paper eq. 5: p(answer | question prompt, "<think>" think "</think><answer>"), teacher-forced, for a group in one batch.
+        """Paper eq. 5: p(answer | question, "<think>" think "</think><answer>") of G responses -> G numbers.
 
-        The product over the answer's tokens; length_normalized: their geometric mean. The closing "</answer>" is not part of
-        the product (our choice: it would score the habit of stopping, not the answer). No answer has probability 0.
+        Teacher-forced: the answer's tokens are given, not sampled, and the model says how probable each was.
+        Their product; length_normalized: their geometric mean. The closing "</answer>" is not part of it (our
+        choice: it would score the habit of stopping, not the answer). No answer has probability 0.
         """
         if not thinks:
             return []
-        limit = {"tiny": 2_000}.get(self.preset, 20_000)
-        thinks = [f"<think>{defuse(t or '', self.tokenizer, limit)}</think><answer>" for t in thinks]
-        answers = [defuse(a or "", self.tokenizer, limit=500) for a in answers]
-        logp, counts = self._logprobs(media, question, thinks, answers)  # (G,), (G,)
-        return (logp / counts.clamp(min=1) if length_normalized else logp).exp().tolist()
+        opened = []
+        for think in thinks:
+            think = defuse(think or "", self.tokenizer, self.max_think)
+            opened.append(f"<think>{think}</think><answer>")
+        answers = [defuse(answer or "", self.tokenizer, MAX_CLAIM) for answer in answers]
+        logp, counts = self._logprobs(media, question, opened, answers)  # (G,), (G,)
+        if length_normalized:
+            logp = logp / counts.clamp(min=1)
+        return logp.exp().tolist()
 
 
 class PlainJudge(VLMJudge):
-    """VLMJudge for every other model of the Auto classes (GLM-4.1V, GLM-4.5V): the library's plain forward, one row at a time.
+    """VLMJudge for every other model of the Auto classes (GLM-4.1V): the library's plain forward, row by row.
 
-    policy.py's fast path writes out Qwen2.5-VL's positions; here the library finds its own, so each response of a group reads
-    the picture anew. A clip is shown as pictures, each behind its time: exact in any chat template (GLM's own cuts 2.5 seconds
-    to 2). Models that think first are asked for yes or no with their thinking left empty (our choice).
+    policy.py's fast path writes out Qwen2.5-VL's positions; here the library finds its own, so each response
+    of a group reads the picture anew. A clip is shown as pictures, each behind its time: exact in any chat
+    template (GLM's own cuts 2.5 seconds to 2). Models that think first are asked for yes or no with their
+    thinking left empty (our choice).
     """
 
     def __init__(self, name, preset="7b", device=None, dtype="auto"):
-        self.preset, self.device = preset, device_of(device)
-        self.processor, = load("judge", name, AutoProcessor)
-        self.model = load("judge", name, AutoModelForImageTextToText, dtype=dtype)[0].to(self.device).eval()
+        self.preset = preset
+        self.device = device_of(device)
+        self.processor = load("judge", name, AutoProcessor)
+        self.model = load("judge", name, AutoModelForImageTextToText, dtype=dtype).to(self.device).eval()
 
     @property
     def tokenizer(self):
         return self.processor.tokenizer
 
-    def _inputs(self, media, key, **texts):
-        content, frames = [], media.frames if media else []
-        for frame, seconds in zip(frames, media.seconds if media else []):
-            content += [{"type": "text", "text": f"{seconds:.1f} seconds:"}] * (len(frames) > 1) + [{"type": "image"}]
-        content.append({"type": "text", "text": _unspecial(P.prompt(self.preset, key, **texts), self.tokenizer)})
-        chat = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-        return self.processor(text=[chat], images=frames or None, add_special_tokens=False, return_tensors="pt").to(self.device)
+    def _inputs(self, question):
+        """The chat of one question as the model takes it: a batch of one."""
+        media = question.media
+        frames = media.frames if media else []
+        content = []
+        for k in range(len(frames)):
+            if len(frames) > 1:
+                content.append({"type": "text", "text": f"{media.seconds[k]:.1f} seconds:"})
+            content.append({"type": "image"})
+        text = P.prompt(self.preset, question.key, **question.texts)
+        content.append({"type": "text", "text": _break_special_tokens(text, self.tokenizer)})
+        chat = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False,
+                                                  add_generation_prompt=True)
+        inputs = self.processor(text=[chat], images=frames or None, add_special_tokens=False,
+                                return_tensors="pt")
+        return inputs.to(self.device)
 
-    def _logits(self, media, key, replies, **texts):
-        """replies: (given, scored) pairs of token lists. Yields (len(scored) + 1, V) float32 for each: row t predicts scored[t]."""
-        inputs = self._inputs(media, key, **texts)
-        for given, scored in replies:
-            more = torch.tensor([given + scored], dtype=torch.long, device=self.device)  # (1, T)
-            row = dict(inputs, input_ids=torch.cat([inputs["input_ids"], more], 1))
-            for name in {"attention_mask", "mm_token_type_ids", "token_type_ids"} & inputs.keys():  # without the last two, pictures
-                fill = torch.full_like(more, name == "attention_mask")                              # silently lose their places
-                row[name] = torch.cat([inputs[name], fill], 1)
-            with torch.no_grad():
-                logits = self.model(**row, use_cache=False, logits_to_keep=len(scored) + 1).logits[0].float()
-            yield logits
+    def _logits(self, inputs, given, scored):
+        """After the prompt and all tokens: (len(scored) + 1, V), float32. Row t predicts scored[t]."""
+        more = torch.tensor([given + scored], dtype=torch.long, device=self.device)  # (1, T)
+        row = dict(inputs, input_ids=torch.cat([inputs["input_ids"], more], 1))
+        # These have an entry per token, too. Without the last two, pictures silently lose their places.
+        for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0), ("token_type_ids", 0)):
+            if name in inputs:
+                row[name] = torch.cat([inputs[name], torch.full_like(more, value)], 1)
+        with torch.no_grad():
+            return self.model(**row, use_cache=False, logits_to_keep=len(scored) + 1).logits[0].float()
 
     def _tokens(self, text):
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
-    def _choose(self, asked):
-        opened = "<think></think><answer>" if "<think>" in self.tokenizer.get_vocab() else ""
-        starts = [[self._tokens(form)[0] for form in (word, word.capitalize())] for word in ("yes", "no")]
-        rows = [next(self._logits(media, key, [(self._tokens(opened), [])], **texts)) for media, key, texts in asked]  # (1, V) each
-        return [[float(logits[0, start].logsumexp(0)) for start in starts] for logits in rows]
+    def _choose(self, questions):
+        thinks_first = "<think>" in self.tokenizer.get_vocab()
+        opened = self._tokens("<think></think><answer>" if thinks_first else "")
+        starts = []  # of yes and of no: the first token of each spelling
+        for word in ("yes", "no"):
+            starts.append([self._tokens(spelling)[0] for spelling in (word, word.capitalize())])
+        verdicts = []
+        for question in questions:
+            logits = self._logits(self._inputs(question), opened, [])  # (1, V)
+            verdicts.append([float(logits[0, start].logsumexp(0)) for start in starts])
+        return verdicts
 
-    def _replies(self, asked, max_new_tokens):
+    def _replies(self, questions, max_new_tokens):
         texts = []
-        for media, key, fields in asked:
-            inputs = self._inputs(media, key, **fields)
+        for question in questions:
+            inputs = self._inputs(question)
             with torch.no_grad():
                 ids = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-            texts.append(self.tokenizer.decode(ids[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+            prompt_length = inputs["input_ids"].shape[1]
+            texts.append(self.tokenizer.decode(ids[0, prompt_length:], skip_special_tokens=True))
         return texts
 
-    def _logprobs(self, media, question, thinks, answers):
-        replies = [(self._tokens(t), self._tokens(a)) for t, a in zip(thinks, answers)]
-        logp, counts = [], torch.tensor([len(a) for _, a in replies])
-        for logits, (_, answer) in zip(self._logits(media, "reason", replies, question=question), replies):
-            wanted = torch.tensor(answer, dtype=torch.long, device=logits.device)[:, None]  # (n, 1)
-            logp.append(float(logits[:-1].log_softmax(-1).gather(1, wanted).sum()) if answer else -math.inf)
-        return torch.tensor(logp), counts  # (G,), (G,)
+    def _logprobs(self, media, question, opened, answers):
+        inputs = self._inputs(Question(media, "reason", dict(question=question)))
+        logp, counts = [], []
+        for given, answer in zip(opened, answers):
+            scored = self._tokens(answer)
+            counts.append(len(scored))
+            if not scored:
+                logp.append(-math.inf)  # nothing said is not something likely
+                continue
+            logits = self._logits(inputs, self._tokens(given), scored)[:-1]                         # (n, V)
+            wanted = torch.tensor(scored, dtype=torch.long, device=logits.device)[:, None]          # (n, 1)
+            logp.append(float(logits.log_softmax(-1).gather(1, wanted).sum()))
+        return torch.tensor(logp), torch.tensor(counts)  # (G,), (G,)

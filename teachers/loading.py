@@ -1,4 +1,11 @@
-"""What the teachers share: loading without downloading, one clear line for what is missing."""
+"""What the teachers share: loading without downloading, and one clear line for what is missing.
+
+Nothing is fetched behind a person's back: a checkpoint is in a folder, or on this machine because `hf
+download` put it there. Whatever goes wrong while loading becomes a BadInput: one line that names the thing
+and its cure.
+
+Read:  before, teachers/__init__.py (the roles); next, teachers/detectors.py
+"""
 import hashlib
 import importlib
 import re
@@ -9,44 +16,60 @@ from huggingface_hub import snapshot_download
 
 from runs.errors import BadInput
 
-
-# ---- 3. Detectors ---------------------------------------------------------------------------------------------------------
-# The thresholds below are our choice, near what the models' authors show: lower ones invent boxes, which a policy learns to seek.
-MAX_BOXES = 64  # boxes or points per label, best first, as many as argos counts points
+MAX_BOXES = 64  # boxes or points per label, the surest first; argos.py counts as many points (our choice)
 
 
 def device_of(device):
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """A torch.device; where none is named, the GPU if there is one."""
+    if device:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load(what, name, *kinds, **options):
-    """Each of kinds from a folder, or from a hub id that was downloaded before -> list; without kinds, the folder itself.
-
-    Nothing is downloaded: BadInput says what to. The hub's name is turned into its folder first, since from_pretrained asks the
-    network for files even if told not to.
-    """
+def find_folder(what, name):
+    """The folder of a model: `name` itself, or where that hub id was downloaded to. what: who asks."""
     try:
-        folder = name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
-        return [kind.from_pretrained(folder, **options) for kind in kinds] or folder
-    except Exception as error:  # many kinds, from a missing file to weights of another size; the first line names the cause
-        hub = name if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) else "OWNER/NAME"
-        raise BadInput(f"{what}: {name} cannot be loaded; download it with `hf download {hub}`, or pass a folder that holds it "
-                       f"({cause_of(error)})") from error
+        return name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
+    except Exception as error:  # many kinds, from a name that is none to a download that was never finished
+        raise _cannot_load(what, name, error) from error
+
+
+def load(what, name, kind, **options):
+    """kind.from_pretrained(folder, **options). name: a folder, or a hub id that was downloaded; else BadInput.
+
+    The hub's name is turned into its folder first, since from_pretrained asks the network for files even if
+    told not to.
+    """
+    folder = find_folder(what, name)
+    try:
+        return kind.from_pretrained(folder, **options)
+    except Exception as error:  # many kinds, from a missing file to weights of another size
+        raise _cannot_load(what, name, error) from error
+
+
+def _cannot_load(what, name, error):
+    is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
+    hub = name if is_hub_id else "OWNER/NAME"
+    return BadInput(f"{what}: {name} cannot be loaded; download it with `hf download {hub}`, "
+                    f"or pass a folder that holds it ({cause_of(error)})")
 
 
 def cause_of(error):
-    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
+    """An error's type and first line: libraries write pages, and the first line names the cause."""
+    text = str(error).strip() or "no reason given"
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
 
 
 def need_package(what, module, install):
-    """Import a package that only this teacher needs."""
+    """Import a package that only one teacher needs -> the module. BadInput says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise BadInput(f"{what}: the package {module.split('.')[0]} is missing ({error}); run `{install}`") from error
+        package = module.split(".")[0]
+        raise BadInput(f"{what}: the package {package} is missing ({error}); run `{install}`") from error
 
 
-# ---- 5. Teachers by name, and what they said remembered on disk -------------------------------------------------------------
 def image_digest(image):
-    """The content of a PIL picture as a key: mode, size, pixels."""
-    return hashlib.blake2b(f"{image.mode} {image.size} ".encode() + image.tobytes(), digest_size=16).hexdigest()
+    """The content of a PIL picture as a short key: mode, size and pixels, whatever file it came from."""
+    header = f"{image.mode} {image.size} ".encode()
+    return hashlib.blake2b(header + image.tobytes(), digest_size=16).hexdigest()

@@ -1,7 +1,7 @@
 """Reading pictures and clips: real files written here, damaged ones, and decoders that hang, crash or are missing.
 
-Run: pytest tests/test_media.py        (videos need decord, which is tested, and PyAV, `pip install av`, which writes them
-                                        and is the oracle; without either those tests are skipped)
+Run: pytest tests/test_media.py     (videos need decord, which is tested, and PyAV, `pip install av`, which writes them
+                                     and is the oracle; without either those tests are skipped)
 """
 import importlib.util
 import json
@@ -33,7 +33,7 @@ needs_video = pytest.mark.skipif(not all(importlib.util.find_spec(name) for name
                                  reason="needs decord and PyAV (pip install decord av)")
 
 
-# ---- 1. Sizes and coordinates ----------------------------------------------------------------------------------------
+# ---- Sizes and coordinates ---------------------------------------------------------------------------------
 @settings(max_examples=500)
 @given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([(7056, 28224), (3136, 1003520), (784, 784)]))
 def test_smart_resize_is_that_of_transformers(height, width, budget):
@@ -66,12 +66,12 @@ def test_convert_by_hand():
         convert(1, 1, "molmo", "seen", (4, 2), (2, 1))
 
 
-# ---- 2. Pictures and animations --------------------------------------------------------------------------------------
+# ---- Pictures and animations -------------------------------------------------------------------------------
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "LA", "RGBA", "CMYK", "I;16", "I", "F"])
 def test_any_mode_becomes_rgb(tmp_path, mode):
     Image.new(mode, (100, 60)).save(path := tmp_path / f"a.{'tif' if mode in ('CMYK', 'F', 'I') else 'png'}")
     media = load_media(path)
-    assert media.frames[0].mode == "RGB" and media.frames[0].size == (112, 84)[::1] and media.original_size == (100, 60)
+    assert media.frames[0].mode == "RGB" and media.frames[0].size == (112, 84) and media.original_size == (100, 60)
     if mode in ("RGBA", "LA"):  # transparent is white, not black
         assert media.frames[0].getpixel((5, 5)) == (255, 255, 255)
 
@@ -102,7 +102,8 @@ def test_bad_files_are_named(tmp_path, name):
     path = tmp_path / f"{name}.png"
     Image.effect_noise((84, 84), 50).save(tmp_path / "good.png")
     good = (tmp_path / "good.png").read_bytes()
-    broken = {"empty": b"", "text": b"<html>", "truncated": good[:len(good) // 2], "header": good[:20] + b"\xff" * 30 + good[50:]}
+    broken = {"empty": b"", "text": b"<html>", "truncated": good[:len(good) // 2],
+              "header": good[:20] + b"\xff" * 30 + good[50:]}
     if name in broken:
         path.write_bytes(broken[name])
     elif name == "folder":
@@ -122,7 +123,8 @@ def test_clips_keep_exact_times(tmp_path, fmt):
     assert [round(f.getpixel((0, 0))[0] / 30) for f in media.frames] == [0, 1, 2, 3, 3, 5, 6, 7]
     media = load_media(tmp_path / "c", max_frames=3)  # frames 0, 2, 5 of 8
     assert media.seconds == [0, 1, 2.5]
-    frames[0].save(tmp_path / "v", fmt, save_all=True, append_images=frames[1:3], duration=[100, 250, 300], lossless=True)
+    uneven = [100, 250, 300]
+    frames[0].save(tmp_path / "v", fmt, save_all=True, append_images=frames[1:3], duration=uneven, lossless=True)
     assert load_media(tmp_path / "v").seconds == [0, .1, .35]
 
 
@@ -141,16 +143,19 @@ def test_pictures_of_printers_phones_and_bombers(tmp_path, monkeypatch):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")  # 50 KB that unpack to 400 million pixels
     text = zlib.compress(bytes(1 << 26))
     chunk = b"zTXt" + b"a\0\0" + text
+    length, checksum = len(chunk[4:]).to_bytes(4, "big"), zlib.crc32(chunk).to_bytes(4, "big")
     Image.new("RGB", (84, 84)).save(tmp_path / "text.png")
     png = (tmp_path / "text.png").read_bytes()
-    (tmp_path / "text.png").write_bytes(png[:33] + len(chunk[4:]).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + png[33:])
+    (tmp_path / "text.png").write_bytes(png[:33] + length + chunk + checksum + png[33:])
     first, second = Image.new("1", (1, 1)), Image.new("1", (1, 1), 1)
     first.save(tmp_path / "many.gif", save_all=True, append_images=[second, first] * 30, duration=10)
     monkeypatch.setattr(module, "MAX_FRAMES_FILE", 50)
-    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")  # Pillow would hand an EPS, which is a program, to Ghostscript
+    # Pillow would hand an EPS, which is a program, to Ghostscript: here is one that tells.
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
     (tmp_path / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    (tmp_path / "run.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\n(ran) print\n")
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\n(ran) print\n"
+    (tmp_path / "run.eps").write_bytes(program)
     for name in ("cut.jpg", "bomb.png", "text.png", "many.gif", "run.eps"):
         start = time.process_time()
         with pytest.raises(BadMedia, match=name) as error:
@@ -174,7 +179,7 @@ def test_the_pixels_of_a_clip_are_bounded(size, count):
     assert seen_size(*size, count, 7056, 1003520) == smart_resize(size[1], size[0], 28, 7056, 1003520)[::-1]
 
 
-# ---- 3. Videos -------------------------------------------------------------------------------------------------------
+# ---- Videos ------------------------------------------------------------------------------------------------
 def write_video(path, times, codec="libx264", size=(128, 96), noise=0):
     """Frame i has grey level 5 i and is shown at times[i] seconds."""
     import av
@@ -184,7 +189,9 @@ def write_video(path, times, codec="libx264", size=(128, 96), noise=0):
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = *size, "yuv420p", 12
         stream.codec_context.time_base = Fraction(1, 1000)
         for i, t in enumerate(times):
-            pixels = np.full((size[1], size[0], 3), 5 * i % 256, np.uint8) + rng.integers(0, noise + 1, (size[1], size[0], 3)).astype(np.uint8)
+            shape = (size[1], size[0], 3)
+            grain = rng.integers(0, noise + 1, shape).astype(np.uint8)
+            pixels = np.full(shape, 5 * i % 256, np.uint8) + grain
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = round(1000 * t), Fraction(1, 1000)
             file.mux(stream.encode(frame))
@@ -199,8 +206,8 @@ UNEVEN = [0, .1, .2, .5, 1.0, 1.033, 1.5, 3.0, 3.1, 4.9]
 
 
 @needs_video
-@pytest.mark.parametrize("name, codec", [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.mov", "mpeg4"),
-                                         ("name without ending", "libx264")])
+@pytest.mark.parametrize("name, codec", [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"),
+                                         ("a.mov", "mpeg4"), ("name without ending", "libx264")])
 def test_frames_and_times_are_those_of_another_library(tmp_path, name, codec):
     import av
     path = tmp_path / (name if "." in name else "a.mp4")
@@ -209,11 +216,14 @@ def test_frames_and_times_are_those_of_another_library(tmp_path, name, codec):
         path = path.rename(tmp_path / name)
     clip = load_media(path, max_frames=8)
     with av.open(str(path)) as file:
-        theirs = [(frame.time, round(frame.to_ndarray(format="rgb24")[50, 50, 0] / 5)) for frame in file.decode(video=0)]
+        theirs = []
+        for frame in file.decode(video=0):
+            theirs.append((frame.time, round(frame.to_ndarray(format="rgb24")[50, 50, 0] / 5)))
     theirs = {round(t - theirs[0][0], 2): number for t, number in theirs}  # 25 frames a second are .04 s apart
     assert [theirs[round(t, 2)] for t in clip.seconds] == numbers(clip)
     gaps = np.diff(clip.seconds)
-    assert len(clip.frames) == 8 and clip.seconds[0] == 0 and max(gaps) - min(gaps) < .05 and clip.original_size == (128, 96)
+    assert len(clip.frames) == 8 and clip.original_size == (128, 96)
+    assert clip.seconds[0] == 0 and max(gaps) - min(gaps) < .05
 
 
 @needs_video
@@ -221,7 +231,7 @@ def test_a_variable_frame_rate_keeps_its_times(tmp_path):
     write_video(tmp_path / "v.mp4", UNEVEN)
     clip = load_media(tmp_path / "v.mp4")
     assert clip.seconds == pytest.approx(UNEVEN, abs=1e-3) and numbers(clip) == list(range(10))
-    # even in time: at k / 5 of 4.93 s frames 0 (0.0), 3 (shown from .5 to 1.0), 6 (1.5 to 3.0), 6 and 8 (3.1 to 4.9) are on screen
+    # even in time: at k / 5 of 4.93 s frames 0, 3 (from .5 to 1.0), 6 (1.5 to 3.0), 6, 8 (3.1 to 4.9) are on screen
     clip = load_media(tmp_path / "v.mp4", max_frames=5)
     assert clip.seconds == pytest.approx([0, .5, 1.5, 3.1], abs=1e-3) and numbers(clip) == [0, 3, 6, 8]
     write_video(tmp_path / "late.mp4", [t + 5 for t in UNEVEN])  # seconds count from the first frame
@@ -257,7 +267,8 @@ def test_damaged_videos_are_named(tmp_path, name):
         write_video(path, [i / 25 for i in range(50)], noise=40)
         data = bytearray(path.read_bytes())
         third, half = len(data) // 3, len(data) // 2
-        damage = {"cut.mp4": (half, len(data), b""), "zeros.mp4": (third, half, bytes(half - third)), "head.mp4": (40, len(data), b""),
+        damage = {"cut.mp4": (half, len(data), b""), "head.mp4": (40, len(data), b""),
+                  "zeros.mp4": (third, half, bytes(half - third)),
                   "noise.mp4": (100, half, np.random.default_rng(1).bytes(half - 100))}
         start, end, new = damage[name]
         data[start:end] = new
@@ -302,8 +313,12 @@ def VideoReader(*args, **kwargs):
 
 @pytest.mark.parametrize("body, kind, message", [
     ("import os\ndef VideoReader(*args, **kwargs): os.abort()", BadMedia, "decoder crashed"),
-    ("import resource\ndef VideoReader(*args, **kwargs): raise [RuntimeError, MemoryError][0 < resource.getrlimit(resource.RLIMIT_AS)[0] <= 8 << 30]",
-     BadMedia, "MemoryError"),
+    ("""
+import resource
+def VideoReader(*args, **kwargs):
+    limited = 0 < resource.getrlimit(resource.RLIMIT_AS)[0] <= 8 << 30
+    raise MemoryError if limited else RuntimeError
+""", BadMedia, "MemoryError"),
     ("def VideoReader(*args, **kwargs): raise RuntimeError('a\\nb')", BadMedia, "RuntimeError"),
     ("raise OSError('libdecord.so: wrong ELF class')", BadInput, "pip install decord")])
 def test_decoders_that_crash_or_are_missing(tmp_path, monkeypatch, body, kind, message):
@@ -328,7 +343,8 @@ class VideoReader(list):
 
 
 def test_pictures_need_no_video_library():
-    code = "import sys, argos, verifier.media; sys.exit(any(name in sys.modules for name in ('decord', 'torch', 'av', 'cv2')))"
+    code = ("import sys, argos, verifier.media; "
+            "sys.exit(any(name in sys.modules for name in ('decord', 'torch', 'av', 'cv2')))")
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
 
 
