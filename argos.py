@@ -79,8 +79,8 @@ def gate(outcome, grounding=None, reasoning=None, weights=Weights(), tau=.5):
 
     A score that is None was not selected: its term drops out and the other weights are rescaled to sum to 1.
 
-    >>> gate(outcome=1, grounding=.4)                       # (.5 * 1 + .25 * .4) / .75
-    0.8
+    >>> gate(outcome=1, grounding=.25)                      # (.5 * 1 + .25 * .25) / .75
+    0.75
 
     So any open gate beats any closed one: closed is below w_o tau, open is at least that.
     """
