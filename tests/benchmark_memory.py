@@ -55,7 +55,7 @@ def random_model(config, dtype, device, four_bits):
     if four_bits:
         from bitsandbytes.nn import Params4bit
         from transformers.integrations import replace_with_bnb_linear
-        model = replace_with_bnb_linear(model, modules_to_not_convert=["model.visual", "lm_head"], quantization_config=P._nf4())
+        model = replace_with_bnb_linear(model, modules_to_not_convert=["model.visual", "lm_head"], quantization_config=P.nf4_config())
         model.is_loaded_in_4bit = True
     for name, layer in model.named_modules():
         for key, p in list(layer._parameters.items()):
