@@ -10,7 +10,7 @@ from runs.errors import BadInput
 from runs.settings import LORA_TARGETS, QWEN_7B, vision_tokens
 
 
-# ---- 3. The memory ledger ----------------------------------------------------------------------------------------------
+# ---- 3. The memory ledger ----------------------------------------------------------------------------------
 # Predicted bytes of every part of every phase of a run, from the model's config and the script's flags: nothing is loaded. The sum
 # of a column is what the phase needs, the largest sum decides. Weights, adapter, optimizer and cache are exact; activations are
 # counted tensor by tensor (the method of Korthikanti et al., arXiv:2205.05198, for this model with LoRA and this scorer). Both are
