@@ -53,7 +53,7 @@ def test_grpo_steps_on_the_gpu(folder, tmp_path, dtype, gap):  # noqa: F811
 
 @pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, here are {GPUS}")
 def test_accelerate_launches_on_two_gpus(folder, tmp_path):  # noqa: F811
-    """The command of the README. (That two processes give one's losses is tested on the CPU: tests/test_scale.py.)"""
+    """The command of the README. (That two processes give one's losses is tested on the CPU: tests/test_processes.py.)"""
     flags = [*GRPO, "--data", folder / "rl.jsonl", "--val", folder / "val.jsonl", "--out", tmp_path / "out"]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", str(ROOT / "train_grpo.py")]
     done = subprocess.run([*command, *map(str, flags)], cwd=ROOT, text=True, capture_output=True)

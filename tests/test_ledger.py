@@ -109,7 +109,7 @@ def parts(policy, checkpointing, rows, prompt, new, prompts=1):
                             prompts=prompts, group_size=rows, max_new_tokens=new, image_pixels=784, video_pixels=784, judge="base")
     before, ledger.TEXT_TOKENS = ledger.TEXT_TOKENS, prompt - 1
     try:
-        return ledger.ledger(cfg)
+        return ledger.phases(cfg)
     finally:
         ledger.TEXT_TOKENS = before
 
@@ -161,20 +161,54 @@ def test_presets_fit_the_cards_they_are_for():
             assert ledger.peak_gb(cfg) < card
 
 
-def test_what_does_not_fit_is_refused_with_a_cure_that_works(monkeypatch, capsys):
+def seven_b(*words):
+    return parse_config(train_grpo.Config, "", preset_arguments("train_grpo", train_grpo.Config, ["--preset", "7b", *words]))
+
+
+def test_what_does_not_fit_is_refused_and_the_line_names_what_to_lower(monkeypatch, capsys):
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["train_grpo.py", "--preset", "7b", "--dry_run", *words])
         train_grpo.main()
+
     run("--memory_gb", "24")
-    assert "peak" in capsys.readouterr().out
-    with pytest.raises(BadInput, match="--sample_batch 28") as error:
+    table, peak = capsys.readouterr().out.rsplit("\n", 2)[:2]
+    assert peak == "peak 16.0 GB, with 1 GB for the driver; there are 24.0 GB"
+    assert table.splitlines()[0].split() == ["GB", "encode", "prefill", "decode", "verify", "loss", "backward"]
+    assert table.splitlines()[-1].split() == ["sum", "12.26", "12.14", "15.01", "12.23", "12.77", "12.38"]
+    with pytest.raises(BadInput, match="decode is the largest phase; lower --sample_batch .now 56.") as error:
         run("--memory_gb", "20", "--sample_batch", "56")
     assert "\n" not in str(error.value)
-    cfg = parse_config(train_grpo.Config, "", preset_arguments("train_grpo", train_grpo.Config, ["--preset", "7b", "--sample_batch", "56"]))
-    assert ledger.peak_gb(cfg) > 20 > ledger.peak_gb(replace(cfg, sample_batch=28))
-    for limit in (20, 12):  # one flag is enough; several are needed
-        cure = ledger.what_to_lower(cfg, lambda c: ledger.peak_gb(c) <= limit)
-        flags = cure.removeprefix("change ").removeprefix("it takes all of ").split(", or ")[0].split()
-        values = {k[2:]: type(getattr(cfg, k[2:]))(v) for k, v in zip(flags[::2], flags[1::2])}
-        assert ledger.peak_gb(replace(cfg, **values)) <= limit
-    assert "larger card" in ledger.what_to_lower(cfg, lambda c: ledger.peak_gb(c) <= 5)
+    assert ledger.peak_gb(seven_b("--sample_batch", "56")) > 20 > ledger.peak_gb(seven_b("--sample_batch", "28"))
+
+
+@pytest.mark.parametrize("preset", ["tiny", "7b"])
+@pytest.mark.parametrize("module", [train_sft, train_grpo])
+def test_every_flag_that_the_cure_names_lowers_its_phase(preset, module):
+    """Kills a cure that sends a person to a flag which does nothing, and one that names a flag at its least."""
+    words = ["--preset", preset, "--micro_batch", "8", "--policy", QWEN_7B]
+    if module is train_grpo:
+        words += ["--group_size", "4", "--prompts", "8", "--sample_batch", "64"]
+    cfg = parse_config(module.Config, "", preset_arguments(module.__name__, module.Config, words))
+    for phase, parts in ledger.phases(cfg).items():
+        flags = ledger.flags_that_lower(cfg, phase)
+        assert len(flags) >= 2
+        for name in flags:
+            less = replace(cfg, **{name: getattr(cfg, name) // 4})
+            assert sum(ledger.phases(less)[phase].values()) < sum(parts.values()), (phase, name)
+    least = replace(cfg, micro_batch=1)
+    assert "micro_batch" not in ledger.flags_that_lower(least, "backward")
+
+
+def test_the_cure_names_four_bits_and_checkpointing_first():
+    cfg = seven_b("--dtype", "bfloat16", "--checkpointing", "False")
+    assert "add --dtype nf4 --checkpointing True" in ledger.cure(cfg, "backward")
+    assert "add --dtype nf4, or" in ledger.cure(cfg, "decode") and "larger card" in ledger.cure(seven_b(), "decode")
+
+
+def test_one_phase_by_hand():
+    """The example of the head comment: decode's cache of the 7b preset."""
+    cfg = seven_b()
+    rollouts, prompt, new, spare = 24, 2048 + 256, 768, P.RoomyLayer.SPARE
+    keys_and_values = 2 * 28 * 4 * 128 * 2  # layers, key-value heads, head size, bytes
+    assert ledger.SPARE_TOKENS == spare and keys_and_values == 57344
+    assert ledger.phases(cfg)["decode"]["cache"] == rollouts * (prompt + new + spare) * keys_and_values

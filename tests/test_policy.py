@@ -7,11 +7,13 @@ import re
 import shutil
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 import policy as P
@@ -20,6 +22,7 @@ from verifier.coordinates import Media
 from tiny import models
 
 torch.set_num_threads(1)
+ROOT = Path(__file__).parent.parent
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 
 
@@ -373,6 +376,45 @@ def test_save_load_and_merge(folder, lora, tmp_path):
     torch.testing.assert_close(score(P.load_policy(tmp_path / "merged")), expected, atol=1e-4, rtol=0)
     plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")  # any library user can load it
     assert not [n for n, _ in plain.named_parameters() if "lora" in n] and not list(tmp_path.glob("*.writing"))
+
+
+def random_adapter(policy):
+    """LoRA starts at B = 0, which would hide every mistake."""
+    torch.manual_seed(1)
+    for name, weight in policy.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=.05)
+    return policy
+
+
+def scores(*policies):
+    ids, mask = P.encode_completions(policies[0], ["<think>I see that it moves"])
+    with torch.no_grad():
+        return [P.token_logprobs(p, P.encode_prompts(p, [(None, "Which shape moves? Think and point.")]), 1, ids, mask)[0] for p in policies]
+
+
+def test_an_adapter_loads_with_peft_alone(tmp_path):
+    """What a person does who has only peft and transformers."""
+    policy = random_adapter(P.load_policy(ROOT / "tiny/base", lora_rank=4))
+    P.save_policy(policy, tmp_path / "adapter")
+    theirs = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(ROOT / "tiny/base", dtype=torch.float32), tmp_path / "adapter")
+    ids = torch.tensor([[70, 80, 90, 65]])
+    with torch.no_grad():
+        assert torch.equal(theirs(input_ids=ids).logits, policy.model(input_ids=ids).logits)
+
+
+def test_four_bits_are_merged_through_bfloat16(tmp_path):
+    """Kills a merge into the 4-bit weights, which rounds the adapter away, and one that forgets it."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    policy = random_adapter(P.load_policy(ROOT / "tiny/base", lora_rank=4, dtype="nf4"))
+    P.save_policy(policy, tmp_path / "adapter")
+    P.save_policy(policy, tmp_path / "merged", merged=True)
+    merged, plain = P.load_policy(tmp_path / "merged", dtype="bfloat16"), P.load_policy(ROOT / "tiny/base", dtype="bfloat16")
+    adapted = P.load_policy(ROOT / "tiny/base", adapter=tmp_path / "adapter", dtype="bfloat16")
+    got, right, without = scores(merged, adapted, plain)
+    assert (got - right).abs().mean() < .1 * (without - right).abs().mean()
+    assert getattr(policy.core, "is_loaded_in_4bit", False)  # the original is untouched
+    assert not [n for n, p in merged.model.named_parameters() if p.dtype != torch.bfloat16]
 
 
 # ---- 7. What judges use ------------------------------------------------------------------------------------------------------
