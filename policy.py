@@ -609,8 +609,8 @@ def token_logprobs(policy, prompts, group_size, ids, mask, temperature=1.0, chun
     ids = ids[:, :width]    # (N, T')
     mask = mask[:, :width]  # (N, T')
 
-    logits = _completion_logits(policy, prompts, group_size, ids, mask)  # (N, T', V)
-    logp = _log_softmax(policy, logits, temperature)
+    # The logits, (N, T', V), get no name: it would keep them alive, and they are the largest tensor here.
+    logp = _log_softmax(policy, _completion_logits(policy, prompts, group_size, ids, mask), temperature)
     taken = logp.gather(2, ids[..., None])[..., 0]  # (N, T')
     taken = taken.masked_fill(mask == 0, 0)
     with torch.no_grad():

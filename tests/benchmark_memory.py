@@ -1,10 +1,11 @@
 """Memory and seconds of real training steps of the 7B's architecture, predicted beside measured. It needs a GPU.
 
-A script, not a test. Every setting runs in a process of its own: train_sft.py or train_grpo.py as they are, two steps, on
-random weights of Qwen2.5-VL-7B's shapes that are drawn on the GPU (no checkpoint, no network), under a cap of the card
-that it is meant for. Rollouts are sampled to their full length, the worst case. Random weights write noise, so the
-verifier gets written responses of that length in their place, half of them right: every phase has all of its work. The
-teachers are the pixel rules, which cost no GPU memory; judge, reference and policy are one model.
+A script, not a test. Every setting runs in a process of its own: train_sft.py or train_grpo.py as they are,
+two steps, on random weights of Qwen2.5-VL-7B's shapes that are drawn on the GPU (no checkpoint, no network),
+under a cap of the card that it is meant for. Rollouts are sampled to their full length, the worst case.
+Random weights write noise, so the verifier gets written responses of that length in their place, half of them
+right: every phase has all of its work. The teachers are the pixel rules, which cost no GPU memory; judge,
+reference and policy are one model.
 
 Run:   python tests/benchmark_memory.py                 # about 15 minutes on one large GPU; prints a Markdown table
        python tests/benchmark_memory.py --only "GRPO, 4 bits, pictures"
@@ -53,7 +54,7 @@ FEW = ("--lora_rank 4 --prompts 1 --group_size 2 --sample_batch 2 --max_new_toke
 PHASES = {"sample": ("encode", "prefill", "decode"), "verify": ("verify",), "update": ("encode", "loss", "backward")}
 
 
-# ---- 1. A model of the 7B's shapes, without a download -----------------------------------------------------------------
+# ---- 1. A model of the 7B's shapes, without a download -----------------------------------------------------
 def random_model(config, dtype, device, four_bits):
     """The model with random weights, made on the device one at a time; under four_bits as bitsandbytes stores them."""
     with init_empty_weights():  # buffers (rotary frequencies) are real
@@ -119,7 +120,7 @@ def build(tiny):
     return tokenizer
 
 
-# ---- 2. Data that fills the budget -------------------------------------------------------------------------------------
+# ---- 2. Data that fills the budget -------------------------------------------------------------------------
 def write_data(folder, cfg, tokenizer, kind):
     """One picture or clip that fills the pixel budget, as a row for RL and as a chat for SFT. -> a right response."""
     if kind == "image":
@@ -154,7 +155,7 @@ def write_data(folder, cfg, tokenizer, kind):
     return response
 
 
-# ---- 3. One setting ----------------------------------------------------------------------------------------------------
+# ---- 3. One setting ----------------------------------------------------------------------------------------
 def settings(name, tiny, few, folder):
     """The command line of a setting, only with flags that its script has. -> words, cfg."""
     _, script, _, flags = SETTINGS[name]
@@ -178,7 +179,7 @@ def settings(name, tiny, few, folder):
 
 
 def one(name, tiny, few):
-    """Run one setting here; its last line of output is a JSON object. few: the 7B's shapes, but few tokens and rollouts."""
+    """Run one setting here; its last line of output is a JSON object. few: the 7B, but few tokens and rollouts."""
     card, script, kind, _ = SETTINGS[name]
     tokenizer = build(tiny)
     if torch.cuda.is_available():
@@ -214,7 +215,7 @@ def one(name, tiny, few):
                           predicted=predicted)))
 
 
-# ---- 4. All settings ---------------------------------------------------------------------------------------------------
+# ---- 4. All settings ---------------------------------------------------------------------------------------
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SETTINGS, help="one setting instead of all")
@@ -237,7 +238,8 @@ def main():
     else:
         where = "CPU, tiny model: nothing is measured" if args.tiny else "CPU"
     print(f"{where}, torch {torch.__version__}\n")
-    print("| setting | card, GB | phase | predicted, GB | measured, GB | seconds |\n|---|---|---|---|---|---|", flush=True)
+    print("| setting | card, GB | phase | predicted, GB | measured, GB | seconds |")
+    print("|---|---|---|---|---|---|", flush=True)
     for name in [args.only] if args.only else SETTINGS:
         command = [sys.executable, __file__, "--here", "--only", name]
         if args.tiny:
@@ -252,8 +254,9 @@ def main():
         row = json.loads(done.stdout.strip().splitlines()[-1])
         for phase, seconds in row["seconds"].items():
             measured = f"{row['measured'][phase]:.1f}" if row["measured"] else "-"
-            print(f"| {name}, {row['tokens']} vision tokens | {row['card']} | {phase} | {row['predicted'][phase]:.1f} | "
-                  f"{measured} | {seconds:.1f} |", flush=True)
+            predicted = f"{row['predicted'][phase]:.1f}"
+            print(f"| {name}, {row['tokens']} vision tokens | {row['card']} | {phase} | {predicted} | {measured} | "
+                  f"{seconds:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

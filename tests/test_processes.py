@@ -14,7 +14,7 @@ import train_grpo
 from test_training import ROOT, finish, folder, start  # noqa: F401  (folder is the data fixture)
 
 
-# ---- 1. Two processes --------------------------------------------------------------------------------------------------
+# ---- 1. Two processes --------------------------------------------------------------------------------------
 # Each prompt is sampled by itself with a seed of its own tokens: the same rollouts, whichever process draws them.
 GRPO = """
 import torch, policy as P, train_grpo
@@ -92,7 +92,7 @@ def test_two_processes_are_one(folder, tmp_path, code, flags):  # noqa: F811
     assert all(torch.allclose(one[k], two[k], atol=2e-4) for k in one)
 
 
-# ---- 2. Trackers -------------------------------------------------------------------------------------------------------
+# ---- 2. Trackers -------------------------------------------------------------------------------------------
 def test_tensorboard_gets_every_number(folder, tmp_path):  # noqa: F811
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     finish(start("train_sft.py", "--data", folder / "sft.jsonl", "--batch", 8, "--epochs", 1, "--lora_rank", 4,

@@ -15,7 +15,7 @@ import train_sft
 from test_training import ROOT, finish, folder, start  # noqa: F401  (folder is the data fixture)
 
 
-# ---- 1. Presets ----------------------------------------------------------------------------------------------------
+# ---- 1. Presets --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("script", [train_sft, train_grpo])
 def test_a_preset_is_values_and_what_is_typed_wins(script):
     def read(*words):
@@ -66,7 +66,7 @@ def test_budgets_become_the_tokens_that_are_printed(folder):  # noqa: F811
     assert counts[1] == 12  # 2 x 2 of 5 a frame, and 3 pairs
 
 
-# ---- 2. Flags that change memory and time, not results -----------------------------------------------------------------
+# ---- 2. Flags that change memory and time, not results -----------------------------------------------------
 def test_four_bits_train_from_start_to_end(folder, tmp_path):  # noqa: F811
     """train_grpo.py with the 7b preset's machinery (NF4, checkpointing, parts of groups, one judge), tiny."""
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
@@ -119,7 +119,7 @@ def test_long_examples_are_left_out_and_counted(folder, tmp_path, monkeypatch, c
         train("b", 2)
 
 
-# ---- 3. Bad settings ---------------------------------------------------------------------------------------------------
+# ---- 3. Bad settings ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("flags, named", [
     (["--tracker", "abacus"], "--tracker abacus"), (["--dtype", "nf4", "--lora_rank", 0], "too coarse"),
     (["--sample_batch", 0], "--sample_batch 0"), (["--preset", "9b"], "--preset 9b"),
