@@ -1,1 +1,13 @@
-"""Plumbing: files, flags, processes, memory, intervals. Nothing here is about Argos; skip it at first."""
+"""Plumbing: files, flags, processes, memory, intervals. Nothing here is about Argos; skip it at first.
+
+    errors.py      a person's mistake, told in one line               every script
+    files.py       files that survive a kill at any point             every script
+    settings.py    flags, and presets of flags                        every script
+    processes.py   several GPUs, metrics, seconds per phase           train_sft.py, train_grpo.py, curate.py
+    ledger.py      how much memory a run will take, before it starts  train_sft.py, train_grpo.py
+    statistics.py  means with intervals, paired differences           evaluate.py, benchmarks/
+    curves.py      the paper's figure 4                               evaluate.py, benchmarks/, tiny/study.py
+
+The paper trained on 8 H100 and 8 A100. Here: LoRA or QLoRA on one GPU, or on several with a whole copy of the
+model on each. No sharding, no offloading.
+"""

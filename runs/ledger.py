@@ -1,5 +1,29 @@
-"""The memory ledger: how much memory a run will take, part by part, before any weight is loaded."""
-from dataclasses import replace
+"""The memory ledger: how much memory a run will take, part by part, before any weight is loaded.
+
+Who needs it: train_sft.py and train_grpo.py, which refuse to start where the largest phase does not fit; a
+reader with the 7B and one GPU. To see it, without a GPU and without a download:
+
+    python train_grpo.py --preset 7b --dry_run --memory_gb 24
+
+    GB                encode  prefill   decode   verify     loss backward
+    weights             6.90     6.90     6.90     6.90     6.90     6.90
+    ...
+    cache               0.00     0.40     4.27     0.18     0.00     0.00
+    ...
+    sum                12.26    12.14    15.01    12.23    12.77    12.38
+
+A column is a phase of a training step, a line is a part of the memory, and each number is a product of sizes
+that stand in the model's config and in the script's flags. The sum of a column is what its phase needs; the
+largest sum decides. By hand, decode's cache: 24 rollouts, each of 2,304 prompt tokens, 768 new ones and 32
+spare ones, times 57,344 bytes of keys and values per token (see cache_bytes), are 4.27 GB.
+
+Weights, adapter, optimizer and cache are exact. Activations (what layers hand on, and what the backward pass
+must remember) are counted tensor by tensor, by the method of Korthikanti et al., arXiv:2205.05198, for this
+model with LoRA and this scorer. tests/test_ledger.py holds all of it against real tensors on a CPU, and
+tests/benchmark_memory.py against a GPU's own measurement.
+
+Before: policy.py (what the phases do), runs/settings.py (the flags). Next: train_grpo.py
+"""
 from functools import lru_cache
 
 import torch
@@ -9,166 +33,324 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from runs.errors import BadInput
 from runs.settings import LORA_TARGETS, QWEN_7B, vision_tokens
 
-
-# ---- 3. The memory ledger ----------------------------------------------------------------------------------------------
-# Predicted bytes of every part of every phase of a run, from the model's config and the script's flags: nothing is loaded. The sum
-# of a column is what the phase needs, the largest sum decides. Weights, adapter, optimizer and cache are exact; activations are
-# counted tensor by tensor (the method of Korthikanti et al., arXiv:2205.05198, for this model with LoRA and this scorer). Both are
-# held against the real tensors on a CPU by tests/test_ledger.py; a GPU's own measurement: tests/benchmark_memory.py.
+# ---- 1. Allowances and counts ------------------------------------------------------------------------------
 TEXT_TOKENS = 256  # of a prompt beside its picture: template and question (our allowance)
+SPARE_TOKENS = 32  # columns that the cache makes in advance (policy.RoomyLayer)
 CONTEXT_GB = 1.0   # the driver's context, workspaces, fragmentation (our allowance)
-TEACHER_GB = {"pixels": 0, "base": 0, "yolo-world": .3, "grounding-dino": 1.0, "mm-grounding-dino": 1.0, "owlv2": 1.0, "sam2": .5,
-              "sam2-hf": .5, "molmo": 17., "qwen": 18.}  # parameters and a picture's activations (ours, rounded up from published sizes)
-# Bytes a token and layer, in multiples of (hidden, MLP width), by the bytes of a weight. KEPT until the backward pass; MORE at worst.
-# 2: the norms and LoRA work in float32, so 8 copies of the stream (2 norms, inputs of q k v o gate up: 32) beside q, attention and
-#    residuals (8); gate, silu(gate) and up in bfloat16 (6), the input of down in float32 (4); at worst LoRA's output twice in float32.
-# 4: nothing is cast: norms' outputs, q, attention, rotated parts and residuals (32); gate, silu(gate), up and their product (16).
-KEPT, MORE = {2: (40, 10), 4: (32, 16)}, {2: (8, 4), 4: (0, 8)}
-LOGIT_COPIES = 12  # bytes a token and vocabulary entry: three float32 copies (log-probabilities, and two more in entropy or backward)
+
+# GB of a teacher's weights and of one picture's activations (ours, rounded up from published sizes).
+TEACHER_GB = {"pixels": 0, "base": 0, "yolo-world": .3, "grounding-dino": 1.0, "mm-grounding-dino": 1.0,
+              "owlv2": 1.0, "sam2": .5, "sam2-hf": .5, "molmo": 17., "qwen": 18.}
+
+FLOAT = 4  # bytes of a float32 number
+LOGIT_BYTES = 3 * FLOAT  # per token and vocabulary entry: log p, and two more in entropy or backward
+
+# What one layer keeps of one token for the backward pass: bytes, as (times the hidden size, times the MLP's
+# width). In bfloat16 (2 bytes per weight) the norms and LoRA cast what they read to float32.
+KEPT_2 = (8 * FLOAT  # outputs of two norms, inputs of q, k, v, o, gate and up, all in float32
+          + 4 * 2,   # q, attention, two residuals
+          3 * 2      # gate, silu(gate), up
+          + FLOAT)   # input of down, in float32
+# In float32 nothing is cast, so nothing is kept twice.
+KEPT_4 = (8 * FLOAT,  # outputs of two norms, q, attention, rotated parts, two residuals
+          4 * FLOAT)  # gate, silu(gate), up, their product
+KEPT = {2: KEPT_2, 4: KEPT_4}  # by the bytes of a weight
+
+# What the backward pass adds for the layer that it is in, at worst.
+MORE = {2: (2 * FLOAT, FLOAT),  # LoRA's output twice in float32
+        4: (0, 2 * FLOAT)}      # two gradients inside the MLP
 
 
+# ---- 2. The model ------------------------------------------------------------------------------------------
 def model_config(path):
-    """The config of a model. QWEN_7B's is written out here, as published with the checkpoint, so that a ledger needs no download."""
+    """The config of a model. Raises BadInput.
+
+    That of QWEN_7B is written out here, as published with the checkpoint: a ledger needs no download.
+    """
     if str(path) == QWEN_7B:
+        text = dict(
+            vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
+            num_attention_heads=28, num_key_value_heads=4, max_position_embeddings=128000, rms_norm_eps=1e-6,
+            tie_word_embeddings=False, eos_token_id=151645, pad_token_id=151643, bos_token_id=151643,
+            rope_parameters=dict(rope_type="default", rope_theta=1e6, mrope_section=[16, 24, 24]))
+        vision = dict(
+            depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=3584,
+            patch_size=14, spatial_merge_size=2, temporal_patch_size=2, window_size=112,
+            fullatt_block_indexes=[7, 15, 23, 31], tokens_per_second=2)
         return AutoConfig.for_model(
-            "qwen2_5_vl", image_token_id=151655, video_token_id=151656, vision_start_token_id=151652, vision_end_token_id=151653,
-            tie_word_embeddings=False,
-            text_config=dict(vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
-                             num_attention_heads=28, num_key_value_heads=4, max_position_embeddings=128000, rms_norm_eps=1e-6,
-                             tie_word_embeddings=False, eos_token_id=151645, pad_token_id=151643, bos_token_id=151643,
-                             rope_parameters=dict(rope_type="default", rope_theta=1e6, mrope_section=[16, 24, 24])),
-            vision_config=dict(depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=3584, patch_size=14,
-                               spatial_merge_size=2, temporal_patch_size=2, window_size=112, fullatt_block_indexes=[7, 15, 23, 31],
-                               tokens_per_second=2))
+            "qwen2_5_vl", image_token_id=151655, video_token_id=151656, vision_start_token_id=151652,
+            vision_end_token_id=151653, tie_word_embeddings=False, text_config=text, vision_config=vision)
     try:
         return AutoConfig.from_pretrained(path)
     except Exception as error:
-        raise BadInput(f"{path}: no config can be read here ({type(error).__name__}); give a model folder or a Hugging Face name") from None
+        raise BadInput(f"{path}: no config can be read here ({type(error).__name__}); "
+                       "give a model folder or a Hugging Face name") from None
 
 
 @lru_cache
 def weight_bytes(path, dtype, lora_rank):
-    """(bytes of the base's weights, bytes of what is trained), from the model itself, built without storage.
+    """Bytes of the base's weights, and bytes of the weights that are trained. -> two integers.
 
-    nf4 (QLoRA, arXiv:2305.14314, section 3): half a byte a weight, a byte of scale for every 64, 4 bytes for every 256 scales.
+    The model itself is built and counted, on the "meta" device: shapes without storage.
     """
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(model_config(path))
     if hasattr(model.model, "visual"):  # another family is only ever a judge, and frozen
         model.model.visual.requires_grad_(False)
-    width, four_bits = 4 if dtype == "float32" else 2, 0
+    width = _width(dtype)
     total = sum(p.numel() for p in model.parameters()) * width
-    for name, layer in model.named_modules():
-        if dtype == "nf4" and isinstance(layer, torch.nn.Linear) and not name.startswith("model.visual") and name != "lm_head":
-            n = layer.weight.numel()
-            total -= n * width
-            four_bits += -(-n // 2) + -(-n // 64) + 4 * -(-n // (64 * 256)) + 4 * (16 + 256 + 1)  # and two code tables, an offset
+    if dtype == "nf4":
+        for name, layer in model.named_modules():
+            skipped = name.startswith("model.visual") or name == "lm_head"  # as policy.nf4_config says
+            if isinstance(layer, torch.nn.Linear) and not skipped:
+                total += nf4_bytes(layer.weight.numel()) - layer.weight.numel() * width
     if lora_rank:
         model = get_peft_model(model, LoraConfig(r=lora_rank, target_modules=LORA_TARGETS))
-        width = 4  # peft keeps the adapter in float32
-    return total + four_bits, width * sum(p.numel() for p in model.parameters() if p.requires_grad)
+        width = FLOAT  # peft keeps the adapter in float32
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad) * width
+    return total, trained
+
+
+def nf4_bytes(n):
+    """Bytes of n weights in NF4 (QLoRA, arXiv:2305.14314, section 3): about .52 per weight."""
+    halves = _ceil(n, 2)                   # bytes, of two weights each
+    scales = _ceil(n, 64)                  # bytes: a scale for each block of 64 weights
+    scales_of_scales = _ceil(n, 64 * 256)  # float32: one for each 256 scales
+    tables = 16 + 256 + 1                  # float32: the values of a weight, those of a scale, an offset
+    return halves + scales + FLOAT * (scales_of_scales + tables)
 
 
 def cache_bytes(text, tokens, width):
-    """Keys and values of so many tokens in all layers: 2 x layers x key-value heads x head size."""
-    return tokens * 2 * text.num_hidden_layers * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads) * width
+    """Keys and values of so many tokens in all layers: 2 x layers x key-value heads x head size x bytes.
+
+    Example: the 7B in bfloat16, one token: 2 * 28 * 4 * 128 * 2 = 57,344 bytes.
+    """
+    head_size = text.hidden_size // text.num_attention_heads
+    return tokens * 2 * text.num_hidden_layers * text.num_key_value_heads * head_size * width
 
 
-def ledger(cfg, processes=1):
+def _width(dtype):
+    """Bytes of a weight in use, and of an activation: NF4 is unpacked to bfloat16."""
+    return 4 if dtype == "float32" else 2
+
+
+def _ceil(n, size):
+    return -(-n // size)
+
+
+# ---- 3. The phases of a step -------------------------------------------------------------------------------
+class Sizes:
+    """What the phases are products of. cfg: the settings of train_sft.py or train_grpo.py."""
+
+    def __init__(self, cfg, processes):
+        config = model_config(cfg.policy)
+        text = config.text_config
+        self.text = text
+        self.vision = config.vision_config
+        self.hidden = text.hidden_size
+        self.mlp = text.intermediate_size
+        self.layers = text.num_hidden_layers
+        self.vocab = text.vocab_size
+        self.width = _width(cfg.dtype)
+
+        self.seen = max(vision_tokens(cfg))     # vision tokens of the largest picture or clip
+        self.prompt = self.seen + TEXT_TOKENS   # tokens of the longest prompt
+        self.new = cfg.max_new_tokens           # tokens of the longest completion
+        self.whole = self.prompt + self.new
+        if is_grpo(cfg):
+            self.prompts = _ceil(cfg.prompts, processes)  # of this process, in one step
+            self.group = cfg.group_size
+        else:
+            self.prompts = cfg.micro_batch
+            self.group = 1
+
+        # One layer without gradient, per token: some tensors in the weights' type, and two of each kind cast
+        # to float32.
+        self.passing = (4 * self.width + 2 * FLOAT) * self.hidden + (2 * self.width + 2 * FLOAT) * self.mlp
+        # NF4: the matrix in use is unpacked to bfloat16; the largest are those of the MLP.
+        self.unpacked = self.hidden * self.mlp * 2 if cfg.dtype == "nf4" else 0
+
+    def cache(self, tokens):
+        return cache_bytes(self.text, tokens, self.width)
+
+    def per_layer(self, table):
+        """Bytes of one token in one layer. table: KEPT or MORE."""
+        times_hidden, times_mlp = table[self.width]
+        return times_hidden * self.hidden + times_mlp * self.mlp
+
+
+def is_grpo(cfg):
+    return hasattr(cfg, "group_size")
+
+
+def phases(cfg, processes=1):
     """{phase: {part: bytes}} of one process. cfg: the settings of train_sft.py or train_grpo.py."""
-    config = model_config(cfg.policy)
-    text, vision, width = config.text_config, config.vision_config, 4 if cfg.dtype == "float32" else 2
-    hidden, mlp, layers, vocab = text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.vocab_size
+    sizes = Sizes(cfg, processes)
     weights, trained = weight_bytes(str(cfg.policy), cfg.dtype, cfg.lora_rank)
-    grpo, new, prompt = hasattr(cfg, "group_size"), cfg.max_new_tokens, max(vision_tokens(cfg)) + TEXT_TOKENS
-    group, prompts = (cfg.group_size, -(-cfg.prompts // processes)) if grpo else (1, cfg.micro_batch)
-    per_layer = lambda table: table[width][0] * hidden + table[width][1] * mlp
-    lora = 4 * 7 * cfg.lora_rank  # the narrow outputs of seven A matrices
-    passing = (4 * width + 8) * hidden + (2 * width + 8) * mlp  # one layer without gradient, a token
-    unpacked = hidden * mlp * 2 * (cfg.dtype == "nf4")  # the largest matrix, while it is in use
 
-    resting = {"weights": weights, "adapter": trained * bool(cfg.lora_rank), "optimizer": 2 * trained}  # AdamW: two moments a weight
-    if grpo:
-        own = cfg.judge == "base" or model_config(cfg.judge).model_type == "qwen2_5_vl"  # others are loaded as published, in 16 bits
-        judge = 0 if cfg.judge == "base" else weight_bytes(str(cfg.judge), cfg.dtype if own else "bfloat16", 0)[0]
-        asked = {name.partition(":")[0] for name in (cfg.detector, cfg.segmenter, cfg.pointer)}
-        resting["teachers"] = judge + int(1e9 * sum(TEACHER_GB.get(name, 0) for name in asked))
-    patches = 4 * (prompt - TEXT_TOKENS) * prompts  # 14 x 14 pixels; pixels in float32, then a layer of the tower
-    tower = 4 * 3 * 2 * 14 ** 2 + width * (8 * vision.hidden_size + 3 * vision.intermediate_size)
-    phases = {"encode": {"activations": patches * tower}}
-    if grpo:
-        at_once = group * max(1, min(prompts, cfg.sample_batch // group))
-        phases["prefill"] = {"cache": cache_bytes(text, at_once // group * prompt, width),
-                             "activations": at_once // group * prompt * passing + unpacked,
-                             "logits": at_once // group * vocab * LOGIT_COPIES}
-        phases["decode"] = {"cache": cache_bytes(text, at_once * (prompt + new + 32), width),  # 32: RoomyLayer's room
-                            "activations": at_once * (prompt + new) * 2 * hidden * width,  # one layer's keys and values, for every head
-                            "logits": at_once * vocab * LOGIT_COPIES}
-        phases["verify"] = {"cache": cache_bytes(text, prompt + new, width), "activations": (prompt + new) * passing + unpacked,
-                            "logits": new * vocab * LOGIT_COPIES}  # the judge reads one rollout at a time
-    rows = cfg.micro_batch if cfg.micro_batch < group else min(prompts, cfg.micro_batch // group) * group
-    if cfg.checkpointing:  # every row reads its own prompt; kept is the stream between layers; the backward pass redoes one layer
-        tokens = rows * (prompt + new)
-        kept, again = tokens * layers * hidden * width, tokens * (per_layer(KEPT) + lora)
-    else:  # the prompt is read once a group, and its cache is copied
-        tokens = max(1, rows // group) * prompt + rows * new
-        kept, again = tokens * layers * (per_layer(KEPT) + lora) + cache_bytes(text, rows * (prompt + new), width), 0
-    if rows > 1 or not cfg.checkpointing:  # under a mask attention repeats keys and values for every head
-        repeated = 2 * hidden * width * rows * (prompt + new)
-        kept, again = (kept, again + repeated) if cfg.checkpointing else (kept + layers * repeated, again)
-    reference = 4 * bool(grpo and cfg.beta)  # the reference is scored while the policy's log-probabilities wait
-    phases["loss"] = {"gradients": trained, "activations": kept, "logits": rows * new * vocab * (LOGIT_COPIES + reference)}
-    phases["backward"] = {"gradients": trained, "activations": kept + again + tokens * per_layer(MORE) + unpacked}
-    return {name: resting | parts for name, parts in phases.items()}
+    # In all phases: what is loaded once and stays.
+    resting = {
+        "weights": weights,
+        "adapter": trained if cfg.lora_rank else 0,  # without one, what is trained is among the weights
+        "optimizer": 2 * trained,  # AdamW keeps two moments per weight
+    }
+    columns = {"encode": encode(sizes)}
+    if is_grpo(cfg):
+        resting["teachers"] = teachers(cfg)
+        columns["prefill"], columns["decode"] = sampling(cfg, sizes)
+        columns["verify"] = verify(sizes)
+    columns["loss"], columns["backward"] = update(cfg, sizes, trained)
+    return {name: resting | parts for name, parts in columns.items()}
+
+
+def teachers(cfg):
+    """Bytes of the models that judge, detect, segment and point. The policy itself in such a role is free."""
+    judge = 0
+    if cfg.judge != "base":
+        ours = model_config(cfg.judge).model_type == "qwen2_5_vl"
+        dtype = cfg.dtype if ours else "bfloat16"  # other families are loaded as published, in 16 bits
+        judge, _ = weight_bytes(str(cfg.judge), dtype, 0)
+    names = {name.partition(":")[0] for name in (cfg.detector, cfg.segmenter, cfg.pointer)}  # less ":FOLDER"
+    return judge + int(1e9 * sum(TEACHER_GB.get(name, 0) for name in names))
+
+
+def encode(sizes):
+    """All pictures of the batch go through the vision tower together."""
+    patches = 4 * sizes.seen * sizes.prompts  # of 14 x 14 pixels; 2 x 2 become one token
+    pixels = FLOAT * 3 * 2 * 14 ** 2  # a patch: three colors, two frames
+    layer = sizes.width * (8 * sizes.vision.hidden_size + 3 * sizes.vision.intermediate_size)
+    return {"activations": patches * (pixels + layer)}
+
+
+def sampling(cfg, sizes):
+    """Prefill reads each prompt once; decode continues all rollouts of a batch, token by token."""
+    prompts = max(1, min(sizes.prompts, cfg.sample_batch // sizes.group))  # in one batch
+    rollouts = prompts * sizes.group
+    prefill = {
+        "cache": sizes.cache(prompts * sizes.prompt),
+        "activations": prompts * sizes.prompt * sizes.passing + sizes.unpacked,
+        "logits": prompts * sizes.vocab * LOGIT_BYTES,  # only the last token's
+    }
+    decode = {
+        "cache": sizes.cache(rollouts * (sizes.whole + SPARE_TOKENS)),
+        # One layer's keys and values, repeated for every attention head: 2 x hidden per token.
+        "activations": rollouts * sizes.whole * 2 * sizes.hidden * sizes.width,
+        "logits": rollouts * sizes.vocab * LOGIT_BYTES,
+    }
+    return prefill, decode
+
+
+def verify(sizes):
+    """The judge reads one rollout at a time."""
+    return {
+        "cache": sizes.cache(sizes.whole),
+        "activations": sizes.whole * sizes.passing + sizes.unpacked,
+        "logits": sizes.new * sizes.vocab * LOGIT_BYTES,
+    }
+
+
+def update(cfg, sizes, trained):
+    """Loss and backward pass of one micro-batch: a part of one group, or whole groups."""
+    if cfg.micro_batch < sizes.group:
+        prompts = 1
+        rows = cfg.micro_batch
+    else:
+        prompts = min(sizes.prompts, cfg.micro_batch // sizes.group)
+        rows = prompts * sizes.group
+    lora = 7 * cfg.lora_rank * FLOAT  # per token and layer: the narrow outputs of seven A matrices
+    layer = sizes.per_layer(KEPT) + lora
+    # Under a mask, attention repeats a layer's keys and values for every head.
+    repeated = rows * sizes.whole * 2 * sizes.hidden * sizes.width
+    if cfg.checkpointing:
+        # Every row reads its own prompt. Kept is the stream between layers; the backward pass computes one
+        # layer again at a time.
+        tokens = rows * sizes.whole
+        kept = tokens * sizes.layers * sizes.hidden * sizes.width
+        again = tokens * layer
+        if rows > 1:  # a single row needs no mask
+            again += repeated
+    else:
+        # The prompt is read once per group, and its cache is copied for the rows.
+        tokens = prompts * sizes.prompt + rows * sizes.new
+        kept = tokens * sizes.layers * layer + sizes.cache(rows * sizes.whole) + sizes.layers * repeated
+        again = 0
+    logit = LOGIT_BYTES
+    if is_grpo(cfg) and cfg.beta:
+        logit += FLOAT  # the reference is scored while the policy's log-probabilities wait
+    loss = {"gradients": trained, "activations": kept, "logits": rows * sizes.new * sizes.vocab * logit}
+    backward = {"gradients": trained,
+                "activations": kept + again + tokens * sizes.per_layer(MORE) + sizes.unpacked}
+    return loss, backward
 
 
 def peak_gb(cfg, processes=1):
     """What the largest phase needs, the driver's allowance included: GB (10^9 bytes)."""
-    return max(sum(parts.values()) for parts in ledger(cfg, processes).values()) / 1e9 + CONTEXT_GB
+    return max(sum(parts.values()) for parts in phases(cfg, processes).values()) / 1e9 + CONTEXT_GB
 
 
-# What can be lowered, the harmless first: the first two cost time, not results. Each is halved down to its floor.
-FLOORS = dict(sample_batch=1, micro_batch=1, prompts=1, max_new_tokens=64, video_pixels=32 * 3136, image_pixels=3136, lora_rank=8)
-
-
-def what_to_lower(cfg, fits):
-    """The flags that make it fit, as one sentence: each one that is enough alone, else all that are needed together."""
-    def lowered(cfg, name):
-        value = getattr(cfg, name)
-        while value // 2 >= FLOORS[name] and not fits(replace(cfg, **{name: value})):
-            value //= 2
-        return replace(cfg, **{name: value})
-
-    switches = [{"checkpointing": True}] + [{"dtype": "nf4"}] * (cfg.lora_rank > 0)
-    names = [name for name in FLOORS if hasattr(cfg, name) and getattr(cfg, name) > FLOORS[name]]
-    tries = [replace(cfg, **s) for s in switches] + [lowered(cfg, name) for name in names]
-    alone = [c for c in tries if fits(c)]
-    said = lambda c: " ".join(f"--{k} {v}" for k, v in vars(c).items() if v != getattr(cfg, k))
-    if alone:
-        return "change " + ", or ".join(said(c) for c in alone)
-    all_of_it = cfg
-    for change in [lambda c, s=s: replace(c, **s) for s in switches] + [lambda c, name=name: lowered(c, name) for name in names]:
-        all_of_it = change(all_of_it)
-        if fits(all_of_it):
-            return f"it takes all of {said(all_of_it)}"
-    return "no setting is small enough; take a larger card"
-
-
+# ---- 4. Before a run ---------------------------------------------------------------------------------------
 def check_memory(cfg, accelerator):
-    """Refuse, before anything is loaded, what cannot fit into --memory_gb or the GPU; --dry_run prints the ledger. Raises argos.BadInput."""
-    limit = cfg.memory_gb or (torch.cuda.mem_get_info()[0] / 1e9 if torch.cuda.is_available() else None)
+    """Refuse, before anything is loaded, what cannot fit; --dry_run prints the ledger.
+
+    The limit is --memory_gb, else what the GPU has free. Raises BadInput that names what to lower.
+    """
+    limit = cfg.memory_gb
+    if not limit and torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        limit = free / 1e9
     if not (cfg.dry_run or limit):
         return
-    processes = accelerator.num_processes
-    phases = ledger(cfg, processes)
+    columns = phases(cfg, accelerator.num_processes)
+    peak = peak_gb(cfg, accelerator.num_processes)
     if cfg.dry_run and accelerator.is_main_process:
-        parts = list(dict.fromkeys(part for phase in phases.values() for part in phase))
-        print(f"GB{'':13}" + "".join(f"{name:>9}" for name in phases))
-        for part in parts:
-            print(f"{part:15}" + "".join(f"{phases[name].get(part, 0) / 1e9:9.2f}" for name in phases))
-        print(f"{'sum':15}" + "".join(f"{sum(parts.values()) / 1e9:9.2f}" for parts in phases.values()))
+        print_ledger(columns)
         there = f"; there are {limit:.1f} GB" if limit else ""
-        print(f"peak {peak_gb(cfg, processes):.1f} GB, with {CONTEXT_GB:.0f} GB for the driver{there}")
-    if limit and peak_gb(cfg, processes) > limit:
-        cure = what_to_lower(cfg, lambda c: peak_gb(c, processes) <= limit)
-        raise BadInput(f"this needs {peak_gb(cfg, processes):.1f} GB and there are {limit:.1f}: {cure}")
+        print(f"peak {peak:.1f} GB, with {CONTEXT_GB:.0f} GB for the driver{there}")
+    if limit and peak > limit:
+        largest = max(columns, key=lambda name: sum(columns[name].values()))
+        raise BadInput(f"this needs {peak:.1f} GB and there are {limit:.1f}: {cure(cfg, largest)}")
+
+
+def print_ledger(columns):
+    """The table above: a column per phase, a line per part, in GB."""
+    parts = []
+    for column in columns.values():
+        parts += [part for part in column if part not in parts]
+    print(f"{'GB':15}" + "".join(f"{name:>9}" for name in columns))
+    for part in parts:
+        print(f"{part:15}" + "".join(f"{column.get(part, 0) / 1e9:9.2f}" for column in columns.values()))
+    print(f"{'sum':15}" + "".join(f"{sum(column.values()) / 1e9:9.2f}" for column in columns.values()))
+
+
+def cure(cfg, phase):
+    """What makes the largest phase smaller, in one line. The table says how much is to be gained."""
+    flags = [f"--{name} (now {getattr(cfg, name)})" for name in flags_that_lower(cfg, phase)]
+    switches = []
+    if cfg.dtype != "nf4" and cfg.lora_rank:
+        switches.append("--dtype nf4")
+    if phase in ("loss", "backward") and not cfg.checkpointing:
+        switches.append("--checkpointing True")
+    if switches:
+        return f"{phase} is the largest phase; add {' '.join(switches)}, or lower {', '.join(flags)}"
+    return f"{phase} is the largest phase; lower {', '.join(flags)}, or take a larger card"
+
+
+def flags_that_lower(cfg, phase):
+    """Names of the flags that a phase grows with, the harmless first: batches cost time, not results."""
+    picture, clip = vision_tokens(cfg)
+    if picture >= clip or cfg.max_frames * cfg.image_pixels <= cfg.video_pixels:
+        pixels = "image_pixels"
+    else:
+        pixels = "video_pixels"
+    if phase == "encode":
+        names = ["prompts" if is_grpo(cfg) else "micro_batch", pixels]
+    elif phase == "prefill":
+        names = ["sample_batch", pixels]
+    elif phase == "decode":
+        names = ["sample_batch", "max_new_tokens", pixels]
+    elif phase == "verify":
+        names = ["max_new_tokens", pixels]
+    else:
+        names = ["micro_batch", "max_new_tokens", pixels]
+    at_their_least = {"micro_batch": 1, "sample_batch": getattr(cfg, "group_size", 1), "prompts": 1}
+    return [name for name in names if getattr(cfg, name) > at_their_least.get(name, 0)]

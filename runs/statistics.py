@@ -1,4 +1,18 @@
-"""Numbers with intervals: means over items and seeds, paired differences."""
+"""Numbers with intervals: means over items and seeds, paired differences.
+
+Who needs it: evaluate.py and benchmarks/, for their tables; a reader, to know what "[.451, .549]" behind a
+mean says.
+
+The bootstrap: other questions and other training seeds would have given another mean, and to see how different
+it could be, we draw as many items as we have from our own items, with replacement, and as many seeds from our
+seeds, and take the mean. We do so 2,000 times, and the middle 95 % of these means is the interval.
+
+`have` below is what evaluate.py has read from its logs: {(name of a model, its key, dataset): {item: row}};
+seeds of one model share its name, and each row holds the item's scores ("outcome", "grounding"), None where
+there is none.
+
+Before: evaluate.py. Next: runs/curves.py
+"""
 import math
 from collections import defaultdict
 
@@ -6,19 +20,29 @@ import numpy as np
 
 
 def interval(values, draws=2000, seed=0):
-    """Mean and 95 % bootstrap interval. values: (items,) or (training seeds, items) -> (mean, low, high).
+    """Mean and 95 % bootstrap interval. -> mean, low, high.
 
-    Items are drawn again with replacement, and so are seeds where there are several: both are samples of what could have been.
+    values: (items,), or (seeds, items) for a model that was trained several times
+
+    Example: of 400 answers half are right. interval([0, 1] * 200) is about .5, .451, .549. The textbook says
+    the same: the standard error is sqrt(.5 * .5 / 400) = .025, and .5 +- 1.96 * .025 is .451 to .549.
     """
-    values, rng = np.atleast_2d(np.asarray(values, float)), np.random.default_rng(seed)
-    (runs, items), means = values.shape, []
+    values = np.atleast_2d(np.asarray(values, float))  # (seeds, items)
+    rng = np.random.default_rng(seed)
+    seeds, items = values.shape
+    means = []
     for _ in range(draws):
-        drawn = values.mean(0) if runs == 1 else values[rng.integers(runs, size=runs)].mean(0)
-        means.append(drawn[rng.integers(items, size=items)].mean())
-    return values.mean(), *np.quantile(means, [.025, .975])
+        if seeds == 1:
+            scores = values.mean(0)  # (items,)
+        else:
+            scores = values[rng.integers(seeds, size=seeds)].mean(0)
+        means.append(scores[rng.integers(items, size=items)].mean())
+    low, high = np.quantile(means, [.025, .975])
+    return values.mean(), low, high
 
 
 def cell(values):
+    """A cell of a table: "0.500 [0.451, 0.549]", or "-" where nothing was scored."""
     if not values.size:
         return "-"
     mean, low, high = interval(values)
@@ -26,27 +50,63 @@ def cell(values):
 
 
 def by_item(have, name, dataset, score):
-    """(seeds, items) scores of a model, items that have this score in a fixed order; the items' rows; how many seeds."""
-    runs = [rows for (n, _, d), rows in have.items() if n == name and d == dataset and rows]
-    ids = sorted(i for i in set.intersection(*(set(r) for r in runs)) if all(r[i][score] is not None for r in runs))
-    return np.array([[r[i][score] for i in ids] for r in runs]), [runs[0][i] for i in ids], len(runs)
+    """Scores of a model. -> (seeds, items) array, the items' rows, number of seeds.
+
+    Only items that every seed has scored, in the order of their names: so the columns of two models can be
+    compared.
+
+    Example: seed 1 scored a: 1, b: 0, c: 1 and seed 2 a: 0, b: 0. The array is [[1, 0], [0, 0]], for a and b.
+    """
+    runs = []  # one {item: row} per seed
+    for (model, _, data), rows in have.items():
+        if model == name and data == dataset and rows:
+            runs.append(rows)
+    shared = set.intersection(*(set(rows) for rows in runs))
+    items = sorted(item for item in shared if all(rows[item][score] is not None for rows in runs))
+    values = np.array([[rows[item][score] for item in items] for rows in runs])
+    return values, [runs[0][item] for item in items], len(runs)
 
 
 def difference(have, a, b, dataset, score):
-    """Model a less model b, paired over the items that both have, and over seeds where both have as many: (seeds, items)."""
-    (a, of_a, _), (b, of_b, _) = (by_item(have, name, dataset, score) for name in (a, b))
-    of_a, of_b = [r["id"] for r in of_a], [r["id"] for r in of_b]
-    both = sorted(set(of_a) & set(of_b))
-    a, b = a[:, [of_a.index(i) for i in both]], b[:, [of_b.index(i) for i in both]]
-    return a - b if len(a) == len(b) or 1 in (len(a), len(b)) else a.mean(0, keepdims=True) - b.mean(0, keepdims=True)
+    """Scores of model a less those of model b, paired over the items that both have. -> (seeds, items).
+
+    Pairing is what makes a small difference visible: a hard question is hard for both, and drops out. Seeds
+    are paired where both models have as many; one row is compared with each of many; else each model's seeds
+    are averaged first.
+
+    Example: a has seeds [[.1, .5], [.3, .7]] and b [[.1, .5]]: the difference is [[0, 0], [.2, .2]].
+    """
+    values_a, rows_a, _ = by_item(have, a, dataset, score)
+    values_b, rows_b, _ = by_item(have, b, dataset, score)
+    items_a = [row["id"] for row in rows_a]
+    items_b = [row["id"] for row in rows_b]
+    both = sorted(set(items_a) & set(items_b))
+    values_a = values_a[:, [items_a.index(item) for item in both]]
+    values_b = values_b[:, [items_b.index(item) for item in both]]
+    if len(values_a) == len(values_b) or 1 in (len(values_a), len(values_b)):
+        return values_a - values_b
+    return values_a.mean(0, keepdims=True) - values_b.mean(0, keepdims=True)
 
 
 def checkpoints(have, dataset):
-    """Models named "run@step" -> {run: [(steps, answers, grounding)]}, as draw_curves takes them; several seeds: their mean."""
-    points = defaultdict(list)
-    for label in {name for (name, _, d), rows in have.items() if d == dataset and rows}:
-        run, _, step = label.rpartition("@")
-        if run and step.isdigit():
-            scores = [by_item(have, label, dataset, score)[0] for score in ("outcome", "grounding")]
-            points[run].append((int(step), *(values.mean() if values.size else math.nan for values in scores)))
-    return {run: [tuple(zip(*sorted(curve)))] for run, curve in points.items()}
+    """Learning curves from models named "run@step". -> {run: [(steps, answers, grounding)]}, for draw_curves.
+
+    Example: rl@20 with two seeds of outcome 0 and 1, and rl@100 with .5, give {"rl": [((20, 100), (.5, .5), ...)]}:
+    a point is the mean over seeds and items. NaN where nothing was scored.
+    """
+    names = {name for (name, _, data), rows in have.items() if data == dataset and rows}
+    points = defaultdict(list)  # {run: [(step, answers, grounding)]}
+    for name in names:
+        run, _, step = name.rpartition("@")
+        if not run or not step.isdigit():
+            continue
+        point = [int(step)]
+        for score in ("outcome", "grounding"):
+            values, _, _ = by_item(have, name, dataset, score)
+            point.append(values.mean() if values.size else math.nan)
+        points[run].append(tuple(point))
+    curves = {}
+    for run, in_any_order in points.items():
+        steps, answers, grounding = zip(*sorted(in_any_order))
+        curves[run] = [(steps, answers, grounding)]
+    return curves

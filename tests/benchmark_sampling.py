@@ -1,11 +1,13 @@
-"""Group sampling here against the library's generate(num_return_sequences=G), side by side in one run. A script, not a test.
+"""Group sampling here against the library's generate(num_return_sequences=G), side by side. A script, not a test.
 
-Same model, same prompts, same number of new tokens (the end token is banned for both), same ban on special tokens. Rounds alternate,
-so that a noisy machine is noisy for both; the best round of each counts. Sampling here may be faster for three reasons: the vision
-tower and the prompt run once per prompt, not once per rollout; and a step does only what a step needs. Without --model a random
-model of the tiny preset's size is built.
+Same model, same prompts, same number of new tokens (the end token is banned for both), same ban on special
+tokens. Rounds alternate, so that a noisy machine is noisy for both, and the best round of each counts.
+Sampling here may be faster for three reasons: the vision tower and the prompt run once per prompt, not once
+per rollout; the cache does not copy itself at every token; and a step does only what a step needs. Without
+--model a random model of the tiny preset's size is built.
 
-Run:   python tests/benchmark_sampling.py --prompts 16 --group 8 --tokens 60
+Run:     python tests/benchmark_sampling.py --prompts 16 --group 8 --tokens 60
+Before:  policy.py, section 3
 """
 import argparse
 import sys
@@ -36,8 +38,13 @@ def draw(clips, count):
     """`count` pictures or clips of the tiny world."""
     rng = np.random.default_rng(0)
     mix = (0, 1, 0) if clips else (1, 0, 0)
-    pixels = [world.draw_item(rng, mix=mix).pixels for _ in range(count)]
-    return [Media([Image.fromarray(f) for f in p], [i / world.FPS for i in range(len(p))], (world.SIZE, world.SIZE)) for p in pixels]
+    shown = []
+    for _ in range(count):
+        pixels = world.draw_item(rng, mix=mix).pixels
+        frames = [Image.fromarray(frame) for frame in pixels]
+        seconds = [i / world.FPS for i in range(len(frames))]
+        shown.append(Media(frames, seconds, (world.SIZE, world.SIZE)))
+    return shown
 
 
 def ours(policy, shown, group, tokens):
@@ -47,17 +54,21 @@ def ours(policy, shown, group, tokens):
 
 @torch.no_grad()
 def library(policy, shown, group, tokens):
-    kind = "video" if len(shown[0].frames) > 1 else "image"
-    chat = policy.processor.apply_chat_template([{"role": "user", "content": [{"type": kind}, {"type": "text", "text": QUESTION}]}],
-                                                add_generation_prompt=True, tokenize=False)
-    seen = dict(images=[m.frames[0] for m in shown]) if kind == "image" else dict(
-        videos=[m.frames for m in shown],
-        videos_kwargs=dict(video_metadata=[dict(total_num_frames=len(m.frames), fps=world.FPS, frames_indices=list(range(len(m.frames))))
-                                           for m in shown]))
+    if len(shown[0].frames) == 1:
+        kind = "image"
+        seen = dict(images=[m.frames[0] for m in shown])
+    else:
+        kind = "video"
+        times = [dict(total_num_frames=len(m.frames), fps=world.FPS, frames_indices=list(range(len(m.frames))))
+                 for m in shown]
+        seen = dict(videos=[m.frames for m in shown], videos_kwargs=dict(video_metadata=times))
+    messages = [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": QUESTION}]}]
+    chat = policy.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     inputs = policy.processor(text=[chat] * len(shown), padding=True, return_tensors="pt", **seen).to(policy.device)
     policy.core.model.rope_deltas = None
-    out = policy.model.generate(**inputs, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, num_return_sequences=group,
-                                max_new_tokens=tokens, suppress_tokens=policy.ban.isinf().nonzero()[:, 0].tolist())
+    banned = policy.ban.isinf().nonzero()[:, 0].tolist()
+    out = policy.model.generate(**inputs, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+                                num_return_sequences=group, max_new_tokens=tokens, suppress_tokens=banned)
     return out[:, inputs["input_ids"].shape[1]:]
 
 
@@ -86,9 +97,12 @@ def main():
             assert ids.shape == (args.prompts * args.group, args.tokens), ids.shape
     rows = args.prompts * args.group
     print(f"{rows} rollouts ({args.prompts} prompts x {args.group}) of {args.tokens} tokens, "
-          f"{'clips' if args.clips else 'pictures'}, {policy.device}, {torch.get_num_threads()} threads, best of {args.repeats}")
+          f"{'clips' if args.clips else 'pictures'}, {policy.device}, {torch.get_num_threads()} threads, "
+          f"best of {args.repeats}")
     for name, run in (("sample (here)", ours), ("generate (library)", library)):
-        print(f"{name:20} {best[run]:7.2f} s   {rows * args.tokens / best[run]:9.0f} tokens/s   {best[run] / args.tokens * 1e3:6.1f} ms a step")
+        seconds = best[run]
+        print(f"{name:20} {seconds:7.2f} s   {rows * args.tokens / seconds:9.0f} tokens/s   "
+              f"{seconds / args.tokens * 1e3:6.1f} ms per step")
     print(f"ratio {best[library] / best[ours]:.2f}")
 
 

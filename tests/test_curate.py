@@ -215,7 +215,7 @@ def test_only_damaged_files_is_one_line_and_exit_code_2(undisturbed, launch, tmp
 
 def test_several_processes_write_what_one_writes(undisturbed):
     """As `accelerate launch` does, on the CPU. Kills a share that depends on the process, and files in the order of finishing."""
-    from test_scale import launch as processes
+    from test_processes import launch as processes
     folder, _, _ = undisturbed
     flags = ["--data", folder / "curate.jsonl", "--out", folder / "two", "--rollouts", 2, "--batch", 2, "--max_new_tokens", 48, "--threshold", .5,
              "--pictures", 1]

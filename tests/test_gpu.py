@@ -1,4 +1,4 @@
-"""What only a GPU can show. Skipped with a reason where there is none; `python tests/benchmark_memory.py` measures the 7B's memory."""
+"""What only a GPU can show; skipped with a reason where there is none. The 7B's memory: benchmark_memory.py."""
 import json
 import os
 import subprocess
@@ -15,8 +15,8 @@ from test_training import ROOT, finish, folder  # noqa: F401  (folder is the dat
 
 GPUS = torch.cuda.device_count()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="no GPU here")]
-GRPO = ["--policy", ROOT / "tiny/teacher", "--steps", 2, "--prompts", 4, "--group_size", 4, "--eval_every", 2, "--eval_samples", 4,
-        "--cards", 1, "--lora_rank", 4, "--temperature", 1.3, "--beta", .01]
+GRPO = ["--policy", ROOT / "tiny/teacher", "--steps", 2, "--prompts", 4, "--group_size", 4, "--eval_every", 2,
+        "--eval_samples", 4, "--cards", 1, "--lora_rank", 4, "--temperature", 1.3, "--beta", .01]
 
 
 def rows(path):
@@ -29,7 +29,8 @@ def test_logits_are_those_of_the_cpu(folder):  # noqa: F811
     samples, found = read_samples(folder / "rl.jsonl")[:8], []
     for device in ("cpu", "cuda:0"):
         policy = P.load_policy(ROOT / "tiny/teacher", device=device)
-        prompts = P.encode_prompts(policy, [(load_media(s.path), P.prompt("tiny", "reason", question=s.question)) for s in samples])
+        items = [(load_media(s.path), P.prompt("tiny", "reason", question=s.question)) for s in samples]
+        prompts = P.encode_prompts(policy, items)
         ids, mask = P.encode_completions(policy, ["<think>I see that it moves"] * len(samples))
         with torch.no_grad():
             found.append(P.token_logprobs(policy, prompts, 1, ids, mask)[0].cpu())
@@ -38,11 +39,14 @@ def test_logits_are_those_of_the_cpu(folder):  # noqa: F811
 
 @pytest.mark.parametrize("dtype, gap", [("float32", 1e-3), ("bfloat16", .5), ("nf4", .5)])
 def test_grpo_steps_on_the_gpu(folder, tmp_path, dtype, gap):  # noqa: F811
-    """Two steps in each number format: finite, something learned, sampler and trainer near each other, memory within the ledger."""
+    """Two steps in each number format: finite, something learned, sampler and trainer near each other, memory within
+    the ledger."""
     if dtype == "nf4":
         pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    flags = [*GRPO, "--data", folder / "rl.jsonl", "--val", folder / "val.jsonl", "--dtype", dtype, "--judge", "base", "--out", tmp_path / "out"]
-    process = subprocess.Popen([sys.executable, str(ROOT / "train_grpo.py"), *map(str, flags)], cwd=ROOT, env=dict(dict(CUDA_VISIBLE_DEVICES="0"), **os.environ),
+    flags = [*GRPO, "--data", folder / "rl.jsonl", "--val", folder / "val.jsonl", "--dtype", dtype,
+             "--judge", "base", "--out", tmp_path / "out"]
+    env = {"CUDA_VISIBLE_DEVICES": "0"} | os.environ
+    process = subprocess.Popen([sys.executable, str(ROOT / "train_grpo.py"), *map(str, flags)], cwd=ROOT, env=env,
                                text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, _ = finish(process)
     for row in rows(tmp_path / "out"):
@@ -53,9 +57,10 @@ def test_grpo_steps_on_the_gpu(folder, tmp_path, dtype, gap):  # noqa: F811
 
 @pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, here are {GPUS}")
 def test_accelerate_launches_on_two_gpus(folder, tmp_path):  # noqa: F811
-    """The command of the README. (That two processes give one's losses is tested on the CPU: tests/test_scale.py.)"""
+    """The command of the README. (That two processes give one's losses, test_processes.py tests on the CPU.)"""
     flags = [*GRPO, "--data", folder / "rl.jsonl", "--val", folder / "val.jsonl", "--out", tmp_path / "out"]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", str(ROOT / "train_grpo.py")]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+               str(ROOT / "train_grpo.py")]
     done = subprocess.run([*command, *map(str, flags)], cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr[-2000:]
     config = json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[0])
