@@ -90,6 +90,12 @@ def plural(shape):
     return shape + ("es" if shape.endswith("s") else "s")
 
 
+def matches(label, thing):
+    """Does "red square", "squares", "red shape" or "shape" name this thing?"""
+    words = [word for word in label.split() if word not in ("shape", "shapes")]
+    return all(word in thing.pair for word in words)
+
+
 ROWS, COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)  # (84, 84) each: every pixel's y, every pixel's x
 
 
