@@ -1,4 +1,4 @@
-"""The whole of Argos on the embedded world, by the same scripts and flags a person would type. Each command is printed.
+"""The whole of Argos on the embedded world, by the scripts and flags a person would type, each printed.
 
     python -m tiny                 # draw data, curate, SFT, GRPO with both rewards side by side, evaluate, figure
     python -m tiny --out out2 --seed 1
@@ -45,7 +45,8 @@ def run(*chains):
 
     When a command fails its chain stops, and once the other chains are done the whole process does.
     """
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # this Python, activated or not
+    this_python = str(Path(sys.executable).parent)  # whether its environment is activated or not
+    path = os.pathsep.join([this_python, os.environ.get("PATH", "")])
     threads = max(1, CORES // len(chains))
     env = dict(os.environ, PATH=path, OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
 
@@ -84,14 +85,15 @@ def main():
     # 2. Curate. Several processes use several cores better than several threads do; a GPU is one process's.
     python = "python"
     if sys.platform == "linux" and CORES > 1 and not torch.cuda.is_available():
-        python = f"ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node {min(CORES, 8)}"
+        processes = min(CORES, 8)
+        python = f"ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node {processes}"
     run([f"{python} curate.py --data {o}/data/curate.jsonl --out {o}/curated {more}"])
 
     # 3. The cold start.
     run([f"python train_sft.py --data {o}/curated/sft.jsonl --out {o}/sft {more}"])
 
-    # 4. GRPO with both rewards, side by side. Answer-only RL asks no judge and is done first: its core then goes on to
-    # 5. evaluate the models that are there. What they answer is kept for the last command.
+    # 4. GRPO with both rewards, side by side. Answer-only RL asks no judge and is done first: its core then
+    # goes on to evaluate the models that are there. What they answer is kept for the last command.
     grpo = f"python train_grpo.py --policy {o}/sft/merged --data {o}/data/rl.jsonl --val {o}/data/val.jsonl {more}"
     names = ["val"]
     if cfg.ood:
@@ -105,7 +107,7 @@ def main():
         [f"{grpo} --reward outcome --out {outcome}",
          f"{ask} {start} outcome={outcome}/merged --pages 0 > {o}/eval/early.txt"])
 
-    # 6. Evaluate all, with the learning curves.
+    # 5. Evaluate all, with the learning curves.
     run([f"{ask} {start} argos={argos}/merged outcome={outcome}/merged --curves argos={argos} outcome={outcome}"])
     print(f"\nAll of it in {(time.time() - clock) / 60:.1f} minutes. Look at:\n"
           f"  {o}/eval/curves.png       the paper's figure 4, by your machine\n"

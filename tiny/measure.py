@@ -1,18 +1,19 @@
 """How often are the pixel teachers right? Their masks and points against what the world knows about its pictures.
 
-Every picture is asked every label of its vocabulary, present or absent ("red square", "red shape", "square", "shape"):
+Every picture is asked every label of its vocabulary, present or absent ("red square", "red shape", "square",
+"shape"):
 
     recall      of the true things, the share whose true centre lies in a mask for a label that names them
-    precision   of the masks, the share that hold one of the pointer's points such that the truth holds that point too
+    precision   of the masks, the share that hold one of the pointer's points on a true thing
     pointer     of the pointer's points, the share inside a true thing of that label
-    exact       of the questions (picture, label), the share answered with exactly as many masks as there are things
+    exact       of the questions (picture, label), the share answered with exactly as many masks as things
 
-The reward is made of these answers: what is missing from 1 here is noise in the reward (the noise dials say of which kind).
-The paper does not measure its teachers; this table is our addition.
+The reward is made of these answers: what is missing from 1 here is noise in the reward (the noise dials say
+of which kind). The paper does not measure its teachers; this table is our addition.
 
-Run:   python -m tiny.measure --scenes 500 --seed 0
-       python -m tiny.measure --noise        # each noise dial of theory/noise.py by itself, on scenes
-       python -m tiny.measure --points tiny/base        # the same truth, asked of a model: "Point to every red square."
+Run:     python -m tiny.measure --scenes 500 --seed 0
+         python -m tiny.measure --noise             # each noise dial of theory/noise.py by itself, on scenes
+         python -m tiny.measure --points tiny/base  # the same truth, asked of a model
 Before:  tiny/pixels.py (who is measured)
 Next:    tests/test_teachers.py (the thresholds), theory/dial.py (what noise in a reward does)
 """
@@ -30,7 +31,7 @@ from verifier.claims import parse
 from verifier.coordinates import Media
 
 
-# ---- 1. Pictures with their truth -------------------------------------------------------------------------------------
+# ---- 1. Pictures with their truth --------------------------------------------------------------------------
 @dataclass
 class Truth:
     """A thing that is really there, and its pixels: bool (H, W)."""
@@ -50,7 +51,10 @@ class Picture:
 
 
 def every_label(colors, shapes):
-    """Every label of a vocabulary, as (text, color or None, shape or None): "red square", "red shape", "square", "shape"."""
+    """Every label of a vocabulary, as (text, color or None, shape or None).
+
+    "red square" is ("red square", "red", "square"); "red shape" has no shape, "square" no color, "shape" neither.
+    """
     labels = []
     for color in [*colors, None]:
         for shape in [*shapes, None]:
@@ -68,13 +72,15 @@ def drawn(frames, i, rng):
 
 
 def published(item):
-    """easy-vqa does not say how large its shapes are: the truth is the exact colour, within the square around the thing."""
+    """easy-vqa does not say how large its shapes are: the truth is the exact colour, within the square
+    around the thing."""
     pixels = item.pixels[0]
     y, x = np.indices(pixels.shape[:2])
     truths = []
     for thing in item.frames[0]:
         near = (np.abs(x - thing.x) <= thing.r + 1) & (np.abs(y - thing.y) <= thing.r + 1)
-        difference = np.abs(pixels - np.float32(world.EASY_COLORS[thing.color])).max(-1)  # (H, W), the worst channel's
+        difference = np.abs(pixels - np.float32(world.EASY_COLORS[thing.color]))  # (H, W, 3)
+        difference = difference.max(-1)  # (H, W), the worst channel's
         truths.append(Truth(thing, near & (difference < 90)))
     return Picture(pixels, truths, every_label(world.EASY_COLORS, world.EASY_SHAPES))
 
@@ -104,7 +110,7 @@ def tiles(rng):
 SOURCES = {"scenes": scenes, "8 objects": crowds, "clip frames": clips, "easy-vqa": easy, "2x2 tiles": tiles}
 
 
-# ---- 2. Measuring -----------------------------------------------------------------------------------------------------
+# ---- 2. Measuring ------------------------------------------------------------------------------------------
 @dataclass
 class Counts:
     """Sums over all pictures and all their labels."""
@@ -120,7 +126,8 @@ class Counts:
 
 
 def count_label(counts, named, masks, points):
-    """Add one question. named: the Truths that the label names; masks: bool (N, H, W); points: [(x, y)] of the pointer."""
+    """Add one question. named: the Truths that the label names; masks: bool (N, H, W); points: [(x, y)] of
+    the pointer."""
     union = masks.any(0)               # (H, W)
     truly = np.zeros_like(union)       # (H, W)
     for truth in named:
@@ -159,7 +166,7 @@ def measure(source, detector, segmenter, pointer, pictures, seed=0):
             "exact": counts.exact / max(counts.asked, 1)}
 
 
-# ---- 3. The same truth, asked of a model --------------------------------------------------------------------------------
+# ---- 3. The same truth, asked of a model -------------------------------------------------------------------
 def pointing_question(item, rng):
     """-> (Media, "Point to every red square.", the things that it names). In clips one frame is asked about."""
     frame = int(rng.integers(len(item.frames)))
@@ -177,12 +184,14 @@ def is_on(point, thing):
 
 
 def measure_points(folder, n, seed):
-    """How well a model points when asked, on held-out items: precision of its points, recall of what it was asked for."""
+    """How well a model points when asked, on held-out items: precision of its points, recall of what it was
+    asked for."""
     actor = P.load_policy(folder)
     rng = np.random.default_rng(seed)
     hits = points = found = things = with_think = 0
     for start in range(0, n, 128):  # 128 questions at a time
-        asked = [pointing_question(world.split_item("val", i, seed), rng) for i in range(start, min(n, start + 128))]
+        items = [world.split_item("val", i, seed) for i in range(start, min(n, start + 128))]
+        asked = [pointing_question(item, rng) for item in items]
         prompts = P.encode_prompts(actor, [(media, question) for media, question, _ in asked])
         texts = P.sample(actor, prompts, 1, greedy=True, max_new_tokens=112).texts
         for (media, _, truth), text in zip(asked, texts):
@@ -193,11 +202,12 @@ def measure_points(folder, n, seed):
             found += sum(any(is_on(point, thing) for point in said) for thing in truth)
             things += len(truth)
             with_think += int("<think>" in text)
-    print(f"{folder}: {n} held-out items, points on the thing asked for {hits}/{points} = {hits / max(points, 1):.3f}, "
+    print(f"{folder}: {n} held-out items, "
+          f"points on the thing asked for {hits}/{points} = {hits / max(points, 1):.3f}, "
           f"things found {found}/{things} = {found / max(things, 1):.3f}, replies with <think> {with_think}")
 
 
-# ---- 4. The table -----------------------------------------------------------------------------------------------------
+# ---- 4. The table ------------------------------------------------------------------------------------------
 @dataclass
 class Config:
     scenes: int = field(default=500, metadata={"help": "pictures per source"})

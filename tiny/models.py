@@ -1,13 +1,14 @@
 """The two small models of the real class: Qwen2_5_VLForConditionalGeneration with a real Qwen2_5_VLProcessor.
 
-Nothing here is a stand-in: `AutoProcessor` and `AutoModelForImageTextToText` load the folders written below exactly as they
-load Qwen2.5-VL-7B, so that the tiny and the 7B preset differ in configuration, never in code. Small are only the numbers:
-two or three vision layers, four or eight language layers, and a vocabulary of the world's words. The paper uses
-Qwen2.5-VL-7B as the policy and GLM-4.1V-9B as the teacher (section 4).
+Nothing here is a stand-in: `AutoProcessor` and `AutoModelForImageTextToText` load the folders written below
+exactly as they load Qwen2.5-VL-7B, so that the tiny and the 7B preset differ in configuration, never in code.
+Small are only the numbers: two or three vision layers, four or eight language layers, and a vocabulary of the
+world's words. The paper uses Qwen2.5-VL-7B as the policy and GLM-4.1V-9B as the teacher (section 4).
 
-The tokenizer is byte-level BPE (byte pair encoding: text is cut into known pieces, in the worst case into single bytes) with
-`ignore_merges`, as Llama 3 ships it: a word of the world is one token, a number is one token, the markup of a point is three
-tokens, and any other string in any script falls back to bytes and survives a round trip.
+The tokenizer is byte-level BPE (byte pair encoding: text is cut into known pieces, in the worst case into
+single bytes) with `ignore_merges`, as Llama 3 ships it: a word of the world is one token, a number is one
+token, the markup of a point is three tokens, and any other string in any script falls back to bytes and
+survives a round trip.
 
 Run:     python -m tiny.train base        # builds and trains; this file alone only builds
 Before:  tiny/world.py (what they are to see)
@@ -23,14 +24,17 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import (PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration,
                           Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor)
 
-# ---- 1. Tokenizer ---------------------------------------------------------------------------------------------------
+# ---- 1. Tokenizer ------------------------------------------------------------------------------------------
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
            "<|image_pad|>", "<|video_pad|>"]
 MARKUP = ["<think>", "</think>", "<answer>", "</answer>", '<point x1="', '" y1="', '" alt="', '">', "</point>",
-          '{"objects": ["', '", "', '"], "actions": ["', '"], "events": ["', '"]}', '"], "actions": [], "events": []}']
-PIECES = r" ?\p{L}+|\d+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"  # " 28" is a space and a number, so that 28 is one token everywhere
+          '{"objects": ["', '", "', '"], "actions": ["', '"], "events": ["', '"]}',
+          '"], "actions": [], "events": []}']
+# " 28" is a space and a number, so that 28 is one token everywhere.
+PIECES = r" ?\p{L}+|\d+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
 
-# Qwen's own template without its system message (a tiny context is precious; Video-R1's RL prompts have none either).
+# Qwen's own template without its system message: a tiny context is precious, and Video-R1's RL prompts have none
+# either.
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.content is string %}{{ m.content }}"
@@ -68,7 +72,7 @@ def build_tokenizer(texts):
                                    padding_side="left", clean_up_tokenization_spaces=False, chat_template=CHAT)
 
 
-# ---- 2. Processor and model -----------------------------------------------------------------------------------------
+# ---- 2. Processor and model --------------------------------------------------------------------------------
 # An 84 x 84 picture stays as it is; anything else lands between 84^2 and 168^2 pixels (9 to 36 vision tokens).
 PIXELS = {"shortest_edge": 84 * 84, "longest_edge": 168 * 168}
 LAYERS = {"base": dict(language=4, vision=2), "teacher": dict(language=8, vision=3)}
@@ -94,8 +98,8 @@ def build_model(tokenizer, size):
         bos_token_id=None, eos_token_id=end, pad_token_id=pad, tie_word_embeddings=True,
         rope_parameters=dict(rope_type="default", rope_theta=1000., mrope_section=MROPE))
     vision = dict(
-        depth=layers["vision"], hidden_size=VISION_HIDDEN, intermediate_size=256, num_heads=4, out_hidden_size=HIDDEN,
-        patch_size=14, spatial_merge_size=2, temporal_patch_size=2, tokens_per_second=2,
+        depth=layers["vision"], hidden_size=VISION_HIDDEN, intermediate_size=256, num_heads=4,
+        out_hidden_size=HIDDEN, patch_size=14, spatial_merge_size=2, temporal_patch_size=2, tokens_per_second=2,
         fullatt_block_indexes=list(range(layers["vision"])), initializer_range=.04)
     config = Qwen2_5_VLConfig(
         text_config=text, vision_config=vision, tie_word_embeddings=True,
@@ -108,10 +112,11 @@ def build_model(tokenizer, size):
 
 
 def grow(base, tokenizer):
-    """A teacher that computes exactly what `base` does, with room to learn more: block expansion (LLaMA Pro, arXiv:2401.02415).
+    """A teacher that computes exactly what `base` does, with room to learn more: block expansion (LLaMA Pro,
+    arXiv:2401.02415).
 
-    Every language layer is followed by a copy of itself whose output projections are zero, so that it adds nothing yet; the
-    vision tower gets one such layer at its end.
+    Every language layer is followed by a copy of itself whose output projections are zero, so that it adds
+    nothing yet; the vision tower gets one such layer at its end.
     """
     teacher = build_model(tokenizer, "teacher")
     state = base.state_dict()
@@ -139,7 +144,10 @@ def _source(name):
 
 
 def save(model, processor, folder):
-    """Write a folder that the Auto classes load. Weights go to disk in float16 (half the download), and load as float32."""
+    """Write a folder that the Auto classes load.
+
+    Weights go to disk in float16 (half the download), and load as float32.
+    """
     folder = Path(folder)
     aside = folder / ".writing"
     aside.mkdir(parents=True, exist_ok=True)

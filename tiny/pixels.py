@@ -1,9 +1,9 @@
 """The pixel teachers: they find drawn shapes by colour, connected components and outline, and know no model.
 
-The paper asks Grounding DINO, SAM-2 and Molmo (section 3.1). These are the embedded world's stand-ins for the same three
-roles (teachers/__init__.py says what each role promises): eight colours and five outlines instead of all words. They see the
-picture only, never what the world knows about it, so that they can be wrong, and how often they are is measured
-(`python -m tiny.measure`).
+The paper asks an open-vocabulary detector, a segmenter and a pointing model (section 3.1). These are the
+embedded world's stand-ins for the three roles (teachers/__init__.py says what each promises): eight colours and
+five outlines instead of all words. They see the picture only, never what the world knows about it, so that they
+can be wrong, and how often they are is measured (`python -m tiny.measure`).
 
 Run:     python -m tiny.measure           # precision and recall against the world's truth
 Before:  tiny/world.py (what is drawn)
@@ -20,21 +20,25 @@ from scipy import ndimage
 from verifier.coordinates import Box
 
 
-# ---- 1. What a label asks for ---------------------------------------------------------------------------------------
+# ---- 1. What a label asks for ------------------------------------------------------------------------------
 PALETTE = {"red": (230, 28, 28), "green": (10, 225, 20), "blue": (15, 25, 240), "yellow": (248, 240, 10),
            "teal": (0, 128, 128), "brown": (165, 42, 42), "gray": (128, 128, 128), "black": (0, 0, 0)}
 NAMES = list(PALETTE)
 HUES = 6  # the first six have a hue; gray and black have none
-OUTLINES = ("rectangle", "circle", "triangle", "cross")  # what the pixels can show; a square is a rectangle with equal sides
+# What the pixels can show; a square is a rectangle with equal sides.
+OUTLINES = ("rectangle", "circle", "triangle", "cross")
 NOUNS = {  # what a label may call a shape -> its singular
-    "shape": "shape", "square": "square", "rectangle": "rectangle", "circle": "circle", "triangle": "triangle", "cross": "cross",
-    "shapes": "shape", "squares": "square", "rectangles": "rectangle", "circles": "circle", "triangles": "triangle",
-    "crosses": "cross"}
+    "shape": "shape", "square": "square", "rectangle": "rectangle",
+    "circle": "circle", "triangle": "triangle", "cross": "cross",
+    "shapes": "shape", "squares": "square", "rectangles": "rectangle",
+    "circles": "circle", "triangles": "triangle", "crosses": "cross"}
 IGNORED = {"a", "an", "the", "this", "that", "these", "those", "all", "every", "each"}
 
 
 def parse_label(label):
-    """"The red squares" -> ("red", "square"). None stands for any: "shape" -> (None, None), "red shape" -> ("red", None).
+    """"The red squares" -> ("red", "square").
+
+    None stands for any: "shape" -> (None, None), "red shape" -> ("red", None).
 
     Returns None where any other word appears: an open-vocabulary detector that does not know a word finds nothing.
     """
@@ -49,7 +53,7 @@ def parse_label(label):
     return color, (None if shape == "shape" else shape)
 
 
-# ---- 2. Finding drawn shapes, from pixels alone -----------------------------------------------------------------------
+# ---- 2. Finding drawn shapes, from pixels alone ------------------------------------------------------------
 # Three bounds that keep any picture at all cheap:
 MAX_SIDE = 256   # pixels; of a larger picture every second (third ...) pixel is read
 MAX_SHAPES = 64  # the largest ones
@@ -58,7 +62,8 @@ MIN_AREA = 5     # pixels; the world's specks have at most 4
 
 @dataclass(frozen=True)
 class Shape:
-    """A connected patch of one colour. box: (x1, y1, x2, y2); outline: one of OUTLINES; fit: 0..1, how well it fits."""
+    """A connected patch of one colour. box: (x1, y1, x2, y2); outline: one of OUTLINES; fit: 0..1, how well
+    it fits."""
     color: str
     outline: str
     fit: float
@@ -74,11 +79,12 @@ class Shape:
 
 
 def _ink(pixels):
-    """Which colour of PALETTE is drawn where. pixels: (H, W, 3) -> its index, -1 for ground (H, W); chroma and shade (H, W).
+    """Which colour of PALETTE is drawn where: (H, W, 3) -> its index (-1: ground), chroma, shade, (H, W) each.
 
     Chroma is how far a pixel is from gray, shade how much darker it is than the ground: both in 0..255.
-    Mixing a colour with the pale ground (a soft edge, a resized picture) moves it along the line to white, so what tells
-    colours apart is the direction seen from white. Gray and black share that direction: depth tells them apart.
+    Mixing a colour with the pale ground (a soft edge, a resized picture) moves it along the line to white, so
+    what tells colours apart is the direction seen from white. Gray and black share that direction: depth
+    tells them apart.
     """
     pixels = pixels.astype(np.float32)
     brightness = pixels.max(-1)
@@ -117,7 +123,7 @@ def _ground(brightness, pale):
 
 
 def _outline(mask):
-    """The outline that fits best when drawn into the same box: (name, intersection over union). mask: bool (h, w)."""
+    """The outline that best fits a mask: bool (h, w) -> (name, intersection over union of the two)."""
     h, w = mask.shape
     u = np.abs((np.arange(w) + .5) / w * 2 - 1)[None]   # (1, w), distance from the middle: 0..1
     v = ((np.arange(h) + .5) / h * 2 - 1)[:, None]      # (h, 1), top to bottom: -1..1
@@ -153,7 +159,10 @@ def _sharpen(mask, strength):
 
 
 def _cut(mask):
-    """Two shapes of one colour that touch: the straight cut that leaves two clear outlines, as (axis, position), or None."""
+    """Where to part two shapes of one colour that touch: bool (h, w) -> (axis, position), or None.
+
+    The cut is straight, and the best of those that leave two clear outlines.
+    """
     step = max(1, max(mask.shape) // 64)  # bounded time on large patches
     small = mask[::step, ::step]
     least = max(6, max(small.shape) / 4)  # a smaller half is a slice of one odd shape
@@ -171,7 +180,8 @@ def _cut(mask):
 
 @dataclass(frozen=True)
 class _Patch:
-    """Connected pixels of one colour: its index in PALETTE, the box's corner, and which pixels of the box: bool (h, w)."""
+    """Connected pixels of one colour: its index in PALETTE, the box's corner, and which pixels of the box:
+    bool (h, w)."""
     color: int
     x: int
     y: int
@@ -207,7 +217,10 @@ def _halves(patch, axis, at):
 
 @lru_cache(maxsize=32)
 def _find(data, height, width):
-    """All shapes of a picture: ([Shape], ids (H, W) with k + 1 on the pixels of shape k). Cached: a group asks often."""
+    """All shapes of a picture: ([Shape], ids (H, W) with k + 1 on the pixels of shape k).
+
+    Cached: a group asks often.
+    """
     pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
     ink, chroma, shade = _ink(pixels)
     patches = _patches(ink)
@@ -219,8 +232,8 @@ def _find(data, height, width):
         clear = patch.mask
         if min(h, w) < 24:
             strength = np.pad(chroma if patch.color < HUES else shade, 1, mode="edge")
-            around = strength[patch.y:patch.y + h + 2, patch.x:patch.x + w + 2]  # the patch with one pixel of margin
-            clear = _sharpen(np.pad(patch.mask, 1), around)
+            around = strength[patch.y:patch.y + h + 2, patch.x:patch.x + w + 2]  # (h + 2, w + 2)
+            clear = _sharpen(np.pad(patch.mask, 1), around)  # both with one pixel of margin
         outline, fit = _outline(clear)
         cut = None
         if fit < .75 and len(shapes) + len(patches) < MAX_SHAPES - 1:
@@ -235,7 +248,10 @@ def _find(data, height, width):
 
 
 def find_shapes(image):
-    """image: PIL RGB of any size -> ([Shape], ids, step): everything in steps of `step` pixels (1 up to 256 x 256)."""
+    """image: PIL RGB of any size -> ([Shape], ids, step).
+
+    All in steps of `step` pixels, which is 1 up to 256 x 256. ids: (H, W), k + 1 on the pixels of shape k.
+    """
     pixels = np.asarray(image.convert("RGB"))
     step = math.ceil(max(pixels.shape[:2]) / MAX_SIDE)
     pixels = np.ascontiguousarray(pixels[::step, ::step])
@@ -244,7 +260,7 @@ def find_shapes(image):
     return shapes, ids, step
 
 
-# ---- 3. The pixel teachers --------------------------------------------------------------------------------------------
+# ---- 3. The pixel teachers ---------------------------------------------------------------------------------
 def _named(image, label):
     """The shapes that a label names -> [(number in ids, Shape)], ids, step."""
     shapes, ids, step = find_shapes(image)
@@ -271,7 +287,8 @@ class PixelDetector:
 
 
 class PixelSegmenter:
-    """See Segmenter. The mask of a box is the largest shape inside it, cut off at the box; of a point, the shape under it.
+    """See Segmenter. The mask of a box is the largest shape inside it, cut off at the box; of a point, the
+    shape under it.
 
     Where nothing is drawn in the box the mask is the whole box: like SAM, this segmenter always answers, so that a
     detector's false alarm costs what it would cost with real teachers.
@@ -301,7 +318,8 @@ class PixelSegmenter:
 
 
 class PixelPointer:
-    """See Pointer. Points lie inside their shape, at its centre where that is possible; read in rows of 28 px (one token)."""
+    """See Pointer. Points lie inside their shape, at its centre where that is possible; read in rows of 28
+    px (one token)."""
 
     def point(self, image, label):
         named, ids, step = _named(image, label)
@@ -317,7 +335,8 @@ class PixelPointer:
 
 
 def _inner_point(mask):
-    """A pixel (x, y) of the mask: its centre of mass, or where that is outside (a ring, a hook) the pixel deepest inside."""
+    """A pixel (x, y) of the mask: its centre of mass, or where that is outside (a ring, a hook) the pixel
+    deepest inside."""
     center_y, center_x = ndimage.center_of_mass(mask)
     y, x = int(center_y + .5), int(center_x + .5)
     if not mask[y, x]:

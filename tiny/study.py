@@ -1,11 +1,12 @@
-"""The longer experiments behind the README's tables: three seeds, a sweep over step size, and the reward's terms one by one.
+"""The longer experiments behind tiny/README.md: three seeds, with and without R_rq, and a sweep over step size.
 
-    python -m tiny.study seeds    # both rewards, and Argos without R_rq, from one SFT checkpoint with three seeds: table and figure
-    python -m tiny.study sweep    # both rewards at several step sizes and lengths: where answer-only training collapses
+    python -m tiny.study seeds    # both rewards, and Argos without R_rq, with three seeds: tables and figure
+    python -m tiny.study sweep    # both rewards at several step sizes and lengths: where pointing collapses
 
-Both start from the checkpoint that `python -m tiny` leaves in out/sft/merged, run two training processes side by side, skip
-runs that are complete, and write to out/study/. Every run is the same `train_grpo.py` command a person would type; the tables
-are printed by `evaluate.py`. The paper reports one run per reward; seeds and step sizes are our addition.
+Both start from the checkpoint that `python -m tiny` leaves in out/sft/merged, run two training processes side
+by side, skip runs that are complete, and write to out/study/. Every run is the same `train_grpo.py` command a
+person would type; the tables are printed by `evaluate.py`. The paper reports one run per reward; seeds and
+step sizes are our addition.
 
 Before:  tiny/__main__.py (the one run that these repeat)
 Next:    tiny/README.md (what came out)
@@ -36,7 +37,8 @@ COMPARED = ("argos", "outcome")  # the two rewards that every study compares
 class Config:
     study: str = field(default="seeds", metadata={"help": "seeds or sweep"})
     out: str = field(default="out", metadata={"help": "folder of `python -m tiny`"})
-    name: str = field(default="study", metadata={"help": "results go to OUT/NAME; other --flags need another name"})
+    name: str = field(default="study", metadata={
+        "help": "results go to OUT/NAME; other --flags need another name"})
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "seeds of the seeds study"})
     rewards: list[str] = field(default_factory=lambda: ["argos", "outcome", "no-rq"], metadata={
         "help": "rewards of the seeds study"})
@@ -76,7 +78,7 @@ def train(jobs):
     run(left)
 
 
-# ---- 1. Three seeds -------------------------------------------------------------------------------------------------
+# ---- 1. Three seeds ----------------------------------------------------------------------------------------
 def seed_folders(cfg, out):
     """Where each run of the seeds study lies: {(reward, seed): folder}."""
     folders = {(reward, seed): out / f"{reward}-seed{seed}" for seed in cfg.seeds for reward in cfg.rewards}
@@ -94,7 +96,8 @@ def seed_folders(cfg, out):
 def evaluation(models, cfg, sets, out, more):
     """The job that asks the models all samples of the sets: (command, folder)."""
     data = [f"{cfg.out}/data/{name}.jsonl" for name in sets]
-    return shlex.join(["python", "evaluate.py", "--models", *models, "--data", *data, "--out", str(out), *more]), out
+    words = ["python", "evaluate.py", "--models", *models, "--data", *data, "--out", str(out), *more]
+    return shlex.join(words), out
 
 
 def seeds(cfg, out, grpo):
@@ -110,14 +113,15 @@ def seeds(cfg, out, grpo):
         if reward in COMPARED:
             curves.append(f"{reward}={folder}")
     held_out = evaluation(models, cfg, ["val"], out / "seeds", ["--curves", *curves])
-    out_of_domain = evaluation(models, cfg, ["ood-objects", "ood-pairs", "ood-clips"], out / "ood", ["--pages", "0"])
+    ood_sets = ["ood-objects", "ood-pairs", "ood-clips"]
+    out_of_domain = evaluation(models, cfg, ood_sets, out / "ood", ["--pages", "0"])
     run([held_out, out_of_domain])
     print((out / "seeds/table.md").read_text())
     print((out / "ood/table.md").read_text())
     print(f"wrote {out}/seeds and {out}/ood")
 
 
-# ---- 2. The sweep ---------------------------------------------------------------------------------------------------
+# ---- 2. The sweep ------------------------------------------------------------------------------------------
 def read_settings(words):
     """["1e-3:40", ...] -> [(peak learning rate, steps), ...]."""
     settings = []
@@ -145,8 +149,8 @@ def sweep(cfg, out, grpo):
              "|---|---|---|---|---|---|---|---|"]
     for (lr, steps, reward), folder in folders.items():
         _, answers, grounding = read_curve(folder)
-        lines.append(f"| {lr:g} | {steps} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} | {grounding[0]:.3f} | "
-                     f"{grounding[-1]:.3f} | {min(grounding):.3f} |")
+        lines.append(f"| {lr:g} | {steps} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} "
+                     f"| {grounding[0]:.3f} | {grounding[-1]:.3f} | {min(grounding):.3f} |")
     draw_sweep(folders, out / "sweep.png")
     write_atomically(out / "sweep.md", "\n".join(lines) + "\n")
     print("\n".join(lines), f"\nwrote {out}/sweep.png and {out}/sweep.md")

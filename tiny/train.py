@@ -1,23 +1,25 @@
-"""The recipe that made `tiny/base` and `tiny/teacher`: from random weights to a model that sees, points and answers.
+"""The recipe that made `tiny/base` and `tiny/teacher`: from random weights to a model that sees and points.
 
-The paper starts from Qwen2.5-VL-7B and asks GLM-4.1V-9B for reasoning. On a laptop without a model hub both have to be grown:
+The paper starts from Qwen2.5-VL-7B and asks GLM-4.1V-9B for reasoning. On a laptop without a model hub both
+have to be grown:
   base      sees, points when asked ("Point to every red square.") and answers briefly; it has never seen <think>.
-  teacher   larger; reasons in the paper's format, with and without coordinates drawn on the picture; judges claims, compares
-            phrases, and lists what a question is about as JSON.
+  teacher   larger; reasons in the paper's format, with and without coordinates drawn on the picture; judges
+            claims, compares phrases, and lists what a question is about as JSON.
 
 What made it work (together; not ablated):
-1. Vision first. From captions alone, where things are stays at chance for hundreds of steps. For `--warmup` steps the vision
-   tower alone predicts, for every merged token (one 28-px cell), presence, colour, shape, x and y, through small heads tied to
-   the text embeddings; the same loss stays on afterwards at weight .03.
-2. Endless fresh scenes; answer tokens count three times; Muon (an optimizer that makes a matrix's step orthogonal) on matrices
-   and AdamW on the rest; linear decay at the end.
-3. Language without pictures. A base model must know its words before it can learn a format from a few hundred examples: SFT on
-   tokens that training never touched stays diffuse. So it also repeats random words (`--echo`) and concludes from written
-   descriptions (`--reading`), both text only and cheap.
-4. The teacher is grown, not started again: block expansion of the base (`--grow`, tiny/models.py) keeps what it sees. A wider
-   teacher from random weights, tried first, was far slower to learn where things are.
+1. Vision first. From captions alone, where things are stays at chance for hundreds of steps. For `--warmup`
+   steps the vision tower alone predicts, for every merged token (one 28-px cell), presence, colour, shape, x
+   and y, through small heads tied to the text embeddings; the same loss stays on afterwards at weight .03.
+2. Endless fresh scenes; answer tokens count three times; Muon (an optimizer that makes a matrix's step
+   orthogonal) on matrices and AdamW on the rest; linear decay at the end.
+3. Language without pictures. A base model must know its words before it can learn a format from a few hundred
+   examples: SFT on tokens that training never touched stays diffuse. So it also repeats random words
+   (`--echo`) and concludes from written descriptions (`--reading`), both text only and cheap.
+4. The teacher is grown, not started again: block expansion of the base (`--grow`, tiny/models.py) keeps what
+   it sees. A wider teacher from random weights, tried first, was far slower to learn where things are.
 
-Run, in this order (an hour and a half on one core, roughly; `--resume` continues after a kill, or with more --steps):
+Run, in this order (roughly an hour and a half on one core; `--resume` continues after a kill, or goes on
+with more --steps):
 
    B="python -m tiny.train base --out out/base"
    T="python -m tiny.train teacher --out out/teacher --grow out/base --warmup 0"
@@ -31,15 +33,16 @@ Run, in this order (an hour and a half on one core, roughly; `--resume` continue
    $B --steps 2490 --decay 250 --echo 0.03 --reading 0.12 --mix 0.48,0.37,0.15 --counting 0.15 --resume
    python -m tiny.train base --out out/base2 --start out/base --warmup 0 --steps 220 --decay 180 --lr 1.4e-3 \\
        --mix 0.40,0.36,0.24 --echo 0.03 --reading 0.08 --counting 0.15
-   python -m tiny.train teacher --out out/teacher2 --start out/teacher --warmup 0 --steps 200 --decay 170 --lr 7e-4 \\
-       --mix 0.45,0.37,0.18 --counting 0.2 --prose 0.45
-   python -m tiny.train teacher --out out/teacher3 --start out/teacher2 --warmup 0 --steps 100 --decay 80 --lr 7e-4 \\
-       --mix 0.45,0.37,0.18 --counting 0.2 --prose 0.4
+   python -m tiny.train teacher --out out/teacher2 --start out/teacher --warmup 0 --steps 200 --decay 170 \\
+       --lr 7e-4 --mix 0.45,0.37,0.18 --counting 0.2 --prose 0.45
+   python -m tiny.train teacher --out out/teacher3 --start out/teacher2 --warmup 0 --steps 100 --decay 80 \\
+       --lr 7e-4 --mix 0.45,0.37,0.18 --counting 0.2 --prose 0.4
 
-`--prose` teaches the teacher that coordinates drawn on a picture may be left unused, as a real one does (paper, section 4).
-The logs of the shipped models lie beside them (train.jsonl, pieces one after another). They were made by these commands while
-the world was still growing: the clock in clips and "Point, then answer" came in with the last --resume, and the words of
---prose changed between out/teacher2 and out/teacher3. So running the list today gives other weights, not these bit for bit.
+`--prose` teaches the teacher that coordinates drawn on a picture may be left unused, as a real one does
+(paper, section 4). The logs of the shipped models lie beside them (train.jsonl, pieces one after another).
+They were made by these commands while the world was still growing: the clock in clips and "Point, then
+answer" came in with the last --resume, and the words of --prose changed between out/teacher2 and
+out/teacher3. So running the list today gives other weights, not these bit for bit.
 
 Before:  tiny/world.py, tiny/models.py
 Next:    tiny/__main__.py, then curate.py
@@ -63,7 +66,8 @@ from curate import overlay
 from runs.errors import BadInput, run_main
 from runs.settings import parse_config
 from tiny import models, world
-from tiny.world import COLORS, EASY_COLORS, EASY_SHAPES, FPS, LATTICE, SHAPES, SIZE, choose, lattice, matches, where
+from tiny.world import (COLORS, EASY_COLORS, EASY_SHAPES, FPS, LATTICE, SHAPES, SIZE, choose, lattice, matches,
+                        where)
 
 
 @dataclass
@@ -72,7 +76,8 @@ class Config:
     out: str = field(default="", metadata={"help": "folder to write; default out/<size>"})
     warmup: int = field(default=400, metadata={"help": "steps of vision alone, 96 pictures and 16 clips each"})
     steps: int = field(default=900, metadata={"help": "steps of language after that"})
-    decay: int = field(default=300, metadata={"help": "the last so many steps decay the learning rate linearly to 2 %%"})
+    decay: int = field(default=300, metadata={
+        "help": "the last so many steps decay the learning rate linearly to 2 %%"})
     batch: int = field(default=64, metadata={"help": "sequences a step"})
     lr: float = field(default=2e-3, metadata={"help": "learning rate of both Muon and AdamW"})
     seed: int = field(default=0, metadata={"help": "seed of weights and data"})
@@ -85,14 +90,15 @@ class Config:
         "help": "share of base examples that conclude from a description, without a picture"})
     mix: str = field(default="0.62,0.25,0.13", metadata={"help": "shares of scenes, clips and easy-vqa"})
     prose: float = field(default=0., metadata={
-        "help": "share of the teacher's traces about overlaid pictures that reason in words alone, without a point"})
-    counting: float = field(default=0., metadata={"help": "share of the scenes that ask to count, beyond the even share"})
+        "help": "share of the teacher's traces about overlaid pictures that reason in words, without a point"})
+    counting: float = field(default=0., metadata={
+        "help": "share of the scenes that ask to count, beyond the even share"})
     start: str = field(default="", metadata={
         "help": "start from the weights of this folder, with a new optimizer and new detection heads"})
     resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
 
 
-# ---- 1. What the models are taught: (pictures, prompt, target) --------------------------------------------------------
+# ---- 1. What the models are taught: (pictures, prompt, target) ---------------------------------------------
 @dataclass
 class Example:
     prompt: str
@@ -108,7 +114,8 @@ def shown(item):
 
 
 def overlaid(item):
-    """What curation shows the teacher (paper, section 4): original and overlaid picture, or overlaid frames only."""
+    """What curation shows the teacher (paper, section 4): original and overlaid picture, or overlaid frames
+    only."""
     frames = []
     for i, things in enumerate(item.frames):
         marks = [(thing.x, thing.y) for label in item.labels for thing in things if matches(label, thing)]
@@ -131,7 +138,8 @@ def base_example(item, rng, cfg):
             evidence = ", ".join(seen)
         else:
             evidence = " ".join(re.findall(r"The \w+ \w+ is at .*?seconds\)\.", item.think))
-        return Example(f"{item.question} Point, then answer.", f"{evidence} Answer: {item.answer}", shown(item), item.answer, item)
+        target = f"{evidence} Answer: {item.answer}"
+        return Example(f"{item.question} Point, then answer.", target, shown(item), item.answer, item)
     return pointing_example(item, rng)
 
 
@@ -157,15 +165,16 @@ def pointing_example(item, rng):
 
 
 def echo_example(tokenizer, rng):
-    """Words and markup in no order, to be repeated: a base model knows its vocabulary before it is taught a format."""
+    """Words and markup in no order, to be repeated: a base model knows its vocabulary before it is taught a
+    format."""
     ids = rng.integers(256, len(tokenizer), int(rng.integers(4, 17)))  # above the bytes
     text = tokenizer.decode([int(i) for i in ids], skip_special_tokens=True).strip()
     return Example(f"Repeat: {text}", text, [])
 
 
 def reading_example(item, rng):
-    """A description in words, to be concluded from: a base model can read before it can look (half the time the last,
-    telling sentence is missing)."""
+    """A description in words, to be concluded from: a base model can read before it can look (half the time
+    the last, telling sentence is missing)."""
     said = re.split(r"(?<=\.) (?=\S)", item.think)
     if len(said) > 1 and rng.random() < .5:
         said = said[:-1]
@@ -177,12 +186,13 @@ def teacher_example(item, rng, cfg):
     u = rng.random()
     answer = f"<answer>{item.answer}</answer>"
     if u < .47:
-        return Example(f"{item.question} Think and point.", f"<think>{item.think}</think>{answer}", shown(item), answer, item)
+        target = f"<think>{item.think}</think>{answer}"
+        return Example(f"{item.question} Think and point.", target, shown(item), answer, item)
     if u < .72:
         # A reasoning teacher that is shown coordinates does not always use them (paper, section 4).
         think = item.think if rng.random() >= cfg.prose else unpointed(item.think)
-        return Example(f"{item.question} Coordinates are drawn. Think and point.", f"<think>{think}</think>{answer}",
-                       overlaid(item), answer, item)
+        prompt = f"{item.question} Coordinates are drawn. Think and point."
+        return Example(prompt, f"<think>{think}</think>{answer}", overlaid(item), answer, item)
     if u < .90:
         claim, media, truth = claim_about(item, rng)
         word = "yes" if truth else "no"
@@ -207,12 +217,14 @@ def unpointed(think):
 def say(color, shape, rng):
     """One of six ways to name a thing."""
     article = str(rng.choice(["a", "the"]))
-    return str(rng.choice([f"{color} {shape}", f"{article} {color} {shape}", f"{article} {shape} that is {color}",
-                           f"it is a {color} {shape}", f"the {shape} is {color}", f"{color} {world.plural(shape)}"]))
+    ways = [f"{color} {shape}", f"{article} {color} {shape}", f"{article} {shape} that is {color}",
+            f"it is a {color} {shape}", f"the {shape} is {color}", f"{color} {world.plural(shape)}"]
+    return str(rng.choice(ways))
 
 
 def phrases(rng):
-    """Two ways to say a thing, or two different things (the judge of free-text answers) -> (one, two, whether they agree)."""
+    """Two ways to say a thing, or two different things (the judge of free-text answers) -> (one, two,
+    whether they agree)."""
     colors, shapes = list(COLORS), list(SHAPES)
     color, shape = choose(rng, colors), choose(rng, shapes)
     other_color, other_shape = color, shape
@@ -228,7 +240,8 @@ def phrases(rng):
 
 
 def claim_about(item, rng):
-    """A claim of the kind that traces make -> (claim, what its judge sees as Example.media, whether it is true)."""
+    """A claim of the kind that traces make -> (claim, what its judge sees as Example.media, whether it is
+    true)."""
     is_clip = len(item.frames) > 1
     if is_clip and rng.random() < .5 and "moves" in item.think:
         return segment_claim_about(item, rng)
@@ -292,13 +305,14 @@ def draw_example(cfg, make, tokenizer, rng):
     return make(item, rng, cfg)
 
 
-# ---- 2. Tensors ---------------------------------------------------------------------------------------------------------
+# ---- 2. Tensors --------------------------------------------------------------------------------------------
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)  # CLIP's, as in Qwen2-VL's processors
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
 def patchify(pixels):
-    """uint8 (F, H, W, 3) -> patches (T*h*w, 1176) and grid (T, h, w); the processors' own arithmetic, an order faster.
+    """uint8 (F, H, W, 3) -> patches (T*h*w, 1176) and grid (T, h, w); the processors' own arithmetic, an
+    order faster.
 
     A patch is 14 x 14 pixels of two frames; the four patches of a merged token stand one after another.
     """
@@ -312,7 +326,8 @@ def patchify(pixels):
 
 
 def encode(example, grids, tokenizer):
-    """-> (prompt's ids, target's ids, weight of each target token). grids: (T, h, w) of each of the example's media."""
+    """-> (prompt's ids, target's ids, weight of each target token). grids: (T, h, w) of each of the
+    example's media."""
     vision = ""
     for (kind, _), (t, h, w) in zip(example.media, grids):
         vision += "<|vision_start|>" + f"<|{kind}_pad|>" * (t * h * w // 4) + "<|vision_end|>"
@@ -365,12 +380,13 @@ def collate(examples, tokenizer, config):
     return batch, torch.tensor(labels), torch.tensor(weights)
 
 
-# ---- 3. Seeing: what stands in every cell --------------------------------------------------------------------------------
+# ---- 3. Seeing: what stands in every cell ------------------------------------------------------------------
 class Eyes(torch.nn.Module):
-    """Ten small heads (five facts, two frames of a temporal patch) on the vision tower's output, tied to the embeddings.
+    """Ten small heads (five facts, two frames of a temporal patch) on the vision tower's output, tied to the
+    embeddings.
 
-    A head's output is compared with the embeddings of the words for its fact: what the vision tower learns to say is said
-    in the language model's own words.
+    A head's output is compared with the embeddings of the words for its fact: what the vision tower learns to
+    say is said in the language model's own words.
     """
     FACTS = ("presence", "color", "shape", "x", "y")
 
@@ -382,7 +398,7 @@ class Eyes(torch.nn.Module):
         self.shapes = ["square", "cross", "triangle", "circle", "rectangle"]
         numbers = [str(n) for n in self.numbers]
         spelled = (["no", "yes"],
-                   ["Ġ" + color for color in self.colors],  # Ġ: how byte-level BPE writes the space before a word
+                   ["Ġ" + color for color in self.colors],  # Ġ: a space before the word, in byte-level BPE
                    ["Ġ" + shape for shape in self.shapes],
                    numbers, numbers)
         self.words = [torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in words]) for words in spelled]
@@ -426,9 +442,10 @@ def look(model, eyes, media, frames):
     return eyes.loss(features, targets, model.get_input_embeddings().weight)
 
 
-# ---- 4. Training -----------------------------------------------------------------------------------------------------------
+# ---- 4. Training -------------------------------------------------------------------------------------------
 def build(cfg, rng):
-    """A new model and processor, whose vocabulary is what 8,000 examples say, and the name of everything that can be drawn."""
+    """A new model and processor, whose vocabulary is what 8,000 examples say, and the name of everything
+    that can be drawn."""
     texts = []
     for _ in range(4000):
         for make in (base_example, teacher_example):
@@ -443,7 +460,8 @@ def build(cfg, rng):
 
 
 def vocabulary(cfg, out):
-    """The folder whose tokenizer must be used, or None: weights belong to a vocabulary, never build another beside them."""
+    """The folder whose tokenizer must be used, or None: weights belong to a vocabulary, never build another
+    beside them."""
     folders = [cfg.grow, cfg.start]
     if cfg.resume:
         folders.insert(0, str(out))
@@ -493,11 +511,16 @@ def vision_step(model, eyes, rng):
     return dict(phase="vision", loss=loss.item(), shapes=right.item())
 
 
+def media_size(example):
+    return sum(pixels.size for _, pixels in example.media)
+
+
 def language_step(model, eyes, tokenizer, cfg, rng):
-    """Gradients of one step of language, in chunks of 16 examples, and of seeing at weight .03 -> what is logged."""
+    """Gradients of one step of language, in chunks of 16 examples, and of seeing at weight .03 -> what is
+    logged."""
     make = base_example if cfg.size == "base" else teacher_example
     examples = [draw_example(cfg, make, tokenizer, rng) for _ in range(cfg.batch)]
-    examples.sort(key=lambda example: sum(pixels.size for _, pixels in example.media))  # alike ones together: less padding
+    examples.sort(key=media_size)  # alike ones together: less padding
     batches = [collate(examples[i:i + 16], tokenizer, model.config) for i in range(0, len(examples), 16)]
     norm = sum(weights.sum() for _, _, weights in batches)
     row = dict(phase="language", loss=0., seen=0., answers=0.)
@@ -560,7 +583,7 @@ def main():
 
     recent = []  # what was logged since the last line of the log
     while step < total:
-        rng = np.random.default_rng([cfg.seed, step])  # data depend on the step alone, so that a resumed run is the same run
+        rng = np.random.default_rng([cfg.seed, step])  # the step alone decides: a resumed run is the same run
         lr = cfg.lr * min(1, (step + 1) / 20, max(.02, (total - step) / cfg.decay))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -585,8 +608,9 @@ def main():
             recent = []
         if step % cfg.save_every == 0 or step == total:
             models.save(model, processor, out)
-            state = dict(model=model.state_dict(), eyes=eyes.state_dict(), step=step, seconds=time.time() - started,
-                         optimizers=[optimizer.state_dict() for optimizer in optimizers])
+            state = dict(model=model.state_dict(), eyes=eyes.state_dict(),
+                         optimizers=[optimizer.state_dict() for optimizer in optimizers],
+                         step=step, seconds=time.time() - started)
             torch.save(state, out / "state.tmp")
             os.replace(out / "state.tmp", out / "state.pt")
 

@@ -1,22 +1,26 @@
 """The embedded world: drawn scenes, short clips and easy-vqa, with questions whose true answers are known.
 
-A picture is 84 x 84 pixels: nine cells of 28 px (one merged vision token of Qwen2.5-VL each), every shape wholly inside
-one cell, on a background whose brightness and tint drift across the picture, with pixel noise and grey specks as
-distractors. A clip is 8 such pictures, two a second: one shape appears, leaves, moves or changes colour. As the ramp makes
-position visible, a faint bar that grows along the bottom edge makes time visible; a small model learns neither from rotary
-positions alone in minutes (without the bar, "when?" stayed at chance). The second source is easy-vqa (PyPI, MIT: published
-pictures and questions that nobody here made): single pictures, and 2 x 2 tiles of them.
+A picture is 84 x 84 pixels: nine cells of 28 px (one merged vision token of Qwen2.5-VL each), every shape
+wholly inside one cell, on a background whose brightness and tint drift across the picture, with pixel noise
+and grey specks as distractors. A clip is 8 such pictures, two a second: one shape appears, leaves, moves or
+changes colour. As the ramp makes position visible, a faint bar that grows along the bottom edge makes time
+visible; a small model learns neither from rotary positions alone in minutes (without the bar, "when?" stayed
+at chance). The second source is easy-vqa (PyPI, MIT: published pictures and questions that nobody here made):
+single pictures, and 2 x 2 tiles of them.
 
-What the world knows about its pictures (the objects) is used for three things only: to ask questions, to train the two
-shipped models (`tiny/train.py`), and to measure the pixel teachers (`python -m tiny.measure`). Datasets written to disk
-hold a picture, a question and an answer, as a real dataset would: no verifier and no policy ever sees the objects.
+What the world knows about its pictures (the objects) is used for three things only: to ask questions, to
+train the two shipped models (`tiny/train.py`), and to measure the pixel teachers (`python -m tiny.measure`).
+Datasets written to disk hold a picture, a question and an answer, as a real dataset would: no verifier and no
+policy ever sees the objects.
 
-Held out of all training: more than 5 objects, the colour-shape pairs HELD_OUT, clips of other lengths, easy-vqa's test split.
-The paper has no such world: all of this is our choice, so that everything can be run on a laptop.
+Held out of all training: more than 5 objects, the colour-shape pairs HELD_OUT, clips of other lengths,
+easy-vqa's test split. The paper has no such world: all of this is our choice, so that everything can be run
+on a laptop.
 
-Every random number comes from one generator, in a fixed order: another order of the same draws gives other pictures.
+Every random number comes from one generator, in a fixed order: another order of the same draws gives other
+pictures.
 
-Run:     python -m tiny.world --out out/data       # writes the splits, and a contact sheet to look at (contact.png)
+Run:     python -m tiny.world --out out/data       # writes the splits; look at out/data/contact.png
 Before:  tiny/README.md
 Next:    tiny/pixels.py (the teachers that look at these pictures), tiny/models.py (the two small models)
 """
@@ -36,14 +40,15 @@ from tqdm import tqdm
 from runs.files import save_figure
 from runs.settings import parse_config
 
-# ---- 1. What can be drawn -------------------------------------------------------------------------------------------
+# ---- 1. What can be drawn ----------------------------------------------------------------------------------
 SIZE = 84     # pixels, width and height of every picture
 CELL = 28     # pixels, width and height of a cell: 3 x 3 cells, one vision token each
 FPS = 2.0     # frames per second of a clip
 LATTICE = 4   # points are spoken on a 4-px lattice, so that a coordinate is one of 21 tokens
 COLORS = {"red": (225, 30, 30), "green": (20, 190, 40), "blue": (30, 50, 225), "yellow": (240, 225, 20)}
 SHAPES = ("square", "cross", "triangle")
-HELD_OUT = {("yellow", "cross"), ("blue", "triangle")}  # unseen pairs: only the out-of-domain evaluation draws them
+# Unseen pairs: only the out-of-domain evaluation draws them.
+HELD_OUT = {("yellow", "cross"), ("blue", "triangle")}
 PAIRS = [(color, shape) for color in COLORS for shape in SHAPES if (color, shape) not in HELD_OUT]
 
 
@@ -67,7 +72,10 @@ class Thing:
 
 @dataclass
 class Item:
-    """One question about one picture or clip. `frames` is a list of scenes, each a list of Things (one for a picture)."""
+    """One question about one picture or clip.
+
+    `frames` is a list of scenes, each a list of Things (one for a picture).
+    """
     question: str
     answer: str
     kind: str    # how the answer is compared with the truth: one of verifier.answers.KINDS
@@ -117,7 +125,7 @@ NOISE = np.random.default_rng(0).normal(0, 5, 1 << 20).astype(np.float32)
 
 
 def background(rng):
-    """A pale ramp in brightness and tint, so that absolute position can be seen: float32 (84, 84, 3), about 170 to 250."""
+    """A pale ramp in brightness and tint, so that a place can be seen: float32 (84, 84, 3), about 170 to 250."""
     low, high, slope_x, slope_y = rng.uniform((175, 225, .3, .3), (200, 245, 1, 1)).astype(np.float32)
     ramp = (COLUMNS * slope_x + ROWS * slope_y) / ((slope_x + slope_y) * (SIZE - 1))  # (84, 84), 0..1
     brightness = (low + (high - low) * ramp)[..., None]  # (84, 84, 1)
@@ -128,7 +136,8 @@ def background(rng):
 def render(frames, rng):
     """Draw scenes on one shared background. frames: list of lists of Things -> uint8 (F, 84, 84, 3)."""
     base = background(rng)
-    shade = {color: np.float32(rng.uniform(-12, 12, 3)) for color in COLORS}  # no two pictures have quite the same red
+    # No two pictures have quite the same red.
+    shade = {color: np.float32(rng.uniform(-12, 12, 3)) for color in COLORS}
     for _ in range(rng.integers(0, 4)):  # specks: too small and too grey to be a shape
         x, y = rng.integers(2, SIZE - 2, 2)
         base[y:y + 2, x:x + 2] = rng.uniform(110, 150)
@@ -146,7 +155,10 @@ def render(frames, rng):
 
 
 def place(pairs, rng, cells=None):
-    """Put (colour, shape) pairs into distinct cells, at random unless cells (0..8, row by row) are given: a list of Things."""
+    """Put (colour, shape) pairs into distinct cells -> list of Things.
+
+    cells: which ones, numbered 0..8 row by row; at random unless given.
+    """
     if cells is None:
         cells = rng.permutation(9)[:len(pairs)]
     things = []
@@ -164,7 +176,7 @@ def reading_order(things):
     return sorted(things, key=lambda thing: (int(thing.y // CELL), int(thing.x // CELL)))
 
 
-# ---- 2. How a point, a time and a claim are written (what a response may hold: see verifier/claims.py) --------------
+# ---- 2. How a point, a time and a claim are written (what a response may hold: see verifier/claims.py) -----
 LETTERS = "ABCDEFGH"  # of the options of a multiple choice
 
 
@@ -188,7 +200,7 @@ def options_text(options):
     return " ".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options))
 
 
-# ---- 3. Questions about pictures ------------------------------------------------------------------------------------
+# ---- 3. Questions about pictures ---------------------------------------------------------------------------
 def choose(rng, sequence):
     """One element, each as likely as any other."""
     return sequence[int(rng.integers(len(sequence)))]
@@ -203,8 +215,8 @@ def relatives(pair, pairs):
 def crowd(rng, need, forbidden, pairs, size):
     """Fill a scene up to `size` pairs, none of the fillers forbidden -> `need`, then the fillers.
 
-    A share of .45 of the fillers are relatives of a pair already there, so that a question cannot be answered by its
-    colour or its shape alone.
+    A share of .45 of the fillers are relatives of a pair already there, so that a question cannot be answered
+    by its colour or its shape alone.
     """
     scene = list(need)
     while len(scene) < size:
@@ -290,7 +302,10 @@ def compare(one, two, task):
 
 
 def relation_item(rng, target, size, pairs, task):
-    """"Is the red square left or right of the blue cross?" Both are unique, in different columns (side) or rows (height)."""
+    """"Is the red square left or right of the blue cross?"
+
+    Both are unique, in different columns (side) or rows (height).
+    """
     second = choose(rng, [pair for pair in pairs if pair != target])
     lines = rng.permutation(3)[:2]        # the columns (rows) of the two
     along = rng.integers(3, size=2)       # where each stands in its column (row)
@@ -303,8 +318,9 @@ def relation_item(rng, target, size, pairs, task):
     things = place(scene, rng, cells + rest[:len(scene) - 2])
     one, two = things[0], things[1]
     asked, first, last = RELATIONS[task]
-    return Item(f"Is the {one.label} {asked} the {two.label}?", first if lines[0] < lines[1] else last, "phrase", task,
-                [things], compare(one, two, task), labels=[one.label, two.label])
+    answer = first if lines[0] < lines[1] else last
+    return Item(f"Is the {one.label} {asked} the {two.label}?", answer, "phrase", task, [things],
+                compare(one, two, task), labels=[one.label, two.label])
 
 
 PLACES = {0: "top left", 2: "top right", 4: "middle", 6: "bottom left", 8: "bottom right"}  # cell -> its name
@@ -316,8 +332,8 @@ def free_item(rng, target, size, pairs):
     scene = crowd(rng, [target], [], pairs, size)
     rest = [int(other) for other in rng.permutation(9) if other != cell]
     things = place(scene, rng, [cell] + rest[:len(scene) - 1])
-    return Item(f"What is in the {PLACES[cell]}?", f"a {things[0].label}", "free", "free", [things], see(things[:1]),
-                labels=["shape"])
+    return Item(f"What is in the {PLACES[cell]}?", f"a {things[0].label}", "free", "free", [things],
+                see(things[:1]), labels=["shape"])
 
 
 SCENE_TASKS = ("count", "exist", "color", "choice", "side", "height", "free")
@@ -326,8 +342,8 @@ SCENE_TASKS = ("count", "exist", "color", "choice", "side", "height", "free")
 def scene_item(rng, task=None, pairs=PAIRS, objects=(2, 5)):
     """One question about a fresh scene.
 
-    rng: numpy Generator; task: one of SCENE_TASKS, at random unless given; pairs: what may be drawn, each as likely as it
-    is often in the list; objects: (least, most). -> Item without pixels (see render).
+    rng: numpy Generator; task: one of SCENE_TASKS, at random unless given; pairs: what may be drawn, each as
+    likely as it is often in the list; objects: (least, most). -> Item without pixels (see render).
     """
     task = task or choose(rng, SCENE_TASKS)
     size = int(rng.integers(objects[0], objects[1] + 1))
@@ -343,7 +359,7 @@ def scene_item(rng, task=None, pairs=PAIRS, objects=(2, 5)):
     return free_item(rng, target, size, pairs)
 
 
-# ---- 4. Questions about clips ---------------------------------------------------------------------------------------
+# ---- 4. Questions about clips ------------------------------------------------------------------------------
 EVENTS = {"appear": "appears", "leave": "leaves", "move": "moves", "change": "changes color"}
 STEPS = {"left": -1, "right": 1, "up": -3, "down": 3}  # direction -> how far it is to the next cell's number
 
@@ -424,7 +440,8 @@ def clip_reasoning(event, clip):
     if event == "leave":
         return f"{where(before, start - 1)} In {when(start)} the {before.label} is gone."
     if event == "change":
-        return f"{where(before, start - 1)} {where(after, start)} In {when(start)} the {after.shape} is {after.color}."
+        seen = f"{where(before, start - 1)} {where(after, start)}"
+        return f"{seen} In {when(start)} the {after.shape} is {after.color}."
     span = f"From {start / FPS:.1f} seconds to {end / FPS:.1f} seconds"
     return f"{where(before, start)} {where(after, end)} {span} the {before.label} moves {clip.direction}."
 
@@ -433,7 +450,10 @@ CLIP_TASKS = ("when", "what", "who", "become", "direction")
 
 
 def clip_item(rng, task=None, pairs=PAIRS, length=8):
-    """One question about a fresh clip. task: one of CLIP_TASKS, at random unless given; length: frames. -> Item without pixels."""
+    """One question about a fresh clip -> Item without pixels (see render).
+
+    task: one of CLIP_TASKS, at random unless given; pairs: see scene_item; length: in frames.
+    """
     task = task or choose(rng, CLIP_TASKS)
     has_a_time = choose(rng, ("appear", "leave", "change"))
     any_event = choose(rng, list(EVENTS))  # both are always drawn, so that later draws do not depend on the task
@@ -444,7 +464,8 @@ def clip_item(rng, task=None, pairs=PAIRS, length=8):
     labels = [actor.label]
     if task == "when":
         verb = {"appear": "appear", "leave": "leave", "change": "change color"}[event]
-        question, answer, kind = f"When does the {actor.label} {verb}?", f"{clip.start / FPS:.1f} seconds", "number"
+        question = f"When does the {actor.label} {verb}?"
+        answer, kind = f"{clip.start / FPS:.1f} seconds", "number"
     elif task == "what":
         options = [str(option) for option in rng.permutation([f"it {verb}" for verb in EVENTS.values()])]
         question = f"What does the {actor.label} do? {options_text(options)}"
@@ -460,16 +481,16 @@ def clip_item(rng, task=None, pairs=PAIRS, length=8):
     return Item(question, answer, kind, task, clip.frames, clip_reasoning(event, clip), options, "clips", labels)
 
 
-# ---- 5. easy-vqa: somebody else's pictures and questions --------------------------------------------------------------
+# ---- 5. easy-vqa: somebody else's pictures and questions ---------------------------------------------------
 EASY_SIZE = 64  # pixels, width and height of its pictures
-EASY_COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0), "black": (0, 0, 0),
-               "gray": (128, 128, 128), "teal": (0, 128, 128), "brown": (165, 42, 42)}
+EASY_COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0),
+               "black": (0, 0, 0), "gray": (128, 128, 128), "teal": (0, 128, 128), "brown": (165, 42, 42)}
 EASY_SHAPES = ("circle", "rectangle", "triangle")
 
 
 @lru_cache(maxsize=None)
 def easy_vqa(split):
-    """Published pictures and questions: a list of (pixels uint8 (64, 64, 3), Thing in 64-px units, [(question, answer)]).
+    """Published pictures and questions -> list of (pixels uint8 (64, 64, 3), Thing, [(question, answer)]).
 
     split: "train" or "test". Read once per process.
     """
@@ -511,7 +532,7 @@ def easy_thing(pixels):
 
 
 def enlarged(thing, side, dx=0, dy=0):
-    """A Thing of an easy-vqa picture, where that picture is drawn `side` pixels wide with its corner at (dx, dy)."""
+    """A Thing of an easy-vqa picture that is drawn `side` pixels wide, with its corner at (dx, dy)."""
     return replace(thing, x=thing.x * side / EASY_SIZE + dx, y=thing.y * side / EASY_SIZE + dy,
                    r=int(thing.r * side / EASY_SIZE))
 
@@ -560,12 +581,16 @@ def tile_item(rng, split="train", task=None):
         if not across or u == v:
             continue
         asked, first, last = RELATIONS[task]
-        return Item(f"Is the {one.label} {asked} the {two.label}?", first if u < v else last, "phrase", "tile " + task,
-                    [things], compare(one, two, task), source="easy-vqa", labels=[one.label, two.label], pixels=picture)
+        return Item(f"Is the {one.label} {asked} the {two.label}?", first if u < v else last, "phrase",
+                    "tile " + task, [things], compare(one, two, task), source="easy-vqa",
+                    labels=[one.label, two.label], pixels=picture)
 
 
 def draw_tiles(rng, rows, repeats):
-    """Four of easy-vqa's pictures, 2 x 2 -> (pixels (1, 84, 84, 3), their four Things). repeats: often some share a shape."""
+    """Four of easy-vqa's pictures, 2 x 2 -> (pixels (1, 84, 84, 3), their four Things).
+
+    repeats: make it likely that some share a shape.
+    """
     chosen = [rows[int(k)] for k in rng.integers(len(rows), size=4)]
     if repeats and rng.random() < .7:
         shape = chosen[0][1].shape
@@ -601,7 +626,7 @@ def draw_item(rng, mix=(.66, .18, .16), split="train", **scene):
     return item
 
 
-# ---- 6. Datasets on disk ------------------------------------------------------------------------------------------------
+# ---- 6. Datasets on disk -----------------------------------------------------------------------------------
 @dataclass
 class Config:
     out: str = field(default="out/data", metadata={"help": "folder to write"})
@@ -636,7 +661,8 @@ def other_length_item(rng):
     return clip_item(rng, length=int(choose(rng, (5, 6, 10, 12))))
 
 
-SPLITS = {  # name -> how one item is drawn; the position in this table seeds the split, so splits never share a picture
+# name -> how one item is drawn; the position in this table seeds the split, so splits never share a picture
+SPLITS = {
     "curate": draw_item,
     "rl": draw_item,
     "val": held_out_item,
@@ -647,7 +673,7 @@ SPLITS = {  # name -> how one item is drawn; the position in this table seeds th
 
 
 def split_item(split, index, seed=0):
-    """Item `index` of a split, with its pixels: the same for everybody, without the disk (used to measure the teachers)."""
+    """Item `index` of a split, with its pixels: the same for everybody, without the disk."""
     rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
     item = SPLITS[split](rng)
     if item.pixels is None:
@@ -656,7 +682,10 @@ def split_item(split, index, seed=0):
 
 
 def save_media(pixels, path):
-    """One frame -> PNG; several -> animated PNG (lossless, exact times, plays in a browser). Returns the path with its suffix."""
+    """One frame -> PNG; several -> animated PNG (lossless, exact times, plays in a browser).
+
+    Returns the path with its suffix.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     first, *rest = [Image.fromarray(frame) for frame in pixels]
@@ -673,7 +702,8 @@ def write_item(split, out, seed, index):
     item = split_item(split, index, seed)
     name = f"{split}-{index:05d}"
     path = save_media(item.pixels, Path(out) / "media" / name)
-    row = dict(id=name, question=item.question, answer=item.answer, kind=item.kind, task=item.task, source=item.source)
+    row = dict(id=name, question=item.question, answer=item.answer, kind=item.kind, task=item.task,
+               source=item.source)
     row["video" if len(item.pixels) > 1 else "image"] = str(path.relative_to(out))
     if item.options:
         row["options"] = item.options
@@ -711,7 +741,8 @@ def main():
     cfg = parse_config(Config, __doc__)
     os.makedirs(cfg.out, exist_ok=True)
     sizes = {split: cfg.ood if split.startswith("ood-") else getattr(cfg, split) for split in SPLITS}
-    with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # an item depends on its split, place and seed alone
+    # Several processes may share the work: an item depends on its split, its place and the seed alone.
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for split, n in sizes.items():
             write_split(split, n, cfg.out, cfg.seed, partial(pool.map, chunksize=16))
     contact_sheet(Path(cfg.out) / "contact.png", cfg.seed)
