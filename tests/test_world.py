@@ -140,7 +140,7 @@ def test_splits_do_not_depend_on_the_process():
             "    for i in range(12): h.update(world.split_item(split, i).pixels.tobytes())\n"
             "print(h.hexdigest())")
     hashes = set()
-    for seed in ("1", "2", "3", "4"):
+    for seed in ("0", "1"):  # these two order HELD_OUT, were it a set, in different ways
         made = subprocess.run([sys.executable, "-c", code], env=dict(os.environ, PYTHONHASHSEED=seed),
                               cwd=Path(world.__file__).parent.parent, capture_output=True, text=True, check=True)
         hashes.add(made.stdout)

@@ -48,7 +48,7 @@ LATTICE = 4   # points are spoken on a 4-px lattice, so that a coordinate is one
 COLORS = {"red": (225, 30, 30), "green": (20, 190, 40), "blue": (30, 50, 225), "yellow": (240, 225, 20)}
 SHAPES = ("square", "cross", "triangle")
 # Unseen pairs: only the out-of-domain evaluation draws them.
-HELD_OUT = {("yellow", "cross"), ("blue", "triangle")}
+HELD_OUT = (("yellow", "cross"), ("blue", "triangle"))
 PAIRS = [(color, shape) for color in COLORS for shape in SHAPES if (color, shape) not in HELD_OUT]
 
 
