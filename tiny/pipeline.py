@@ -115,7 +115,8 @@ def number_bar(axes, x, y, width, value):
 
 def response_lines():
     """The response with a new line before every point, sentence and answer."""
-    return RESPONSE.replace(" <point", "\n<point").replace(" That", "\nThat").replace("<answer", "\n<answer").split("\n")
+    text = RESPONSE.replace(" <point", "\n<point").replace(" That", "\nThat").replace("<answer", "\n<answer")
+    return text.split("\n")
 
 
 def draw_response(axes, media, verdict, y, height):
