@@ -1,11 +1,13 @@
 """The pixel teachers: they find drawn shapes by colour, connected components and outline, and know no model.
 
-The embedded world's stand-ins for detector, segmenter and pointer (the roles are in teachers.py): eight colours and five outlines
-instead of all words. They see the picture only, never what the world knows about it, so that they can be wrong, and how
-often they are is measured (`python -m tiny.measure`).
+The paper asks an open-vocabulary detector, a segmenter and a pointing model (section 3.1). These are the
+embedded world's stand-ins for the three roles (teachers/__init__.py says what each promises): eight colours and
+five outlines instead of all words. They see the picture only, never what the world knows about it, so that they
+can be wrong, and how often they are is measured (`python -m tiny.measure`).
 
-Run:   python -m tiny.measure           # precision and recall against the world's truth
-Next:  teachers.py (the real ones, behind the same roles)
+Run:     python -m tiny.measure           # precision and recall against the world's truth
+Before:  tiny/world.py (what is drawn)
+Next:    tiny/measure.py, then teachers/ (the real ones, behind the same roles)
 """
 import math
 import re
@@ -18,37 +20,50 @@ from scipy import ndimage
 from verifier.coordinates import Box
 
 
-# ---- 1. What a label asks for ---------------------------------------------------------------------------------------
+# ---- 1. What a label asks for ------------------------------------------------------------------------------
 PALETTE = {"red": (230, 28, 28), "green": (10, 225, 20), "blue": (15, 25, 240), "yellow": (248, 240, 10),
            "teal": (0, 128, 128), "brown": (165, 42, 42), "gray": (128, 128, 128), "black": (0, 0, 0)}
-HUES = 6  # so many of them, the first, have a hue; gray and black have none
-OUTLINES = ("rectangle", "circle", "triangle", "cross")  # what the pixels can show; a square is a rectangle with equal sides
-_NOUNS = {"square", "shape", *OUTLINES}
-_NOUNS = {n: n for n in _NOUNS} | {n + ("es" if n == "cross" else "s"): n for n in _NOUNS}
-_IGNORED = {"a", "an", "the", "this", "that", "these", "those", "all", "every", "each"}
+NAMES = list(PALETTE)
+HUES = 6  # the first six have a hue; gray and black have none
+# What the pixels can show; a square is a rectangle with equal sides.
+OUTLINES = ("rectangle", "circle", "triangle", "cross")
+NOUNS = {  # what a label may call a shape -> its singular
+    "shape": "shape", "square": "square", "rectangle": "rectangle",
+    "circle": "circle", "triangle": "triangle", "cross": "cross",
+    "shapes": "shape", "squares": "square", "rectangles": "rectangle",
+    "circles": "circle", "triangles": "triangle", "crosses": "cross"}
+IGNORED = {"a", "an", "the", "this", "that", "these", "those", "all", "every", "each"}
 
 
 def parse_label(label):
-    """"The red squares" -> ("red", "square"). None stands for any: "shape" -> (None, None), "red shape" -> ("red", None).
+    """"The red squares" -> ("red", "square").
+
+    None stands for any: "shape" -> (None, None), "red shape" -> ("red", None).
 
     Returns None where any other word appears: an open-vocabulary detector that does not know a word finds nothing.
     """
-    words = [w for w in re.findall(r"\w+", label[:100].lower()) if w not in _IGNORED]
-    color = {"grey": "gray"}.get(words[0], words[0]) if words else ""
-    color, nouns = (color, words[1:]) if color in PALETTE else (None, words)
-    if len(nouns) != 1 or nouns[0] not in _NOUNS:
+    words = [word for word in re.findall(r"\w+", label[:100].lower()) if word not in IGNORED]
+    color = None
+    if words and words[0] in (*PALETTE, "grey"):
+        color = "gray" if words[0] == "grey" else words[0]
+        words = words[1:]
+    if len(words) != 1 or words[0] not in NOUNS:
         return None
-    shape = _NOUNS[nouns[0]]
-    return color, None if shape == "shape" else shape
+    shape = NOUNS[words[0]]
+    return color, (None if shape == "shape" else shape)
 
 
-# ---- 2. Finding drawn shapes, from pixels alone -----------------------------------------------------------------------
-MAX_SIDE, MAX_SHAPES, MIN_AREA = 256, 64, 5  # the bounds that keep any picture at all cheap; specks have at most 4 pixels
+# ---- 2. Finding drawn shapes, from pixels alone ------------------------------------------------------------
+# Three bounds that keep any picture at all cheap:
+MAX_SIDE = 256   # pixels; of a larger picture every second (third ...) pixel is read
+MAX_SHAPES = 64  # the largest ones
+MIN_AREA = 5     # pixels; the world's specks have at most 4
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A connected patch of one colour. box: (x1, y1, x2, y2); outline: one of OUTLINES; fit: 0..1, how well it fits."""
+    """A connected patch of one colour. box: (x1, y1, x2, y2); outline: one of OUTLINES; fit: 0..1, how well
+    it fits."""
     color: str
     outline: str
     fit: float
@@ -64,51 +79,67 @@ class Shape:
 
 
 def _ink(pixels):
-    """Which colour of PALETTE is drawn where. pixels: (H, W, 3) -> its index, -1 for ground (H, W); chroma and shade (H, W).
+    """Which colour of PALETTE is drawn where: (H, W, 3) -> its index (-1: ground), chroma, shade, (H, W) each.
 
-    Mixing a colour with the pale ground (a soft edge, a resized picture) moves it along the line to white, so what tells
-    colours apart is the direction seen from white. Gray and black share that direction: depth tells them apart.
+    Chroma is how far a pixel is from gray, shade how much darker it is than the ground: both in 0..255.
+    Mixing a colour with the pale ground (a soft edge, a resized picture) moves it along the line to white, so
+    what tells colours apart is the direction seen from white. Gray and black share that direction: depth
+    tells them apart.
     """
     pixels = pixels.astype(np.float32)
-    names, brightness = list(PALETTE), pixels.max(-1)
+    brightness = pixels.max(-1)
     chroma = brightness - pixels.min(-1)
-    directions = 255.0 - np.array([PALETTE[n] for n in names[:HUES]], np.float32)
+
+    directions = 255.0 - np.array([PALETTE[name] for name in NAMES[:HUES]], np.float32)  # (HUES, 3)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     colored = chroma > 60  # the ground's own tint stays below 56
-    ink = np.where(colored, ((255 - pixels) @ directions.T).argmax(-1), -1)
-    shade = _ground(brightness, ~colored & (brightness > np.median(brightness) - 60)) - brightness
+    nearest = ((255 - pixels) @ directions.T).argmax(-1)  # (H, W)
+    ink = np.where(colored, nearest, -1)
+
+    pale = ~colored & (brightness > np.median(brightness) - 60)
+    shade = _ground(brightness, pale) - brightness
     colorless = ~ndimage.binary_dilation(colored) & (shade > 50)  # pixels beside a coloured one are its soft edge
     deep = ~colored & (brightness < 64)
-    ink[colorless] = names.index("gray")
-    ink[deep | colorless & ndimage.binary_dilation(deep, iterations=2)] = names.index("black")  # with its gray edge
+    edge_of_deep = colorless & ndimage.binary_dilation(deep, iterations=2)
+    ink[colorless] = NAMES.index("gray")
+    ink[deep | edge_of_deep] = NAMES.index("black")
     return ink, chroma, shade
 
 
 def _ground(brightness, pale):
-    """The ground's brightness as a plane a + b x + c y, fitted to pale pixels; thrice, each time without what lies deep below."""
+    """The ground's brightness as a plane a + b x + c y, fitted to the pale pixels (H, W).
+
+    Three times, each time without what lies deep below the last plane.
+    """
     y, x = np.indices(brightness.shape, dtype=np.float32)
-    basis = np.stack([np.ones_like(x), x, y], -1)
+    basis = np.stack([np.ones_like(x), x, y], -1)  # (H, W, 3)
     for _ in range(3):
         if pale.sum() < 3:
             return np.full_like(brightness, 255)
-        plane = basis @ np.linalg.lstsq(basis[pale], brightness[pale], rcond=None)[0]
+        coefficients = np.linalg.lstsq(basis[pale], brightness[pale], rcond=None)[0]  # (3,)
+        plane = basis @ coefficients  # (H, W)
         pale = pale & (brightness > plane - 30)
     return plane
 
 
 def _outline(mask):
-    """The outline that fits best when drawn into the same box: (name, intersection over union). mask: bool (h, w)."""
+    """The outline that best fits a mask: bool (h, w) -> (name, intersection over union of the two)."""
     h, w = mask.shape
-    u, v = np.abs((np.arange(w) + .5) / w * 2 - 1)[None], ((np.arange(h) + .5) / h * 2 - 1)[:, None]  # -1..1
-    drawn = (np.ones_like(mask), u * u + v * v <= 1, u <= (v + 1) / 2, (u <= 1 / 3) | (np.abs(v) <= 1 / 3))
-    fits = [(mask & d).sum() / (mask | d).sum() for d in drawn]
+    u = np.abs((np.arange(w) + .5) / w * 2 - 1)[None]   # (1, w), distance from the middle: 0..1
+    v = ((np.arange(h) + .5) / h * 2 - 1)[:, None]      # (h, 1), top to bottom: -1..1
+    drawn = {"rectangle": np.ones_like(mask),
+             "circle": u * u + v * v <= 1,
+             "triangle": u <= (v + 1) / 2,
+             "cross": (u <= 1 / 3) | (np.abs(v) <= 1 / 3)}
+    fits = [(mask & drawn[name]).sum() / (mask | drawn[name]).sum() for name in OUTLINES]
     best = int(np.argmax(fits))
     return OUTLINES[best], float(fits[best])
 
 
 def _trim(mask):
-    """The slices of the smallest box around the mask."""
-    return (ndimage.find_objects(mask.astype(np.uint8)) or [(slice(1), slice(1))])[0]
+    """The slices of the smallest box around the mask; one pixel where the mask is empty."""
+    found = ndimage.find_objects(mask.astype(np.uint8))
+    return found[0] if found else (slice(1), slice(1))
 
 
 def _sharpen(mask, strength):
@@ -117,76 +148,126 @@ def _sharpen(mask, strength):
     mask: (h, w) with one pixel of margin; strength: the same pixels' chroma or shade.
     """
     near = ndimage.binary_dilation(mask, np.ones((3, 3)))
-    full, ground = np.percentile(strength[mask], 80), strength[~mask].min()
+    full = np.percentile(strength[mask], 80)
+    ground = strength[~mask].min()
     large = ndimage.zoom(np.where(near, strength - ground, 0), 4, order=1, grid_mode=True, mode="grid-constant")
     patches, n = ndimage.label(large > (full - ground) / 2)
-    if not n:
+    if n == 0:
         return mask
-    large = patches == np.bincount(patches[patches > 0]).argmax()
-    return large[_trim(large)]
+    largest = patches == np.bincount(patches[patches > 0]).argmax()
+    return largest[_trim(largest)]
 
 
 def _cut(mask):
-    """Two shapes of one colour that touch: the straight cut that leaves two clear outlines, as (axis, position), or None."""
+    """Where to part two shapes of one colour that touch: bool (h, w) -> (axis, position), or None.
+
+    The cut is straight, and the best of those that leave two clear outlines.
+    """
     step = max(1, max(mask.shape) // 64)  # bounded time on large patches
-    small, best = mask[::step, ::step], (.85, None)
+    small = mask[::step, ::step]
     least = max(6, max(small.shape) / 4)  # a smaller half is a slice of one odd shape
+    best_fit, best_cut = .85, None
     for axis in (0, 1):
         for at in range(2, small.shape[axis] - 1):
-            halves = [h[_trim(h)] for h in np.split(small, [at], axis)]
-            if min(min(h.shape) for h in halves) >= least:
-                best = max(best, (min(_outline(h)[1] for h in halves), (axis, at * step)), key=lambda b: b[0])
-    return best[1]
+            halves = [half[_trim(half)] for half in np.split(small, [at], axis)]
+            if min(min(half.shape) for half in halves) < least:
+                continue
+            fit = min(_outline(half)[1] for half in halves)
+            if fit > best_fit:
+                best_fit, best_cut = fit, (axis, at * step)
+    return best_cut
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """Connected pixels of one colour: its index in PALETTE, the box's corner, and which pixels of the box:
+    bool (h, w)."""
+    color: int
+    x: int
+    y: int
+    mask: np.ndarray
+
+
+def _patches(ink):
+    """The connected patches of every colour, the largest first, at most MAX_SHAPES."""
+    found = []  # of (area, _Patch)
+    for color in range(len(NAMES)):
+        labels, _ = ndimage.label(ink == color)  # 4-connected: shapes that meet at a corner stay two
+        areas = np.bincount(labels.ravel())
+        for k, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+            mask = labels[rows, columns] == k
+            is_ground = mask.shape == ink.shape  # it reaches all four borders
+            if areas[k] >= MIN_AREA and not is_ground:
+                found.append((areas[k], _Patch(color, columns.start, rows.start, mask)))
+    found.sort(key=lambda entry: -entry[0])
+    return [patch for _, patch in found[:MAX_SHAPES]]
+
+
+def _halves(patch, axis, at):
+    """A patch cut in two before row (axis 0) or column (axis 1) `at`."""
+    first = np.zeros_like(patch.mask)
+    if axis == 0:
+        first[:at] = True
+    else:
+        first[:, :at] = True
+    for half in (patch.mask & first, patch.mask & ~first):
+        rows, columns = _trim(half)
+        yield _Patch(patch.color, patch.x + columns.start, patch.y + rows.start, half[rows, columns])
 
 
 @lru_cache(maxsize=32)
 def _find(data, height, width):
-    """All shapes of a picture: ([Shape], ids (H, W) with k + 1 on the pixels of shape k). Cached: a group asks often."""
+    """All shapes of a picture: ([Shape], ids (H, W) with k + 1 on the pixels of shape k).
+
+    Cached: a group asks often.
+    """
     pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
     ink, chroma, shade = _ink(pixels)
-    patches = []  # (area, colour, x, y, mask)
-    for color in range(len(PALETTE)):
-        labels, _ = ndimage.label(ink == color)  # 4-connected: shapes that meet at a corner stay two
-        areas = np.bincount(labels.ravel())
-        for k, box in enumerate(ndimage.find_objects(labels), 1):
-            if areas[k] >= MIN_AREA and ink[box].shape != ink.shape:  # what reaches all four borders is the ground
-                patches.append((areas[k], color, box[1].start, box[0].start, labels[box] == k))
-    patches = [patch[1:] for patch in sorted(patches, key=lambda p: -p[0])[:MAX_SHAPES]]
-    shapes, ids = [], np.zeros((height, width), np.uint8)
+    patches = _patches(ink)
+    shapes = []
+    ids = np.zeros((height, width), np.uint8)
     while patches:
-        color, x, y, mask = patches.pop(0)
-        (h, w), clear = mask.shape, mask
+        patch = patches.pop(0)
+        h, w = patch.mask.shape
+        clear = patch.mask
         if min(h, w) < 24:
-            strength = np.pad(chroma if color < HUES else shade, 1, mode="edge")[y:y + h + 2, x:x + w + 2]
-            clear = _sharpen(np.pad(mask, 1), strength)
+            strength = np.pad(chroma if patch.color < HUES else shade, 1, mode="edge")
+            around = strength[patch.y:patch.y + h + 2, patch.x:patch.x + w + 2]  # (h + 2, w + 2)
+            clear = _sharpen(np.pad(patch.mask, 1), around)  # both with one pixel of margin
         outline, fit = _outline(clear)
-        cut = _cut(mask) if fit < .75 and len(shapes) + len(patches) < MAX_SHAPES - 1 else None
-        if cut is None:
-            shapes.append(Shape(list(PALETTE)[color], outline, fit, (x, y, x + w, y + h)))
-            ids[y:y + h, x:x + w][mask] = len(shapes)
-        else:
-            first = np.zeros_like(mask)
-            np.split(first, [cut[1]], cut[0])[0][:] = True
-            for half in (mask & first, mask & ~first):
-                rows, columns = _trim(half)
-                patches.append((color, x + columns.start, y + rows.start, half[rows, columns]))
+        cut = None
+        if fit < .75 and len(shapes) + len(patches) < MAX_SHAPES - 1:
+            cut = _cut(patch.mask)
+        if cut is not None:
+            patches.extend(_halves(patch, *cut))
+            continue
+        box = (patch.x, patch.y, patch.x + w, patch.y + h)
+        shapes.append(Shape(NAMES[patch.color], outline, fit, box))
+        ids[patch.y:patch.y + h, patch.x:patch.x + w][patch.mask] = len(shapes)
     return shapes, ids
 
 
 def find_shapes(image):
-    """image: PIL RGB of any size -> ([Shape], ids, step): everything in steps of `step` pixels (1 up to 256 x 256)."""
+    """image: PIL RGB of any size -> ([Shape], ids, step).
+
+    All in steps of `step` pixels, which is 1 up to 256 x 256. ids: (H, W), k + 1 on the pixels of shape k.
+    """
     pixels = np.asarray(image.convert("RGB"))
     step = math.ceil(max(pixels.shape[:2]) / MAX_SIDE)
     pixels = np.ascontiguousarray(pixels[::step, ::step])
-    return *_find(pixels.tobytes(), *pixels.shape[:2]), step
+    height, width, _ = pixels.shape
+    shapes, ids = _find(pixels.tobytes(), height, width)
+    return shapes, ids, step
 
 
-# ---- 3. The pixel teachers --------------------------------------------------------------------------------------------
+# ---- 3. The pixel teachers ---------------------------------------------------------------------------------
 def _named(image, label):
-    """The shapes that a label names, with their number in ids."""
-    wanted = parse_label(label)
+    """The shapes that a label names -> [(number in ids, Shape)], ids, step."""
     shapes, ids, step = find_shapes(image)
-    return [(k, s) for k, s in enumerate(shapes, 1) if wanted and s.matches(*wanted)], ids, step
+    wanted = parse_label(label)
+    if wanted is None:
+        return [], ids, step
+    return [(k, shape) for k, shape in enumerate(shapes, 1) if shape.matches(*wanted)], ids, step
 
 
 class PixelDetector:
@@ -197,47 +278,68 @@ class PixelDetector:
 
     def _detect(self, image, label):
         named, _, step = _named(image, label)
-        w, h = image.size
-        return [Box(x1 * step, y1 * step, min(x2 * step, w), min(y2 * step, h), s.fit, label)
-                for _, s in named for x1, y1, x2, y2 in [s.box]]
+        width, height = image.size
+        boxes = []
+        for _, shape in named:
+            x1, y1, x2, y2 = (c * step for c in shape.box)
+            boxes.append(Box(x1, y1, min(x2, width), min(y2, height), shape.fit, label))
+        return boxes
 
 
 class PixelSegmenter:
-    """See Segmenter. The mask of a box is the largest shape inside it, cut off at the box; of a point, the shape under it.
+    """See Segmenter. The mask of a box is the largest shape inside it, cut off at the box; of a point, the
+    shape under it.
 
     Where nothing is drawn in the box the mask is the whole box: like SAM, this segmenter always answers, so that a
     detector's false alarm costs what it would cost with real teachers.
     """
 
     def segment(self, image, boxes):
-        (w, h), (_, ids, step) = image.size, find_shapes(image)
-        ids = np.repeat(np.repeat(ids, step, 0), step, 1)[:h, :w]  # (H, W)
-        masks = np.zeros((len(boxes), h, w), bool)
+        width, height = image.size
+        _, ids, step = find_shapes(image)
+        ids = np.repeat(np.repeat(ids, step, 0), step, 1)[:height, :width]  # (H, W), at full size again
+        masks = np.zeros((len(boxes), height, width), bool)
         for mask, box in zip(masks, boxes):
-            x1, x2 = np.clip([math.floor(box.x1), math.ceil(box.x2)], 0, w)
-            y1, y2 = np.clip([math.floor(box.y1), math.ceil(box.y2)], 0, h)
-            if box.x1 == box.x2 and box.y1 == box.y2:  # a point prompt
-                if 0 <= box.x1 < w and 0 <= box.y1 < h and ids[y1, x1]:
+            x1, x2 = np.clip([math.floor(box.x1), math.ceil(box.x2)], 0, width)
+            y1, y2 = np.clip([math.floor(box.y1), math.ceil(box.y2)], 0, height)
+            is_point = box.x1 == box.x2 and box.y1 == box.y2
+            if is_point:
+                in_picture = 0 <= box.x1 < width and 0 <= box.y1 < height
+                if in_picture and ids[y1, x1]:
                     mask[:] = ids == ids[y1, x1]
                 continue
             inside = ids[y1:y2, x1:x2]
-            areas = np.bincount(inside.ravel(), minlength=2)
-            mask[y1:y2, x1:x2] = inside == 1 + areas[1:].argmax() if areas[1:].any() else True
+            areas = np.bincount(inside.ravel(), minlength=2)[1:]  # of shapes 1, 2, ...; 0 is the ground
+            if areas.any():
+                mask[y1:y2, x1:x2] = inside == 1 + areas.argmax()
+            else:
+                mask[y1:y2, x1:x2] = True
         return masks
 
 
 class PixelPointer:
-    """See Pointer. Points lie inside their shape, at its centre where that is possible; read in rows of 28 px (one token)."""
+    """See Pointer. Points lie inside their shape, at its centre where that is possible; read in rows of 28
+    px (one token)."""
 
     def point(self, image, label):
         named, ids, step = _named(image, label)
-        w, h = image.size
+        width, height = image.size
         points = []
-        for k, s in named:
-            x1, y1, x2, y2 = s.box
-            mask = ids[y1:y2, x1:x2] == k
-            y, x = (int(c + .5) for c in ndimage.center_of_mass(mask))
-            if not mask[y, x]:  # a ring, a hook: the pixel deepest inside instead
-                y, x = np.unravel_index(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1].argmax(), mask.shape)
-            points.append((float(min((x1 + x) * step + step // 2, w - 1)), float(min((y1 + y) * step + step // 2, h - 1))))
+        for k, shape in named:
+            x1, y1, x2, y2 = shape.box
+            x, y = _inner_point(ids[y1:y2, x1:x2] == k)
+            x = (x1 + x) * step + step // 2
+            y = (y1 + y) * step + step // 2
+            points.append((float(min(x, width - 1)), float(min(y, height - 1))))
         return sorted(points, key=lambda p: (p[1] // 28, p[0]))
+
+
+def _inner_point(mask):
+    """A pixel (x, y) of the mask: its centre of mass, or where that is outside (a ring, a hook) the pixel
+    deepest inside."""
+    center_y, center_x = ndimage.center_of_mass(mask)
+    y, x = int(center_y + .5), int(center_x + .5)
+    if not mask[y, x]:
+        depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+        y, x = np.unravel_index(depth.argmax(), mask.shape)
+    return x, y

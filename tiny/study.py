@@ -1,11 +1,15 @@
-"""The longer experiments behind the README's tables: three seeds, a sweep over step size, and the reward's terms one by one.
+"""The longer experiments behind tiny/README.md: three seeds, with and without R_rq, and a sweep over step size.
 
-    python -m tiny.study seeds    # both rewards, and Argos without R_rq, from one SFT checkpoint with three seeds: table and figure
-    python -m tiny.study sweep    # both rewards at several step sizes and lengths: where answer-only training collapses
+    python -m tiny.study seeds    # both rewards, and Argos without R_rq, with three seeds: tables and figure
+    python -m tiny.study sweep    # both rewards at several step sizes and lengths: where pointing collapses
 
-Both start from the checkpoint that `python -m tiny` leaves in out/sft/merged, run two training processes side by side, skip
-runs that are complete, and write to out/study/. Every run is the same `train_grpo.py` command a person would type; the tables
-are printed by `evaluate.py`.
+Both start from the checkpoint that `python -m tiny` leaves in out/sft/merged, run two training processes side
+by side, skip runs that are complete, and write to out/study/. Every run is the same `train_grpo.py` command a
+person would type; the tables are printed by `evaluate.py`. The paper reports one run per reward; seeds and
+step sizes are our addition.
+
+Before:  tiny/__main__.py (the one run that these repeat)
+Next:    tiny/README.md (what came out)
 """
 import os
 import shlex
@@ -18,22 +22,27 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
-from runs.curves import COLORS, read_curve
-from runs.errors import BadInput, run_main
-from runs.files import claim_run, read_jsonl, save_figure, write_atomically
-from runs.settings import parse_config
+from runs.curves import COLORS, read_curve  # noqa: E402
+from runs.errors import BadInput, run_main  # noqa: E402
+from runs.files import claim_run, read_jsonl, save_figure, write_atomically  # noqa: E402
+from runs.settings import parse_config  # noqa: E402
+
+SETTINGS = ("6e-4:80", "1e-3:40", "1.4e-3:80", "1.4e-3:160", "2e-3:40", "2e-3:120")
+COMPARED = ("argos", "outcome")  # the two rewards that every study compares
 
 
 @dataclass
 class Config:
     study: str = field(default="seeds", metadata={"help": "seeds or sweep"})
     out: str = field(default="out", metadata={"help": "folder of `python -m tiny`"})
-    name: str = field(default="study", metadata={"help": "results go to OUT/NAME; other --flags need another name"})
+    name: str = field(default="study", metadata={
+        "help": "results go to OUT/NAME; other --flags need another name"})
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "seeds of the seeds study"})
-    rewards: list[str] = field(default_factory=lambda: ["argos", "outcome", "no-rq"], metadata={"help": "rewards of the seeds study"})
-    settings: list[str] = field(default_factory=lambda: ["6e-4:80", "1e-3:40", "1.4e-3:80", "1.4e-3:160", "2e-3:40", "2e-3:120"], metadata={
+    rewards: list[str] = field(default_factory=lambda: ["argos", "outcome", "no-rq"], metadata={
+        "help": "rewards of the seeds study"})
+    settings: list[str] = field(default_factory=lambda: list(SETTINGS), metadata={
         "help": "the sweep: peak learning rate:steps"})
     flags: str = field(default="", metadata={"help": "more flags for every train_grpo.py"})
 
@@ -46,75 +55,143 @@ def run(jobs):
         command, folder = job
         print(f"$ {command}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
+        words = [sys.executable] + shlex.split(command)[1:]  # this Python, whatever "python" is on the path
         with open(folder / "log.txt", "a") as log:
-            return subprocess.run([sys.executable] + shlex.split(command)[1:], env=env, stderr=log, stdout=log).returncode
+            return subprocess.run(words, env=env, stderr=log, stdout=log).returncode
+
     with ThreadPoolExecutor(2) as pool:
-        failed = [str(folder) for code, (_, folder) in zip(pool.map(one, jobs), jobs) if code]
+        codes = list(pool.map(one, jobs))
+    failed = [str(folder) for code, (_, folder) in zip(codes, jobs) if code != 0]
     if failed:
         sys.exit(f"failed: see log.txt in {', '.join(failed)}")
 
 
 def train(jobs):
     """Training runs: those that are finished are skipped, those that were stopped continue."""
-    run([(command + " --resume" * (folder / "metrics.jsonl").exists(), folder) for command, folder in jobs if not (folder / "merged").exists()])
+    left = []
+    for command, folder in jobs:
+        if (folder / "merged").exists():
+            continue
+        if (folder / "metrics.jsonl").exists():
+            command += " --resume"
+        left.append((command, folder))
+    run(left)
+
+
+# ---- 1. Three seeds ----------------------------------------------------------------------------------------
+def seed_folders(cfg, out):
+    """Where each run of the seeds study lies: {(reward, seed): folder}."""
+    folders = {(reward, seed): out / f"{reward}-seed{seed}" for seed in cfg.seeds for reward in cfg.rewards}
+    if cfg.flags:
+        return folders
+    for reward in COMPARED:  # `python -m tiny` has trained one seed of these, by the same command
+        done = Path(cfg.out) / f"grpo-{reward}"
+        if (done / "merged").exists():
+            _, settings = next(read_jsonl(done / "metrics.jsonl"))
+            if (reward, settings["seed"]) in folders:
+                folders[reward, settings["seed"]] = done
+    return folders
+
+
+def evaluation(models, cfg, sets, out, more):
+    """The job that asks the models all samples of the sets: (command, folder)."""
+    data = [f"{cfg.out}/data/{name}.jsonl" for name in sets]
+    words = ["python", "evaluate.py", "--models", *models, "--data", *data, "--out", str(out), *more]
+    return shlex.join(words), out
 
 
 def seeds(cfg, out, grpo):
-    folders = {(r, s): out / f"{r}-seed{s}" for s in cfg.seeds for r in cfg.rewards}
-    for reward in ("argos", "outcome"):  # `python -m tiny` has trained one seed of these, by the same command
-        done = Path(cfg.out) / f"grpo-{reward}"
-        if (done / "merged").exists() and not cfg.flags:
-            seed = next(read_jsonl(done / "metrics.jsonl"))[1]["seed"]
-            folders.update({(reward, seed): done} if (reward, seed) in folders else {})
-    train([(f"{grpo} --reward {r} --seed {s} --out {shlex.quote(str(f))}", f) for (r, s), f in folders.items()])
-    models = [f"sft={cfg.out}/sft/merged"] + [f"{r}={f}/merged" for (r, _), f in folders.items()]
-    curves = [f"{r}={f}" for (r, _), f in folders.items() if r in ("argos", "outcome")]
-    ask = lambda name, sets, more: (shlex.join(
-        ["python", "evaluate.py", "--models", *models, "--data", *(f"{cfg.out}/data/{s}.jsonl" for s in sets), "--out", str(out / name), *more]), out / name)
-    run([ask("seeds", ["val"], ["--curves", *curves]), ask("ood", ["ood-objects", "ood-pairs", "ood-clips"], ["--pages", "0"])])
-    print((out / "seeds/table.md").read_text(), (out / "ood/table.md").read_text(), f"wrote {out}/seeds and {out}/ood", sep="\n")
+    """Train every reward with every seed, then one table on held-out items and one out of domain."""
+    folders = seed_folders(cfg, out)
+    train([(f"{grpo} --reward {reward} --seed {seed} --out {shlex.quote(str(folder))}", folder)
+           for (reward, seed), folder in folders.items()])
+
+    models = [f"sft={cfg.out}/sft/merged"]
+    curves = []
+    for (reward, _), folder in folders.items():
+        models.append(f"{reward}={folder}/merged")
+        if reward in COMPARED:
+            curves.append(f"{reward}={folder}")
+    held_out = evaluation(models, cfg, ["val"], out / "seeds", ["--curves", *curves])
+    ood_sets = ["ood-objects", "ood-pairs", "ood-clips"]
+    out_of_domain = evaluation(models, cfg, ood_sets, out / "ood", ["--pages", "0"])
+    run([held_out, out_of_domain])
+    print((out / "seeds/table.md").read_text())
+    print((out / "ood/table.md").read_text())
+    print(f"wrote {out}/seeds and {out}/ood")
+
+
+# ---- 2. The sweep ------------------------------------------------------------------------------------------
+def read_settings(words):
+    """["1e-3:40", ...] -> [(peak learning rate, steps), ...]."""
+    settings = []
+    for word in words:
+        lr, _, steps = word.partition(":")
+        try:
+            settings.append((float(lr), int(steps)))
+        except ValueError:
+            raise BadInput(f"--settings {' '.join(words)}: write learning rate:steps, such as 1e-3:40") from None
+    return settings
 
 
 def sweep(cfg, out, grpo):
-    try:
-        settings = [(float(lr), int(steps)) for lr, _, steps in (word.partition(":") for word in cfg.settings)]
-    except ValueError:
-        raise BadInput(f"--settings {' '.join(cfg.settings)}: write learning rate:steps, such as 1e-3:40") from None
-    folders = {(lr, steps, r): out / f"{r}-lr{lr:g}-steps{steps}" for lr, steps in settings for r in ("argos", "outcome")}
-    train([(f"{grpo} --reward {r} --lr {lr:g} --steps {steps} --eval_every {max(1, min(20, steps // 4))} --out {shlex.quote(str(f))}", f)
-           for (lr, steps, r), f in folders.items()])
-    lines = ["| step size | steps | reward | answers start | answers end | R_vg start | R_vg end | R_vg lowest |", "|---" * 8 + "|"]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
+    """Train both rewards at every setting, then a table and a figure of how each run went."""
+    folders = {(lr, steps, reward): out / f"{reward}-lr{lr:g}-steps{steps}"
+               for lr, steps in read_settings(cfg.settings) for reward in COMPARED}
+    jobs = []
     for (lr, steps, reward), folder in folders.items():
-        done, answers, grounding = read_curve(folder)
-        lines.append(f"| {lr:g} | {steps} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} | {grounding[0]:.3f} | {grounding[-1]:.3f} | "
-                     f"{min(grounding):.3f} |")
-        for axis, values in zip(axes, (grounding, answers)):
-            axis.plot(done, values, "-o", markersize=3, color=COLORS[reward], alpha=.75)
-            axis.annotate(f" {lr:g}", (done[-1], values[-1]), color=COLORS[reward], fontsize=8, va="center")
-    for axis, title in zip(axes, ("visual grounding $R_{vg}$, held out", "answer accuracy, held out")):
-        axis.set(title=title, xlabel="GRPO step (at each curve's end: its peak learning rate)", ylim=(0, 1))
-        axis.grid(alpha=.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend([plt.Line2D([], [], color=COLORS[r]) for r in ("argos", "outcome")], ["reward: argos", "reward: outcome"], frameon=False)
-    figure.tight_layout()
-    save_figure(figure, out / "sweep.png")
+        eval_every = max(1, min(20, steps // 4))
+        jobs.append((f"{grpo} --reward {reward} --lr {lr:g} --steps {steps} --eval_every {eval_every} "
+                     f"--out {shlex.quote(str(folder))}", folder))
+    train(jobs)
+
+    lines = ["| step size | steps | reward | answers start | answers end | R_vg start | R_vg end | R_vg lowest |",
+             "|---|---|---|---|---|---|---|---|"]
+    for (lr, steps, reward), folder in folders.items():
+        _, answers, grounding = read_curve(folder)
+        lines.append(f"| {lr:g} | {steps} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} "
+                     f"| {grounding[0]:.3f} | {grounding[-1]:.3f} | {min(grounding):.3f} |")
+    draw_sweep(folders, out / "sweep.png")
     write_atomically(out / "sweep.md", "\n".join(lines) + "\n")
     print("\n".join(lines), f"\nwrote {out}/sweep.png and {out}/sweep.md")
 
 
+def draw_sweep(folders, path):
+    """Grounding (left) and answers (right) of every run over its steps. folders: {(lr, steps, reward): folder}."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
+    for (lr, _, reward), folder in folders.items():
+        steps, answers, grounding = read_curve(folder)
+        for axis, values in zip(axes, (grounding, answers)):
+            axis.plot(steps, values, "-o", markersize=3, color=COLORS[reward], alpha=.75)
+            axis.annotate(f" {lr:g}", (steps[-1], values[-1]), color=COLORS[reward], fontsize=8, va="center")
+    for axis, title in zip(axes, ("visual grounding $R_{vg}$, held out", "answer accuracy, held out")):
+        axis.set(title=title, xlabel="GRPO step (at each curve's end: its peak learning rate)", ylim=(0, 1))
+        axis.grid(alpha=.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles = [plt.Line2D([], [], color=COLORS[reward]) for reward in COMPARED]
+    axes[0].legend(handles, [f"reward: {reward}" for reward in COMPARED], frameon=False)
+    figure.tight_layout()
+    save_figure(figure, path)
+
+
 def main():
-    arguments = ["--study"] + sys.argv[1:] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else sys.argv[1:]
+    arguments = sys.argv[1:]
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--study"] + arguments  # `python -m tiny.study sweep`
     cfg = parse_config(Config, __doc__, arguments)
     if cfg.study not in ("seeds", "sweep"):
         raise BadInput(f"--study {cfg.study}: choose seeds or sweep")
     out = Path(cfg.out) / cfg.name
     out.mkdir(parents=True, exist_ok=True)
-    claim_run(out / f"{cfg.study}.jsonl", dict(flags=cfg.flags, resume=True))  # folders name reward, seed, step size and steps only
+    # Folders name reward, seed, step size and steps only: other flags in the same folder are refused.
+    claim_run(out / f"{cfg.study}.jsonl", dict(flags=cfg.flags, resume=True))
     folder = shlex.quote(cfg.out)
-    grpo = (f"python train_grpo.py --policy {folder}/sft/merged --data {folder}/data/rl.jsonl --val {folder}/data/val.jsonl "
-            f"{cfg.flags}").strip()
-    (seeds if cfg.study == "seeds" else sweep)(cfg, out, grpo)
+    grpo = (f"python train_grpo.py --policy {folder}/sft/merged --data {folder}/data/rl.jsonl "
+            f"--val {folder}/data/val.jsonl {cfg.flags}").strip()
+    if cfg.study == "seeds":
+        seeds(cfg, out, grpo)
+    else:
+        sweep(cfg, out, grpo)
 
 
 if __name__ == "__main__":
