@@ -10,13 +10,22 @@ import hashlib
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import torch
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from argos import Argos, outcome_score, parse  # noqa: E402
+from teachers.names import load_judge, load_teachers  # noqa: E402
+from verifier.answers import KINDS, normalise, number, option_list  # noqa: E402
+from verifier.claims import canonical  # noqa: E402
+from verifier.extraction import read_claims  # noqa: E402
+from verifier.samples import read_samples  # noqa: E402
 
 
 def digest(data):
@@ -72,13 +81,6 @@ def mangled(seed, count):
 
 
 def read_responses():
-    from argos import Argos, Sample, gate, outcome_score, parse
-    try:
-        from verifier.claims import canonical
-        from verifier.extraction import read_claims
-        from verifier.answers import KINDS, number, normalise, option_list
-    except ImportError:
-        from argos import KINDS, canonical, normalise, number, option_list, read_claims
     texts = list(mangled(0, 1500))
     lines = []
     for text in texts:
@@ -103,16 +105,7 @@ def read_responses():
 
 def verdicts(data, rollouts):
     """Every rollout of a curation run verified again: the explanation, the numbers and the masks."""
-    import numpy as np
-    import torch
     torch.set_num_threads(1)
-    from argos import Argos
-    try:
-        from teachers.names import load_judge, load_teachers
-        from verifier.samples import read_samples
-    except ImportError:
-        from argos import read_samples
-        from teachers import load_judge, load_teachers
     verifier = Argos(*load_teachers(), load_judge(str(ROOT / "tiny/teacher")), video_pixels=32 * 7056)
     samples = {s.id: s for s in read_samples(data)}
     lines, masks = [], hashlib.blake2b(digest_size=8)
