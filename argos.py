@@ -21,7 +21,7 @@ mean; an empty claim ("in frame 3 there is something") passes a lenient judge; a
 merely says "the answer is 2". The gate makes each of them worthless without a right answer.
 
     python argos.py tiny/example.png "How many red squares are there?" \\
-        '<think>I see <point x1="16" y1="44" X
+        '<think>I see <point x1="16" y1="44" alt="red square">red square</point>.</think><answer>2</answer>' \\
         --answer 2 --kind count --card card.png
 
 Before: nano.py (the idea in 200 lines). Next: verifier/claims.py (what a response says), verifier/answers.py
