@@ -1,14 +1,17 @@
-"""Our own 300 instructions for the small household, in the format of EB-ALFRED's splits.json, and an oracle that carries any of them out.
+"""Our own 300 instructions for the small household, in the format of EB-ALFRED's splits.json, and an oracle
+that carries any of them out.
 
-Six subsets of 50, each asking for what the published one of its name asks for (Yang et al. 2025, section 3): base; common sense (a
-thing by its use, not its name), complex instructions (the order inside small talk), visual appearance (one of two by its colour),
-spatial (one of two by its side in the picture), long horizon (slicing, heating, cooling: 15 skills and more). The words are ours,
-drawn from templates by a seed; nothing is taken from the published instructions, which household.py reads as well.
+Six subsets of 50, each asking for what the published one of its name asks for (Yang et al. 2025, section 3):
+base; common sense (a thing by its use, not its name), complex instructions (the order inside small talk),
+visual appearance (one of two by its colour), spatial (one of two by its side in the picture), long horizon
+(slicing, heating, cooling: 15 skills and more). The words are ours, drawn from templates by a seed; nothing
+is taken from the published instructions, which household.py reads as well.
 
-The oracle knows the whole state and plans by rule, one routine for each kind of goal. It is the ceiling (100 %, or a task could
-not be done at all), as chance is the floor.
+The oracle knows the whole state and plans by rule, one routine for each kind of goal. It is the ceiling (100
+%, or a task could not be done at all), as chance is the floor.
 
-Run:   python -m benchmarks.chores --out out/household       # splits.json, a sheet of pictures, the oracle's and chance's success
+Run:   python -m benchmarks.chores --out out/household       # splits.json, a sheet of pictures, the oracle's
+and chance's success
 Next:  embodied.py
 """
 import copy
@@ -25,7 +28,7 @@ from runs.files import save_figure, write_atomically
 from runs.settings import parse_config
 from benchmarks.household import COLORS, CONTAINERS, OPENABLE, ROOMS, SLICEABLE, STATE, SUBSETS, HouseholdEnv
 
-# ---- 1. Instructions ---------------------------------------------------------------------------------------------------------
+# ---- 1. Instructions ---------------------------------------------------------------------------------------
 WASHED = ("Apple", "Tomato", "Lettuce", "Fork", "Spoon", "Ladle", "Spatula", "Plate", "Mug", "SoapBar", "Cloth", "DishSponge")
 SMALL = ("Fork", "Spoon", "Knife", "ButterKnife", "Pen", "Pencil", "KeyChain", "Watch", "CreditCard", "CellPhone", "RemoteControl", "CD")
 HINTS = {  # common sense: what a thing is for
@@ -59,7 +62,11 @@ def words(kind):
 
 
 def load_splits(path):
-    """splits.json -> {subset: [{"task", "repeat_idx", "instruction"}, ...]}. Raises argos.BadInput naming file, subset and row."""
+    """splits.json
+
+    -> {subset: [{"task", "repeat_idx", "instruction"}, ...]}. Raises argos.BadInput naming file, subset and
+    row.
+    """
     try:
         splits = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -74,7 +81,10 @@ def load_splits(path):
 
 
 def make_splits(seed=0, size=50):
-    """-> {subset: [{"task", "repeat_idx", "instruction"}, ...]}, as in EB-ALFRED's splits.json. The same seed, the same tasks."""
+    """-> {subset: [{"task", "repeat_idx", "instruction"}, ...]}, as in EB-ALFRED's splits.json.
+
+    The same seed, the same tasks.
+    """
     splits = {}
     for subset in SUBSETS:
         rng, rows = random.Random(f"{seed} {subset}"), {}
@@ -123,9 +133,12 @@ def _make(subset, rng, number):
     return {"task": task, "repeat_idx": 0, "instruction": text}
 
 
-# ---- 2. The oracle -----------------------------------------------------------------------------------------------------------
+# ---- 2. The oracle -----------------------------------------------------------------------------------------
 def oracle(world):
-    """Skills that reach the goal from the scene's beginning -> list of strings. It acts on a copy of the world as it plans."""
+    """Skills that reach the goal from the scene's beginning
+
+    -> list of strings. It acts on a copy of the world as it plans.
+    """
     world, plan, goal = copy.deepcopy(world), [], world.goal
 
     def do(*skills):
@@ -181,7 +194,10 @@ def oracle(world):
 
 
 def play(env, choose):
-    """One episode of skills: choose(world, step) -> a skill's number, or None to stop. -> (success, progress) at its end."""
+    """One episode of skills: choose(world, step)
+
+    -> a skill's number, or None to stop. -> (success, progress) at its end.
+    """
     env.reset()
     done, info = False, {"task_success": 0., "task_progress": 0.}
     while not done and (action := choose(env.world, len(env.episode_log))) is not None:
@@ -199,7 +215,7 @@ def follow():
     return choose
 
 
-# ---- 3. The command line ------------------------------------------------------------------------------------------------------
+# ---- 3. The command line -----------------------------------------------------------------------------------
 @dataclass
 class Config:
     out: str = field(default="out/household", metadata={"help": "folder to write"})

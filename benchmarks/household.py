@@ -1,15 +1,19 @@
-"""A small household that runs EB-ALFRED's tasks without its simulator: rooms, things with a state, skills, goals checked on that state.
+"""A small household that runs EB-ALFRED's tasks without its simulator: rooms, things with a state, skills,
+goals checked on that state.
 
-EmbodiedBench's EB-ALFRED (Yang et al. 2025) needs Unity. What a planner sees of it is little: an instruction, 162 skills in words
-and some more for second instances ("find a Cabinet_2"), a picture, and after each skill a sentence of feedback. This file has the
-same class interface (reset, step, language_skill_set, ...), the same skill strings, much the same feedback, the same limits, and
-reads the same splits.json, the published one too: an entry's name holds its goal, as in
-"pick_clean_then_place_in_recep-Ladle-None-DiningTable-4/trial_T2019...", so any of the 300 instructions can be played here.
+EmbodiedBench's EB-ALFRED (Yang et al. 2025) needs Unity. What a planner sees of it is little: an instruction,
+162 skills in words and some more for second instances ("find a Cabinet_2"), a picture, and after each skill a
+sentence of feedback. This file has the same class interface (reset, step, language_skill_set, ...), the same
+skill strings, much the same feedback, the same limits, and reads the same splits.json, the published one too:
+an entry's name holds its goal, as in
+"pick_clean_then_place_in_recep-Ladle-None-DiningTable-4/trial_T2019...", so any of the 300 instructions can
+be played here.
 
-What is simplified: a scene is one room, a drawn picture of boxes and discs with their names, and its things stand where a seed
-puts them, not where Unity has them; the words of an instruction that its goal does not hold ("from the bed", "white") are as
-unchecked here as they are there. A sliced thing stays one thing. Going somewhere always works. Numbers from here compare planners
-with each other and with the oracle of chores.py; they are no EB-ALFRED numbers.
+What is simplified: a scene is one room, a drawn picture of boxes and discs with their names, and its things
+stand where a seed puts them, not where Unity has them; the words of an instruction that its goal does not
+hold ("from the bed", "white") are as unchecked here as they are there. A sliced thing stays one thing. Going
+somewhere always works. Numbers from here compare planners with each other and with the oracle of chores.py;
+they are no EB-ALFRED numbers.
 
 Next:  chores.py (our own 300 instructions, and an oracle), embodied.py (lets a model play)
 """
@@ -27,7 +31,7 @@ from verifier.cards import load_font
 SUBSETS = ("base", "common_sense", "complex_instruction", "visual_appearance", "spatial", "long_horizon")
 MAX_STEPS, MAX_INVALID = 30, 10  # EB-ALFRED's
 
-# ---- 1. What there is ------------------------------------------------------------------------------------------------------
+# ---- 1. What there is --------------------------------------------------------------------------------------
 ROOMS = {  # AI2-THOR's scene numbers // 100 -> the room, its furniture, and the things that may be in it
     0: ("kitchen", "CounterTop CounterTop DiningTable Cabinet Cabinet Drawer Drawer Fridge Microwave Sink StoveBurner GarbageCan "
         "CoffeeMachine Faucet",
@@ -55,7 +59,9 @@ COLORS = {"red": (205, 60, 50), "green": (60, 150, 80), "blue": (60, 100, 200), 
 
 @dataclass
 class Thing:
-    """A piece of furniture (place None) or a thing (place: the name of what it is in or on, "Floor" or "hand")."""
+    """A piece of furniture (place None) or a thing (place: the name of what it is in or on, "Floor" or
+    "hand").
+    """
     name: str   # "Drawer_2", the second of its kind; the first is "Drawer"
     kind: str
     place: str | None = None
@@ -68,7 +74,7 @@ class Thing:
     sliced: bool = False
 
 
-# ---- 2. Goals: what a task's name asks for -----------------------------------------------------------------------------------
+# ---- 2. Goals: what a task's name asks for -----------------------------------------------------------------
 _TASK = re.compile(r"([a-z_]+)-([A-Za-z]+?)(Sliced)?-([A-Za-z]+)-([A-Za-z]+)-(\d{1,3})/trial_(\w+)")
 STATE = {"pick_clean_then_place_in_recep": "clean", "pick_heat_then_place_in_recep": "hot", "pick_cool_then_place_in_recep": "cold"}
 TYPES = ("pick_and_place_simple", "pick_and_place_with_movable_recep", "pick_two_obj_and_place", "look_at_obj_in_light", *STATE)
@@ -87,7 +93,10 @@ class Goal:
 
 
 def read_task(task):
-    """ALFRED's name of a task -> Goal. Raises argos.BadInput for a name that is none or names what there is not here."""
+    """ALFRED's name of a task
+
+    -> Goal. Raises argos.BadInput for a name that is none or names what there is not here.
+    """
     found = _TASK.fullmatch(task)
     if found:
         kind, sliced, inside, place, scene, trial = found.group(2, 3, 4, 5, 6, 7)
@@ -103,9 +112,12 @@ def read_task(task):
                 next((w for w in words if w in ("left", "right")), ""))
 
 
-# ---- 3. The world: skills with preconditions --------------------------------------------------------------------------------
+# ---- 3. The world: skills with preconditions ---------------------------------------------------------------
 class World:
-    """One scene. `act(skill)` changes it and returns "" or why it failed; `met()` says which conditions of the goal hold."""
+    """One scene.
+
+    `act(skill)` changes it and returns "" or why it failed; `met()` says which conditions of the goal hold.
+    """
 
     columns = 5  # of the picture's wall of furniture
 
@@ -162,7 +174,9 @@ class World:
         return ""
 
     def meant(self, kind):
-        """The thing that a skill means by a kind: the one found last, else one within reach, else any, else None."""
+        """The thing that a skill means by a kind: the one found last, else one within reach, else any, else
+        None.
+        """
         every = [t for t in self.things.values() if t.kind == kind and t is not self.held]
         return min(every, key=lambda t: (t is not self.focus, not self.reach(t)), default=None)
 
@@ -234,8 +248,9 @@ class World:
         return ""
 
     def met(self):
-        """Conditions of the goal -> list of bool. One thing must meet all of its own: the best one counts, where two are asked for the
-        best two."""
+        """Conditions of the goal -> list of bool. One thing must meet all of its own: the best one counts,
+        where two are asked for the best two.
+        """
         goal = self.goal
         wanted = [t for t in self.things.values() if t.kind == goal.kind and goal.color in ("", t.color)]
         if goal.type == "look_at_obj_in_light":
@@ -246,7 +261,9 @@ class World:
         return [condition for thing in each[-2 if goal.type == "pick_two_obj_and_place" else -1:] for condition in thing]
 
     def draw(self):
-        """What can be seen: the furniture along the wall, the place that was found last, what is on it, and the hand. (252, 336, 3)"""
+        """What can be seen: the furniture along the wall, the place that was found last, what is on it, and
+        the hand. (252, 336, 3)
+        """
         image, small = Image.new("RGB", (336, 252), (236, 232, 224)), _small()
         pen = ImageDraw.Draw(image)
         for i, t in enumerate(t for t in self.things.values() if t.place is None):
@@ -272,7 +289,10 @@ _small = functools.cache(lambda: load_font(8))  # reading a font takes longer th
 
 
 class HouseholdEnv:
-    """EBAlfEnv's interface. Episodes follow one another at every reset(), in the order of the split or of selected_indexes."""
+    """EBAlfEnv's interface.
+
+    Episodes follow one another at every reset(), in the order of the split or of selected_indexes.
+    """
 
     def __init__(self, splits, eval_set="base", selected_indexes=()):
         if eval_set not in splits:

@@ -1,11 +1,14 @@
-"""LIBERO: the policy as a robot's controller. Two pictures and an instruction go in, the arm's next eight actions come out as text.
+"""LIBERO: the policy as a robot's controller. Two pictures and an instruction go in, the arm's next eight
+actions come out as text.
 
-The paper (sec. 5.4, table 5) post-trains its model and the baselines as vision-language-action models: third-person and wrist camera
-re-rendered at 224 x 224, failed demonstrations and no-ops left out, 50 trials a task (20 in LIBERO-90). How actions become tokens it
-does not say. Here as in OpenVLA (arXiv:2406.09246, sec. 3.2): every dimension is cut into 256 equal bins between its 1st and 99th
-percentile over the demonstrations, and a bin is one token, `<action_000>` .. `<action_255>`. (OpenVLA's code has 256 edges, so 255
-bins.) The tokens are added to the tokenizer: Qwen2.5-VL's embedding table has 399 rows that no token uses, a smaller one grows. An answer
-is a chunk of 8 actions, 56 tokens, all carried out before the cameras look again. Training is train_sft.py as it is, on chat rows.
+The paper (sec. 5.4, table 5) post-trains its model and the baselines as vision-language-action models:
+third-person and wrist camera re-rendered at 224 x 224, failed demonstrations and no-ops left out, 50 trials a
+task (20 in LIBERO-90). How actions become tokens it does not say. Here as in OpenVLA (arXiv:2406.09246, sec.
+3.2): every dimension is cut into 256 equal bins between its 1st and 99th percentile over the demonstrations,
+and a bin is one token, `<action_000>` .. `<action_255>`. (OpenVLA's code has 256 edges, so 255 bins.) The
+tokens are added to the tokenizer: Qwen2.5-VL's embedding table has 399 rows that no token uses, a smaller one
+grows. An answer is a chunk of 8 actions, 56 tokens, all carried out before the cameras look again. Training
+is train_sft.py as it is, on chat rows.
 
     python -m benchmarks.libero --do record --suites object --tasks 0 1    # scripted demonstrations -> OUT/demos/*.hdf5
     python -m benchmarks.libero --do rerender --demos DIR --suites object  # or: the hub's, replayed with pictures of 224 px
@@ -15,11 +18,14 @@ is a chunk of 8 actions, 56 tokens, all carried out before the cameras look agai
     python -m benchmarks.libero --do openloop --policy out/libero/sft/merged --image_pixels 50176   # held-out chunks, without a simulator
     python -m benchmarks.libero --do rollout --policy out/libero/sft/merged --image_pixels 50176    # episodes -> OUT/table.md, OUT/*.gif
 
-What is simplified: no proprioception; a chunk that cannot be read is a pause of eight steps, counted; Qwen's new tokens keep random
-output rows under LoRA, which trains the layers below them (--lora_rank 0 trains the rows, too).
-What differs from OpenVLA's evaluation: pictures are turned upright, and not mirrored as well; --temperature 0 is greedy, as there.
+What is simplified: no proprioception; a chunk that cannot be read is a pause of eight steps, counted; Qwen's
+new tokens keep random output rows under LoRA, which trains the layers below them (--lora_rank 0 trains the
+rows, too).
+What differs from OpenVLA's evaluation: pictures are turned upright, and not mirrored as well; --temperature 0
+is greedy, as there.
 Needs:  pip install -r benchmarks/libero-requirements.txt for record, rerender and rollout; h5py for convert.
-Writes: under --out, what is named above; rollouts.jsonl is append-only, and a second run asks only for what is missing.
+Writes: under --out, what is named above; rollouts.jsonl is append-only, and a second run asks only for what
+is missing.
 Next:   results/libero.md (a run on a laptop)
 """
 import io
@@ -70,8 +76,9 @@ class Config(Settings):
     seed: int = field(default=7, metadata={"help": "seed of random starts, of new tokens and of sampling"})
 
 
-# ---- 1. Actions as text -----------------------------------------------------------------------------------------------------
-# An action: dx, dy, dz (1 is 5 cm), three rotations, gripper (-1 opens, 1 closes), each within [-1, 1], 20 times a second.
+# ---- 1. Actions as text ------------------------------------------------------------------------------------
+# An action: dx, dy, dz (1 is 5 cm), three rotations, gripper (-1 opens, 1 closes), each within [-1, 1], 20
+# times a second.
 BINS, DIMS, GRIPPER = 256, 7, 6
 OPEN, PAUSE = -1., (0.,) * GRIPPER
 PROMPT = "What action should the robot take to {}?"  # OpenVLA's
@@ -93,18 +100,29 @@ class Actions:
         return cls(low.tolist(), high.tolist(), chunk)
 
     def bins(self, actions):
-        """Actions (T, 7) -> bins (T, 7); what is out of range goes to the outermost. A dimension that never moved has one bin, 0."""
+        """Actions (T, 7)
+
+        -> bins (T, 7); what is out of range goes to the outermost. A dimension that never moved has one bin,
+        0.
+        """
         low, high = np.array(self.low), np.array(self.high)
         share = (np.clip(actions, low, high) - low) / np.where(high > low, high - low, 1)
         return np.minimum(share * BINS, BINS - 1).astype(int)
 
     def encode(self, actions):
-        """Up to `chunk` actions (T, 7) -> the answer. A chunk that the demonstration's end cuts short is filled with pauses."""
+        """Up to `chunk` actions (T, 7)
+
+        -> the answer. A chunk that the demonstration's end cuts short is filled with pauses.
+        """
         actions = [*actions, *[(*PAUSE, actions[-1][GRIPPER])] * (self.chunk - len(actions))]
         return "".join(f"<action_{b:03d}>" for b in self.bins(actions).flat)
 
     def decode(self, text):
-        """Any text -> actions (chunk, 7), the bins' centres, the gripper fully open or closed; None where it is not one whole chunk."""
+        """Any text
+
+        -> actions (chunk, 7), the bins' centres, the gripper fully open or closed; None where it is not one
+        whole chunk.
+        """
         bins = [int(b) for b in _TOKEN.findall(text)]
         if len(bins) != self.chunk * DIMS or len(text) != len(bins) * len("<action_000>") or max(bins) >= BINS:
             return None
@@ -115,10 +133,12 @@ class Actions:
 
 
 def add_tokens(policy, seed=0):
-    """Give a policy the 256 action tokens, in place. They are ordinary tokens: not special, so policy.ban lets them be sampled.
+    """Give a policy the 256 action tokens, in place. They are ordinary tokens: not special, so policy.ban
+    lets them be sampled.
 
-    Their rows are drawn around the mean of the others with the others' spread, in the embedding and, where it is not the same
-    matrix, in the output: rows alike would be a tie that a frozen table (LoRA) could never break.
+    Their rows are drawn around the mean of the others with the others' spread, in the embedding and, where it
+    is not the same matrix, in the output: rows alike would be a tie that a frozen table (LoRA) could never
+    break.
     """
     from tokenizers import AddedToken
     tokens = [f"<action_{b:03d}>" for b in range(BINS)]
@@ -134,8 +154,9 @@ def add_tokens(policy, seed=0):
             table[new] = (old.mean(0) + noise * old.std(0)).to(table.dtype)
 
 
-# ---- 2. The simulator -------------------------------------------------------------------------------------------------------
-# Our name: LIBERO's name, table 5's column, most steps (OpenVLA's run_libero_eval.py: longest demonstration and some), trials a task
+# ---- 2. The simulator --------------------------------------------------------------------------------------
+# Our name: LIBERO's name, table 5's column, most steps (OpenVLA's run_libero_eval.py: longest demonstration
+# and some), trials a task
 SUITES = {"object": ("libero_object", "Object", 280, 50), "spatial": ("libero_spatial", "Spatial", 220, 50),
           "goal": ("libero_goal", "Goal", 300, 50), "10": ("libero_10", "Long", 520, 50), "90": ("libero_90", "90", 400, 20)}
 SETTLE, SIDE, CAMERAS = 10, 224, ("agentview", "robot0_eye_in_hand")  # steps in which things come to rest; pixels
@@ -175,7 +196,10 @@ class World:
         self.env = OffScreenRenderEnv(bddl_file_name=str(self.bddl), use_camera_obs=False)  # drawn when asked: 20 times faster
 
     def start(self, init=None, seed=0):
-        """To an initial state, or to a random one; then let things come to rest. The same init and seed give the same episode."""
+        """To an initial state, or to a random one; then let things come to rest.
+
+        The same init and seed give the same episode.
+        """
         self.env.seed(seed)  # fixtures are placed by chance, too, so also where there is an init
         self.env.reset()
         if init is not None:
@@ -189,8 +213,10 @@ class World:
         return bool(done)
 
     def see(self):
-        """Third-person and wrist picture, upright: two (224, 224, 3) uint8. OpenGL's first row is the lowest. (The environment's own
-        observations are drawn a moment before its step ends; a pixel in fifty differs by a little.)"""
+        """Third-person and wrist picture, upright: two (224, 224, 3) uint8. OpenGL's first row is the lowest.
+        (The environment's own observations are drawn a moment before its step ends; a pixel in fifty differs
+        by a little.)
+        """
         return [self.env.sim.render(width=SIDE, height=SIDE, camera_name=c)[::-1] for c in CAMERAS]
 
     def state(self):
@@ -200,12 +226,13 @@ class World:
         self.env.close()
 
 
-# ---- 3. Demonstrations ------------------------------------------------------------------------------------------------------
+# ---- 3. Demonstrations -------------------------------------------------------------------------------------
 def scripted(world, most):
-    """Pick up what the task is about and let it fall where it belongs, by their true positions. -> actions taken (T, 7).
+    """Pick up what the task is about and let it fall where it belongs, by their true positions. -> actions
+    taken (T, 7).
 
-    Six waypoints: above the thing, at it, closing, lifted, above the goal, opening. Good for libero_object, where all is grasped
-    from above and put into a basket; not for drawers, stoves or rims of bowls.
+    Six waypoints: above the thing, at it, closing, lifted, above the goal, opening. Good for libero_object,
+    where all is grasped from above and put into a basket; not for drawers, stoves or rims of bowls.
     """
     thing, goal = world.env.obj_of_interest
     up, taken, stage, since = np.array([0, 0, .2]), [], 0, 0
@@ -226,7 +253,9 @@ def scripted(world, most):
 
 
 def moving(actions, still=1e-4):
-    """Which of the actions (T, 7) are no no-ops: the hand moves, or the gripper changes (OpenVLA's regenerate_libero_dataset.py)."""
+    """Which of the actions (T, 7) are no no-ops: the hand moves, or the gripper changes (OpenVLA's
+    regenerate_libero_dataset.py).
+    """
     kept, grip = [], None
     for i, action in enumerate(actions):
         if np.linalg.norm(action[:GRIPPER]) >= still or grip not in (None, action[GRIPPER]):
@@ -236,7 +265,8 @@ def moving(actions, still=1e-4):
 
 
 def replay(world, actions, every, init=None, seed=0):
-    """Carry actions out again, look at every `every`-th step -> a demonstration, or None when they do not succeed (any more).
+    """Carry actions out again, look at every `every`-th step -> a demonstration, or None when they do not
+    succeed (any more).
 
     Leaving out no-ops changes what follows them, so what is kept must be seen to succeed.
     """
@@ -258,7 +288,10 @@ def replay(world, actions, every, init=None, seed=0):
 
 
 def write_demo(path, demo, bddl=""):
-    """One demonstration as the hub lays them out. Our addition: an attribute `every`, steps between pictures (there: 1)."""
+    """One demonstration as the hub lays them out.
+
+    Our addition: an attribute `every`, steps between pictures (there: 1).
+    """
     import h5py
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -279,12 +312,13 @@ def write_demo(path, demo, bddl=""):
 
 
 def read_demos(path, report):
-    """Yield the successful demonstrations of a file of the hub's layout, in the order of their numbers, pictures turned upright.
+    """Yield the successful demonstrations of a file of the hub's layout, in the order of their numbers,
+    pictures turned upright.
 
-    -> dicts: name, instruction, actions (T, 7), states (T, n), every, third and wrist ((T - 1) // every + 1, H, W, 3) uint8. One that
-    is unusable goes to report(reason, where). Raises argos.BadInput for a file that is not of this layout. Nothing in it is run, and no
-    other file is opened: links and external storage are refused. The hub marks every demonstration as a success; whether it is one
-    now, --do rerender finds out.
+    -> dicts: name, instruction, actions (T, 7), states (T, n), every, third and wrist ((T - 1) // every + 1,
+    H, W, 3) uint8. One that is unusable goes to report(reason, where). Raises argos.BadInput for a file that
+    is not of this layout. Nothing in it is run, and no other file is opened: links and external storage are
+    refused. The hub marks every demonstration as a success; whether it is one now, --do rerender finds out.
     """
     import h5py
 
@@ -338,7 +372,9 @@ def demo_files(cfg):
 
 
 def record(cfg):
-    """Scripted demonstrations from random starts (the initial states of the suite are for the evaluation), or the hub's replayed."""
+    """Scripted demonstrations from random starts (the initial states of the suite are for the evaluation), or
+    the hub's replayed.
+    """
     left_out, written = Counter(), 0
     files = demo_files(cfg) if cfg.do == "rerender" else []
     for name, suite, number in tasks_of(cfg):
@@ -372,7 +408,11 @@ def record(cfg):
 
 
 def convert(cfg):
-    """Demonstrations -> chat rows as train_sft.py reads them, one for every step with pictures; the last ones of a task to val.jsonl."""
+    """Demonstrations
+
+    -> chat rows as train_sft.py reads them, one for every step with pictures; the last ones of a task to
+    val.jsonl.
+    """
     left_out, by_task, out = Counter(), defaultdict(list), Path(cfg.out)
     for file in tqdm(demo_files(cfg), desc="convert", unit="file"):
         for demo in read_demos(file, lambda reason, where: left_out.update([reason])):
@@ -410,7 +450,7 @@ def chat_row(instruction, answer, images):
     return dict(messages=[dict(role="user", content=user), dict(role="assistant", content=said)], images=images)
 
 
-# ---- 4. The policy, asked ---------------------------------------------------------------------------------------------------
+# ---- 4. The policy, asked ----------------------------------------------------------------------------------
 def read_codec(cfg):
     path = Path(cfg.out, "actions.json")
     try:
@@ -430,7 +470,9 @@ def load(cfg):
 
 
 def as_media(pixels, cfg):
-    """A camera's picture (H, W, 3) uint8 as the policy sees it: exactly what load_media makes of the file in training."""
+    """A camera's picture (H, W, 3) uint8 as the policy sees it: exactly what load_media makes of the file in
+    training.
+    """
     picture = Image.fromarray(pixels)
     size = seen_size(*picture.size, 1, cfg.min_pixels, cfg.image_pixels)
     return Media([picture if picture.size == size else picture.resize(size, Image.BICUBIC)], [0.], picture.size)
@@ -443,7 +485,9 @@ def ask(actor, items, cfg, chunk, generator):
 
 
 def openloop(cfg):
-    """How near answers come to held-out chunks, beside always saying the same: the commonest bin of each place, the median bin."""
+    """How near answers come to held-out chunks, beside always saying the same: the commonest bin of each
+    place, the median bin.
+    """
     from train_sft import read_chats
     codec, actor, out = read_codec(cfg), load(cfg), Path(cfg.out)
     spelled = lambda rows: np.array([[int(b) for b in _TOKEN.findall(text)] for _, _, text in rows])  # (N, chunk * 7)
@@ -469,12 +513,13 @@ def openloop(cfg):
     print("\n".join(lines))
 
 
-# ---- 5. Episodes ------------------------------------------------------------------------------------------------------------
+# ---- 5. Episodes -------------------------------------------------------------------------------------------
 def play(worlds, inits, most, answer, codec):
-    """One episode in each world, in lockstep: look, ask, carry out a whole chunk. -> dicts: success, steps, answers, unreadable, film.
+    """One episode in each world, in lockstep: look, ask, carry out a whole chunk. -> dicts: success, steps,
+    answers, unreadable, film.
 
-    answer: [(third, wrist), ...] -> [text, ...]. An episode ends when its task is done, or after `most` actions. An answer that is
-    no chunk is a pause of as many steps, the gripper as it was.
+    answer: [(third, wrist), ...] -> [text, ...]. An episode ends when its task is done, or after `most`
+    actions. An answer that is no chunk is a pause of as many steps, the gripper as it was.
     """
     for world, init in zip(worlds, inits):
         world.start(init)
@@ -503,7 +548,11 @@ def save_film(path, frames, milliseconds):
 
 
 def rollout(cfg):
-    """The suite protocol. Every episode is one row of rollouts.jsonl; what is there, of the same weights and settings, is not run again."""
+    """The suite protocol.
+
+    Every episode is one row of rollouts.jsonl; what is there, of the same weights and settings, is not run
+    again.
+    """
     codec, actor, out, log = read_codec(cfg), None, Path(cfg.out), Path(cfg.out, "rollouts.jsonl")
     weights = Path(cfg.policy, "model.safetensors")
     stamp = [str(cfg.policy), weights.stat().st_mtime_ns if weights.exists() else 0, cfg.dtype, cfg.temperature, cfg.seed,
@@ -544,7 +593,8 @@ PAPER = {  # table 5: Object, Spatial, Goal, Long, 90; their mean stands last
 
 
 def rate(rows):
-    """Successes in percent with Wilson's 95 % interval: a bootstrap of no success at all would be sure of 0."""
+    """Successes in percent with Wilson's 95 % interval: a bootstrap of no success at all would be sure of 0.
+    """
     if not rows:
         return "-"
     test = binomtest(sum(r["success"] for r in rows), len(rows))
