@@ -16,8 +16,8 @@ Where it departs from the published loop, and why:
   and exceeds 1 for one that seldom does.
 - At temperature 0 a question that was just asked is not asked again: the reply would be the same one.
 
-Run:    python -m benchmarks.embodied --model tiny/base --subset base --limit 5 --out out/embodied
-        python -m benchmarks.embodied --model MODEL --preset 7b --env eb-alfred --mode grounded --out out/alfred
+Run:    python -m benchmarks.embodied --model tiny/base --subset base --limit 5 --out out/embodied python -m
+        benchmarks.embodied --model MODEL --preset 7b --env eb-alfred --mode grounded --out out/alfred
 Needs:  nothing for --env household (household.py); the package embodiedbench and its simulators for eb-alfred
         and eb-habitat. Importing it leaves a link named data in the current folder; start it elsewhere than
         where data/ matters.

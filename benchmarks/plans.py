@@ -29,12 +29,12 @@ from runs.errors import BadInput
 RULES = {
     "alfred": (
         "- find: {find}\n"
-        "- pick up: only what you are at and can see, with an empty hand. What is in something closed must be opened "
-        "first.\n"
+        "- pick up: only what you are at and can see, with an empty hand. What is in something closed must "
+        "be opened first.\n"
         "- put down: puts what you hold into or onto what you found last. drop only lets it fall.\n"
         "- open, close, turn on, turn off, slice: only what you are at; slicing takes a knife in the hand.\n"
-        "- To clean a thing, put it in the sink and turn the faucet on and off; to heat it, put it in the microwave, "
-        "close it and turn it on and\n"
+        "- To clean a thing, put it in the sink and turn the faucet on and off; to heat it, put it in the "
+        "microwave, close it and turn it on and\n"
         "  off; to cool it, put it in the fridge and close it."),
     "habitat": (
         "- navigate to: go to a piece of furniture. Always do so before you use it.\n"
@@ -42,23 +42,23 @@ RULES = {
         "- place at: only where you are, and only when you hold something.\n"
         "- open, close: only what you are at, and only if it is not so already.")}
 FORM = (
-    "one JSON object in this form, with at most {most} action(s) in its plan, each with an id and the name of that "
-    "id:\n"
-    '{{"visual_state_description": "what the picture shows", "reasoning_and_reflection": "what was done, why the last '
-    "action failed if it\n"
-    'did, and what is left to do", "language_plan": "the plan in words", "executable_plan": [{{"action_id": 0, '
-    '"action_name": "..."}}]}}')
+    "one JSON object in this form, with at most {most} action(s) in its plan, each with an id and the name "
+    "of that id:\n"
+    '{{"visual_state_description": "what the picture shows", "reasoning_and_reflection": "what was done, '
+    "why the last action failed if it\n"
+    'did, and what is left to do", "language_plan": "the plan in words", "executable_plan": [{{'
+    '"action_id": 0, "action_name": "..."}}]}}')
 THINK = "Think first, then answer: <think> your reasoning </think><answer> the plan </answer>."
 ASK = {
     "base": f"Reply with {FORM}",
     "cot": f"{THINK} The plan is {FORM}",
-    "grounded": f"{THINK} In your reasoning, point at each\nobject that you rely on, in pixels of the picture: "
-                f'<point x1="412" y1="96" alt="red mug">red mug</point>. The plan is {FORM}'}
+    "grounded": f"{THINK} In your reasoning, point at each\nobject that you rely on, in pixels of the "
+                f'picture: <point x1="412" y1="96" alt="red mug">red mug</point>. The plan is {FORM}'}
 EXAMPLES = [  # (instruction, actions): whichever an environment has
     ("Put a chilled tomato on the table.",
-     ["find a Tomato", "pick up the Tomato", "find a Fridge", "open the Fridge", "put down the object in hand",
-      "close the Fridge", "open the Fridge", "find a Tomato", "pick up the Tomato", "find a DiningTable",
-      "put down the object in hand"]),
+     ["find a Tomato", "pick up the Tomato", "find a Fridge", "open the Fridge",
+      "put down the object in hand", "close the Fridge", "open the Fridge", "find a Tomato",
+      "pick up the Tomato", "find a DiningTable", "put down the object in hand"]),
     ("Read the book by the lamp.",
      ["find a Book", "pick up the Book", "find a DeskLamp", "turn on the DeskLamp"]),
     ("Put two forks in the drawer.",
@@ -101,14 +101,18 @@ def write_prompt(cfg, actions, instruction, history):
     habitat = any(action.startswith("navigate to") for action in actions)
     rules = RULES["habitat" if habitat else "alfred"]
 
-    parts = ["You are a robot in a home. Carry out an instruction with the actions listed here and no others."]
+    parts = ["You are a robot in a home. "
+             "Carry out an instruction with the actions listed here and no others."]
     parts.append(rules.replace("{find}", find))
-    parts.append("Things of one kind are numbered, as in Cabinet, Cabinet_2: what is not in one may be in another.")
+    parts.append("Things of one kind are numbered, as in Cabinet, Cabinet_2: "
+                 "what is not in one may be in another.")
     parts.append("Actions, by id:\n" + "\n".join(f"{i}: {action}" for i, action in enumerate(actions)))
     parts += [f"Example {i}. {text}" for i, text in enumerate(examples(cfg, actions), 1)]
     parts.append(f"The instruction: {instruction}")
     if history:
-        done = [f"{i}. action {number}, {actions[number]}: {why}" for i, (number, why) in enumerate(history, 1)]
+        done = []
+        for i, (number, why) in enumerate(history, 1):
+            done.append(f"{i}. action {number}, {actions[number]}: {why}")
         parts.append("Done so far:\n" + "\n".join(done)
                      + "\nDo not repeat what failed; find out why, and plan from where you are now.")
     parts.append("The picture shows what you see now. " + ASK[cfg.mode].format(most=cfg.actions))

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from runs.errors import BadInput
 from verifier.answers import check_truth
 
-# ---- 1. Video-R1 (Feng et al. 2025): 263,071 questions, about 165K with a reasoning  -----------------------
+# ---- 1. Video-R1 (Feng et al. 2025): 263,071 questions, about 165K with a reasoning ------------------------
 KINDS = {"multiple choice": "choice", "numerical": "number", "OCR": "ocr", "free-form": "free",
          "regression": "regression"}  # their problem_type -> our kind
 # Folders of drawn pictures: there the pointing model prompts the segmenter (paper 3.1; which folders: our
