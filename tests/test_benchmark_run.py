@@ -341,6 +341,8 @@ def test_two_models_are_compared_on_what_both_answered():
     less, test, n = report.paired("easy-vqa", a, b, seed=0)
     assert n == 3 and less.keys() == {"accuracy"} and math.isclose(less["accuracy"][0], 100 / 3) and test == (1, 1, 0)
     assert report.paired("easy-vqa", slim(x=.5), slim(x=1.), 0)[1] is None  # half right: McNemar does not apply
+    measured = [report.measure("easy-vqa", rows, 0) for rows in (a, b)]  # of all that each answered
+    assert report.paired("easy-vqa", a, b, 0, measured)[0] == less
 
 
 def test_differences_are_paired():
