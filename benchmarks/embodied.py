@@ -1,29 +1,36 @@
-"""EmbodiedBench's planner loop around our policy: see, plan in JSON, act until something fails, plan again (paper tables 3 and 4).
+"""EmbodiedBench's planner loop around our policy: see, plan in JSON, act until something fails, plan again
+(paper tables 3 and 4).
 
-EmbodiedBench (Yang et al. 2025, EB-ALFRED and EB-Habitat): the model gets an instruction, a list of numbered actions, what was done
-so far with the environment's feedback, and a picture; it replies with a JSON plan of at most 20 actions; these run until one fails
-or the task is done; then it plans again. An episode ends with success, after 30 actions, after 10 invalid ones (a reply without a
-plan counts as one), or with an empty plan. This is a client of any environment that has their reset() and step(int).
+EmbodiedBench (Yang et al. 2025, EB-ALFRED and EB-Habitat): the model gets an instruction, a list of numbered
+actions, what was done so far with the environment's feedback, and a picture; it replies with a JSON plan of
+at most 20 actions; these run until one fails or the task is done; then it plans again. An episode ends with
+success, after 30 actions, after 10 invalid ones (a reply without a plan counts as one), or with an empty
+plan. This is a client of any environment that has their reset() and step(int).
 
 Where it departs from the published loop, and why:
 - A reply is repaired as far as its meaning is clear (plans.py).
-- Progress made before an empty or unreadable plan stays in the record; there it becomes 0. Mean success is reported by subset; the
-  summary of its first release is of progress alone.
-- The rate of invalid actions is a share of all attempts. Published, and in our rows too: num_invalid_action_ratio divides by the
-  executed actions alone, is 0 for a model that never wrote a plan, and exceeds 1 for one that seldom does.
+- Progress made before an empty or unreadable plan stays in the record; there it becomes 0. Mean success is
+  reported by subset; the summary of its first release is of progress alone.
+- The rate of invalid actions is a share of all attempts. Published, and in our rows too:
+  num_invalid_action_ratio divides by the executed actions alone, is 0 for a model that never wrote a plan,
+  and exceeds 1 for one that seldom does.
 - At temperature 0 a question that was just asked is not asked again: the reply would be the same one.
 
-Run:    python -m benchmarks.embodied --model tiny/base --subset base --limit 5 --out out/embodied
-        python -m benchmarks.embodied --model MODEL --preset 7b --env eb-alfred --mode grounded --out out/alfred
-Needs:  nothing for --env household (household.py); the package embodiedbench and its simulators for eb-alfred and eb-habitat.
-        Importing it leaves a link named data in the current folder; start it elsewhere than where data/ matters.
-Writes: under --out, episodes.jsonl (append-only: what is there is not played again), table.md, and episodes as gif.
+Run:    python -m benchmarks.embodied --model tiny/base --subset base --limit 5 --out out/embodied python -m
+        benchmarks.embodied --model MODEL --preset 7b --env eb-alfred --mode grounded --out out/alfred
+Needs:  nothing for --env household (household.py); the package embodiedbench and its simulators for eb-alfred
+        and eb-habitat. Importing it leaves a link named data in the current folder; start it elsewhere than
+        where data/ matters.
+Writes: under --out, episodes.jsonl (append-only: what is there is not played again), table.md, and episodes
+        as gif.
+Before: plans.py (what is asked, how a plan is read), household.py. Next: libero.py
 """
 import importlib
 import io
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +38,10 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from runs.statistics import interval
 from runs.errors import BadInput, run_main
 from runs.files import append_jsonl, file_name, read_jsonl, write_atomically
 from runs.settings import Settings, parse_config, preset_arguments
+from runs.statistics import interval
 from verifier.answers import clean
 from verifier.cards import load_font, wrap_text
 from verifier.claims import parse
@@ -48,26 +55,35 @@ MAX_STEPS, MAX_INVALID = 30, 10  # EmbodiedBench's
 
 @dataclass
 class Config(Settings):
-    model: str = field(default=str(Path(__file__).parent.parent / "tiny/base"), metadata={"help": "folder or name of the model that plans"})
+    model: str = field(default=str(Path(__file__).parent.parent / "tiny/base"), metadata={
+        "help": "folder or name of the model that plans"})
     env: str = field(default="household", metadata={"help": "household, eb-alfred or eb-habitat"})
     subset: list[str] = field(default_factory=list, metadata={"help": "subsets to play (default: all six)"})
-    splits: str = field(default="", metadata={"help": "household: a splits.json, such as EB-ALFRED's (default: chores.py's own)"})
+    splits: str = field(default="", metadata={
+        "help": "household: a splits.json, such as EB-ALFRED's (default: chores.py's own)"})
     out: str = field(default="out/embodied", metadata={"help": "folder to write"})
-    mode: str = field(default="base", metadata={"help": "base: JSON alone; cot: reason first; grounded: reason and point first"})
+    mode: str = field(default="base", metadata={
+        "help": "base: JSON alone; cot: reason first; grounded: reason and point first"})
     shots: int = field(default=0, metadata={"help": "worked examples in the prompt"})
-    examples: str = field(default="", metadata={"help": "where those are from: EmbodiedBench's alfred_examples.json (default: our own)"})
-    match: str = field(default="name", metadata={"help": "which decides where an action's name and id disagree: name or id"})
-    actions: int = field(default=20, metadata={"help": "most actions that are taken from a plan; 1: plan anew after each"})
-    retries: int = field(default=0, metadata={"help": "with a temperature: ask again so often before a reply without a plan counts"})
+    examples: str = field(default="", metadata={
+        "help": "where those are from: EmbodiedBench's alfred_examples.json (default: our own)"})
+    match: str = field(default="name", metadata={
+        "help": "which decides where an action's name and id disagree: name or id"})
+    actions: int = field(default=20, metadata={
+        "help": "most actions that are taken from a plan; 1: plan anew after each"})
+    retries: int = field(default=0, metadata={
+        "help": "with a temperature: ask again so often before a reply without a plan counts"})
     temperature: float = field(default=0., metadata={"help": "0: greedy (EmbodiedBench)"})
     max_new_tokens: int = field(default=1024, metadata={"help": "a reply is cut here"})
-    limit: int = field(default=0, metadata={"help": "play the first so many episodes of each subset (0: all)"})
-    batch: int = field(default=8, metadata={"help": "episodes at a time (household; a simulator plays one)"})
+    limit: int = field(default=0, metadata={
+        "help": "play the first so many episodes of each subset (0: all)"})
+    batch: int = field(default=8, metadata={
+        "help": "episodes at a time (household; a simulator plays one)"})
     gifs: int = field(default=2, metadata={"help": "episodes of each subset to draw"})
     seed: int = field(default=0, metadata={"help": "seed of sampling, and of our own tasks"})
 
 
-# ---- 1. An episode ------------------------------------------------------------------------------------------------------------
+# ---- 1. An episode -----------------------------------------------------------------------------------------
 def see(obs, cfg):
     """An observation -> (picture as it is, media.Media in the size in which the policy sees it)."""
     image = Image.fromarray(np.ascontiguousarray(np.asarray(obs["head_rgb"], np.uint8)[..., :3]))
@@ -75,56 +91,97 @@ def see(obs, cfg):
     return image, Media([image.resize(size, Image.BICUBIC)], [0.], image.size)
 
 
-def play(env, cfg, where):
-    """One episode, as a generator: yields (prompt, Media), is sent the reply, returns (record, frames). So many can be played at once.
+@dataclass
+class Episode:
+    """What happens in an episode, as it is played."""
+    success: float = 0.
+    progress: float = 0.
+    done: bool = False
+    invalid: int = 0     # invalid actions, replies without a plan among them
+    bad_plans: int = 0   # replies without a plan
+    errors: int = 0      # of those, the ones that could not be read at all, tries again included
+    rewards: list = field(default_factory=list)
+    history: list = field(default_factory=list)  # [number of the action, feedback]
+    log: list = field(default_factory=list)      # one dict per plan; reply None: the one before again
+    frames: list = field(default_factory=list)   # (picture, caption, points of the reasoning, in its pixels)
 
-    record: EmbodiedBench's fields, num_invalid_plans and log, in which a reply None is the one before; frames: [(picture, caption,
-    points of the reasoning, in its pixels), ...]. `where` names the episode in messages. Raises argos.BadInput where the environment fails.
+    def record(self, instruction, empty, started):
+        """EmbodiedBench's fields, num_invalid_plans and log."""
+        steps = len(self.history)
+        return dict(reward=float(np.mean(self.rewards)) if self.rewards else None,
+                    num_invalid_actions=self.invalid, empty_plan=int(empty), instruction=instruction,
+                    task_success=self.success, task_progress=self.progress, num_steps=steps,
+                    planner_steps=len(self.log), planner_output_error=self.errors,
+                    num_invalid_action_ratio=self.invalid / steps if steps else 0.,
+                    episode_elapsed_seconds=time.monotonic() - started, num_invalid_plans=self.bad_plans,
+                    log=dict(plans=self.log, history=self.history))
+
+
+def play(env, cfg, where):
+    """One episode, as a generator, so that many can be played at once: yields (prompt, Media), is sent the
+    reply.
+
+    -> (Episode.record, Episode.frames). `where` names the episode in messages. Raises BadInput where the
+    environment fails.
     """
     def ask(function, *args):  # a simulator may fail in any way
         try:
             return function(*args)
         except Exception as error:
-            raise BadInput(f"{where}: the environment failed ({type(error).__name__}: {str(error)[:200]}); run it again, and "
-                                 "it goes on with this episode") from error
+            raise BadInput(f"{where}: the environment failed ({type(error).__name__}: {str(error)[:200]}); "
+                           "run it again, and it goes on with this episode") from error
 
     started = time.monotonic()
     image, shown = ask(see, ask(env.reset), cfg)
     actions, instruction = list(env.language_skill_set), env.episode_language_instruction
-    rewards, history, log, frames = [], [], [], [(image, instruction, [])]
-    invalid = bad_plans = errors = tries = 0
-    success, progress, done, empty, reply = 0., 0., False, False, None
-    while not (done or empty) and len(history) < MAX_STEPS and invalid < MAX_INVALID:
-        if asked := reply is None or cfg.temperature > 0:
-            reply = yield write_prompt(cfg, actions, instruction, history), shown
+    episode = Episode(frames=[(image, instruction, [])])
+    reply = None   # None: something happened since the last one
+    tries = 0
+    empty = False
+    while not (episode.done or empty) and len(episode.history) < MAX_STEPS and episode.invalid < MAX_INVALID:
+        # 1) Ask for a plan. At temperature 0 the same question gets the same reply: it is not asked again.
+        asked = reply is None or cfg.temperature > 0
+        if asked:
+            reply = yield write_prompt(cfg, actions, instruction, episode.history), shown
         plan = read_plan(reply, actions, cfg.match, cfg.actions)
-        errors += plan.status == "error"
-        log.append(dict(step=len(history), reply=reply if asked else None, status=plan.status, notes=plan.notes, actions=plan.actions))
+        episode.errors += plan.status == "error"
+        episode.log.append(dict(step=len(episode.history), reply=reply if asked else None, status=plan.status,
+                                notes=plan.notes, actions=plan.actions))
         if not plan.actions and tries < cfg.retries and cfg.temperature > 0:
             tries += 1
             continue
-        tries, empty = 0, plan.status == "empty"
+        tries = 0
+        empty = plan.status == "empty"
         if not plan.actions and not empty:
-            invalid, bad_plans = invalid + 1, bad_plans + 1
-            rewards.append(-1.)
-        seen = shown.frames[0].size
-        frames[-1][2][:] = [convert(p.x, p.y, "seen", "original", image.size, seen) for p in parse(reply).points]
-        for action in plan.actions[:MAX_STEPS - len(history)]:
-            obs, reward, done, info = ask(env.step, action)
+            episode.invalid += 1
+            episode.bad_plans += 1
+            episode.rewards.append(-1.)
+        episode.frames[-1][2][:] = points_of(reply, image.size, shown)
+
+        # 2) Act until something fails.
+        for action in plan.actions[:MAX_STEPS - len(episode.history)]:
+            obs, reward, episode.done, info = ask(env.step, action)
             image, shown = ask(see, obs, cfg)
-            failed, reply = not ask(info.__getitem__, "last_action_success"), None
-            success, progress = float(ask(info.__getitem__, "task_success")), float(info.get("task_progress", 0.))
-            history.append([action, clean(str(info.get("env_feedback", "")))[:500]])
-            rewards.append(float(reward))
-            frames.append((image, f"{len(history)}. {actions[action]}" + ": failed" * failed, []))
-            invalid += failed
-            if done or failed or invalid >= MAX_INVALID:
+            reply = None
+            failed = not ask(info.__getitem__, "last_action_success")
+            episode.success = float(ask(info.__getitem__, "task_success"))
+            episode.progress = float(info.get("task_progress", 0.))
+            episode.history.append([action, clean(str(info.get("env_feedback", "")))[:500]])
+            episode.rewards.append(float(reward))
+            caption = f"{len(episode.history)}. {actions[action]}"
+            episode.frames.append((image, f"{caption}: failed" if failed else caption, []))
+            episode.invalid += failed
+            if episode.done or failed or episode.invalid >= MAX_INVALID:
                 break
-    return dict(reward=float(np.mean(rewards)) if rewards else None, num_invalid_actions=invalid, empty_plan=int(empty),
-                instruction=instruction, task_success=success, task_progress=progress, num_steps=len(history), planner_steps=len(log),
-                planner_output_error=errors, num_invalid_action_ratio=invalid / len(history) if history else 0.,
-                episode_elapsed_seconds=time.monotonic() - started, num_invalid_plans=bad_plans,
-                log=dict(plans=log, history=history)), frames
+    return episode.record(instruction, empty, started), episode.frames
+
+
+def points_of(reply, size, shown):
+    """The points of a reply's reasoning, from pixels of what the policy saw to pixels of a picture of this
+    size.
+    """
+    seen = shown.frames[0].size
+    return [convert(p.x, p.y, "seen", "original", size, seen) for p in parse(reply).points]
 
 
 def open_env(cfg, subset, numbers, splits=None):
@@ -133,21 +190,26 @@ def open_env(cfg, subset, numbers, splits=None):
         return household.HouseholdEnv(splits, subset, numbers)
     name = {"eb-alfred": "EBAlfEnv", "eb-habitat": "EBHabEnv"}[cfg.env]
     try:
-        kind = getattr(importlib.import_module(f"embodiedbench.envs.{cfg.env.replace('-', '_')}.{name}"), name)
+        module = importlib.import_module(f"embodiedbench.envs.{cfg.env.replace('-', '_')}.{name}")
+        kind = getattr(module, name)
     except ImportError as error:
-        raise BadInput(f"--env {cfg.env}: {error}; install github.com/EmbodiedBench/EmbodiedBench and its simulator as its README "
-                             "says, or play --env household") from None
+        raise BadInput(f"--env {cfg.env}: {error}; install github.com/EmbodiedBench/EmbodiedBench and its "
+                       "simulator as its README says, or play --env household") from None
     if cfg.env == "eb-alfred":
         return kind(eval_set=subset, selected_indexes=list(numbers))
-    return kind(eval_set=subset, start_epi_index=numbers[0])  # numbers are what is left of a subset played in order
+    return kind(eval_set=subset, start_epi_index=numbers[0])  # what is left of a subset played in order
 
 
 def play_all(cfg, subset, numbers, splits, ask, keep):
-    """Play the given episodes, `batch` at a time. ask: [(prompt, Media), ...] -> replies; keep(number, record, frames)."""
+    """Play the given episodes, `batch` at a time.
+
+    ask: [(prompt, Media), ...] -> replies; keep(number, record, frames).
+    """
     def one_after_another(mine):
         env = open_env(cfg, subset, mine, splits)
         for number in mine:
-            keep(number, *(yield from play(env, cfg, f"--env {cfg.env}: {subset} episode {number}")))
+            record, frames = yield from play(env, cfg, f"--env {cfg.env}: {subset} episode {number}")
+            keep(number, record, frames)
         env.close()
 
     lanes = min(cfg.batch if cfg.env == "household" else 1, len(numbers))
@@ -160,78 +222,122 @@ def play_all(cfg, subset, numbers, splits, ask, keep):
             try:
                 again.append((player, player.send(reply)))
             except StopIteration:
-                pass
+                pass  # this lane has played all its episodes
         waiting = again
 
 
-# ---- 2. Numbers and pictures ---------------------------------------------------------------------------------------------------
-# Success rates in %, as printed: the columns in this order, then their mean. The printed tables do not name their simulator; the text
-# speaks of Alfred as table 3 and of Habitat as table 4. Logs in a public fork of EmbodiedBench (github.com/tupini07/EmbodiedBench,
-# results_pp.txt, no official source) hold these very rows, means of three runs, under eb_alfred and eb_habitat: they agree. They have
-# visual 1.3 and long 0.0 where the first row of table 3 says 0.0 and 1.3, and the two Argos rows under two checkpoints. By the names
-# of the base model's rows there: plans of one action (--actions 1), names before ids (--match name), three tries at a plan
-# (--retries 2), temperature 0, and with CoT 0.6.
+# ---- 2. Numbers and pictures -------------------------------------------------------------------------------
+# Success rates in %, as printed: the columns in this order, then their mean. The printed tables do not name
+# their simulator; the text speaks of Alfred as table 3 and of Habitat as table 4. Logs in a public fork of
+# EmbodiedBench (github.com/tupini07/EmbodiedBench, results_pp.txt, no official source) hold these very rows,
+# means of three runs, under eb_alfred and eb_habitat: they agree. They have visual 1.3 and long 0.0 where the
+# first row of table 3 says 0.0 and 1.3, and the two Argos rows under two checkpoints. By the names of the
+# base model's rows there: plans of one action (--actions 1), names before ids (--match name), three tries at
+# a plan (--retries 2), temperature 0, and with CoT 0.6.
 PAPER = {
-    "eb-alfred": {"Qwen2.5-VL-7B": (4.0, 3.3, 2.0, 0.0, 0.7, 1.3, 1.9), "Qwen2.5-VL-7B, CoT": (6.0, 9.3, 7.3, 5.3, 4.7, 0.7, 5.6),
-                  "Video-R1": (16.7, 11.3, 18.0, 8.0, 5.3, 0.7, 10.0), "Argos": (24.7, 18.0, 27.3, 8.7, 8.7, 0.7, 14.7)},
-    "eb-habitat": {"Qwen2.5-VL-7B": (23.3, 5.3, 10.7, 6.7, 8.0, 0.0, 9.0), "Qwen2.5-VL-7B, CoT": (30.7, 6.7, 13.3, 11.3, 12.0, 1.3, 12.6),
-                   "Video-R1": (46.7, 6.0, 15.3, 9.3, 16.7, 3.3, 16.2), "Argos": (45.3, 12.0, 24.0, 16.0, 17.3, 9.3, 20.7)}}
-SCORES = {"success": lambda r: r["task_success"], "progress": lambda r: r["task_progress"],
-          "invalid actions": lambda r: r["num_invalid_actions"] / max(1, r["num_steps"] + r["num_invalid_plans"]),
-          "replies without a plan": lambda r: r["planner_output_error"] / max(1, r["planner_steps"])}
+    "eb-alfred": {
+        "Qwen2.5-VL-7B": (4.0, 3.3, 2.0, 0.0, 0.7, 1.3, 1.9),
+        "Qwen2.5-VL-7B, CoT": (6.0, 9.3, 7.3, 5.3, 4.7, 0.7, 5.6),
+        "Video-R1": (16.7, 11.3, 18.0, 8.0, 5.3, 0.7, 10.0),
+        "Argos": (24.7, 18.0, 27.3, 8.7, 8.7, 0.7, 14.7)},
+    "eb-habitat": {
+        "Qwen2.5-VL-7B": (23.3, 5.3, 10.7, 6.7, 8.0, 0.0, 9.0),
+        "Qwen2.5-VL-7B, CoT": (30.7, 6.7, 13.3, 11.3, 12.0, 1.3, 12.6),
+        "Video-R1": (46.7, 6.0, 15.3, 9.3, 16.7, 3.3, 16.2),
+        "Argos": (45.3, 12.0, 24.0, 16.0, 17.3, 9.3, 20.7)}}
+
+
+def scores_of(row):
+    """What a row of episodes.jsonl counts for, in each column of our table."""
+    attempts = row["num_steps"] + row["num_invalid_plans"]
+    return {"success": row["task_success"],
+            "progress": row["task_progress"],
+            "invalid actions": row["num_invalid_actions"] / max(1, attempts),
+            "replies without a plan": row["planner_output_error"] / max(1, row["planner_steps"])}
+
+
+SCORES = ("success", "progress", "invalid actions", "replies without a plan")
 
 
 def columns(env):
     """The six subsets by the names that an environment has for them."""
-    return [name.replace("spatial", "spatial_relationship") if env == "eb-habitat" else name for name in household.SUBSETS]
+    if env == "eb-habitat":
+        return [name.replace("spatial", "spatial_relationship") for name in household.SUBSETS]
+    return list(household.SUBSETS)
 
 
 def metrics(rows):
-    """Rows of episodes -> {subset: {score: (mean, low, high)}}, 95 % bootstrap over episodes, and "mean": of the subsets' means.
+    """Rows of episodes -> {subset: {score: (mean, low, high)}}, 95 % bootstrap over episodes, and "mean": of
+    the subsets' means.
 
     The mean's interval draws episodes within each subset: which six there are is no accident.
     """
-    by_subset, table, draws = defaultdict(list), {}, defaultdict(list)
+    by_subset = defaultdict(list)  # subset -> scores of its episodes
     for row in rows:
-        by_subset[row["subset"]].append(row)
-    for subset, mine in by_subset.items():
-        table[subset] = {name: interval([score(r) for r in mine]) for name, score in SCORES.items()}
-        for name, score in SCORES.items():
-            values, rng = np.array([score(r) for r in mine]), np.random.default_rng(len(draws[name]))
-            draws[name].append(values[rng.integers(len(values), size=(2000, len(values)))].mean(1))  # (2000,)
+        by_subset[row["subset"]].append(scores_of(row))
+    table = {}
+    draws = defaultdict(list)  # score -> of each subset, means of episodes drawn again
+    for number, (subset, mine) in enumerate(by_subset.items()):
+        table[subset] = {}
+        for name in SCORES:
+            values = np.array([scores[name] for scores in mine])
+            table[subset][name] = interval(values)
+            drawn = np.random.default_rng(number).integers(len(values), size=(2000, len(values)))
+            draws[name].append(values[drawn].mean(1))  # (2000,)
     if len(table) > 1:
-        spread = {name: np.quantile(np.mean(draws[name], 0), [.025, .975]) for name in SCORES}
-        table["mean"] = {name: (np.mean([table[s][name][0] for s in by_subset]), *spread[name]) for name in SCORES}
+        table["mean"] = {}
+        for name in SCORES:
+            mean = np.mean([table[subset][name][0] for subset in by_subset])
+            low, high = np.quantile(np.mean(draws[name], 0), [.025, .975])
+            table["mean"][name] = (mean, low, high)
     return table
 
 
 def write_table(cfg, rows):
-    """Markdown: scores in % by subset with intervals, and the paper's numbers beside ours where they are of the same simulator."""
-    table, counts = metrics(rows), defaultdict(int)
-    for row in rows:
-        counts[row["subset"]] += 1
-    lines = [f"## {cfg.env}, {cfg.mode}: {cfg.model} (in %)", "", "| subset | episodes | " + " | ".join(SCORES) + " |",
-             "|---" * (2 + len(SCORES)) + "|"]
+    """Markdown: scores in % by subset with intervals, and the paper's numbers beside ours where they are of
+    the same simulator.
+    """
+    table = metrics(rows)
+    counts = Counter(row["subset"] for row in rows)
+    lines = [f"## {cfg.env}, {cfg.mode}: {cfg.model} (in %)", ""]
+    lines += head("subset", "episodes", *SCORES)
     for subset, scores in table.items():
-        cells = [f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]" for mean, low, high in scores.values()]
-        lines.append(f"| {subset} | {counts[subset] or len(rows)} | {' | '.join(cells)} |")
+        cells = []
+        for mean, low, high in scores.values():
+            cells.append(f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        lines.append(line(subset, counts[subset] or len(rows), *cells))
     if any(scores["success"][0] in (0, 1) for scores in table.values()):
-        lines += ["", "Where all episodes of n ended alike the bootstrap sees no spread; the rate may still be 3/n away (rule of three)."]
-    if cfg.env in PAPER:
-        names = columns(cfg.env)
-        ours = [f"{100 * table[n]['success'][0]:.1f}" if n in table else "-" for n in names]
-        mean = f"{100 * table['mean']['success'][0]:.1f}" if set(names) <= set(table) else "-"
-        lines += ["", f"| success, % | {' | '.join(names)} | mean |", "|---" * (2 + len(names)) + "|",
-                  *(f"| {name} (paper) | {' | '.join(map(str, numbers))} |" for name, numbers in PAPER[cfg.env].items()),
-                  f"| ours | {' | '.join(ours)} | {mean} |"]
-    else:
+        lines += ["", "Where all episodes of n ended alike the bootstrap sees no spread; "
+                      "the rate may still be 3/n away (rule of three)."]
+    if cfg.env not in PAPER:
         lines += ["", "Published numbers are of simulators; none belong beside these."]
+        return "\n".join(lines) + "\n"
+
+    names = columns(cfg.env)
+    ours = [f"{100 * table[name]['success'][0]:.1f}" if name in table else "-" for name in names]
+    mean = "-"  # of all six subsets, or not at all
+    if set(names) <= set(table):
+        mean = f"{100 * table['mean']['success'][0]:.1f}"
+    lines += ["", *head("success, %", *names, "mean")]
+    for name, numbers in PAPER[cfg.env].items():
+        lines.append(line(f"{name} (paper)", *numbers))
+    lines.append(line("ours", *ours, mean))
     return "\n".join(lines) + "\n"
+
+
+def line(*cells):
+    """A row of a Markdown table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def head(*cells):
+    return [line(*cells), "|---" * len(cells) + "|"]
 
 
 def save_gif(frames, path):
     """An episode as a gif: every picture the policy saw, what was done, and the points of its reasoning."""
-    small, drawn = load_font(11), []
+    small = load_font(11)
+    drawn = []
     for image, caption, points in frames:
         framed = Image.new("RGB", (max(image.width, 330), image.height + 34), "white")
         framed.paste(image)
@@ -246,23 +352,54 @@ def save_gif(frames, path):
     write_atomically(path, data.getvalue())
 
 
-def planner(cfg):
-    """-> ask(requests) -> replies, by the model. It is loaded with the first request."""
-    loaded = {}
+class Planner:
+    """The model that plans: called with [(prompt, Media), ...], it gives the replies."""
 
-    def ask(requests):
-        if not loaded:
-            loaded["policy"] = P.load_policy(cfg.model, dtype=cfg.dtype)
-            loaded["generator"] = torch.Generator(loaded["policy"].device).manual_seed(cfg.seed)
-        prompts = P.encode_prompts(loaded["policy"], [(shown, text) for text, shown in requests])
-        return P.sample(loaded["policy"], prompts, 1, cfg.temperature or 1., max_new_tokens=cfg.max_new_tokens, greedy=not cfg.temperature,
-                        generator=loaded["generator"]).texts
-    return ask
+    def __init__(self, cfg):
+        self.cfg = cfg
+
+    @cached_property
+    def policy(self):
+        """Loaded with the first request: often all episodes are there already."""
+        return P.load_policy(self.cfg.model, dtype=self.cfg.dtype)
+
+    @cached_property
+    def generator(self):
+        return torch.Generator(self.policy.device).manual_seed(self.cfg.seed)
+
+    def __call__(self, requests):
+        prompts = P.encode_prompts(self.policy, [(shown, text) for text, shown in requests])
+        greedy = self.cfg.temperature == 0
+        drawn = P.sample(self.policy, prompts, 1, 1. if greedy else self.cfg.temperature, greedy=greedy,
+                         max_new_tokens=self.cfg.max_new_tokens, generator=self.generator)
+        return drawn.texts
+
+
+def stamp_of(cfg):
+    """How episodes are played: they count again only for the same weights, asked in the same way."""
+    weights = Path(cfg.model, "model.safetensors")
+    free = ("out", "subset", "limit", "batch", "gifs")  # flags that change no episode
+    stamp = {name: value for name, value in vars(cfg).items() if name not in free}
+    stamp["weights"] = weights.stat().st_mtime_ns if weights.exists() else 0
+    return stamp
+
+
+def read_episodes(log, stamp):
+    """episodes.jsonl -> {(subset, episode): row}, of rows with this stamp."""
+    if not log.exists():
+        return {}
+    rows = [row for _, row in read_jsonl(log, torn=True)]
+    return {(row["subset"], row["episode"]): row for row in rows if row["stamp"] == stamp}
 
 
 def run(cfg, ask=None):
-    """Play what is not in episodes.jsonl yet -> all rows of these settings. ask: see play_all; the model's unless given."""
-    out, ask = Path(cfg.out), ask or planner(cfg)
+    """Play what is not in episodes.jsonl yet
+
+    -> all rows of these settings. ask: see play_all; the model's unless given.
+    """
+    out = Path(cfg.out)
+    log = out / "episodes.jsonl"
+    ask = ask or Planner(cfg)
     splits = None
     if cfg.env == "household":
         splits = chores.load_splits(cfg.splits) if cfg.splits else chores.make_splits(cfg.seed)
@@ -270,19 +407,18 @@ def run(cfg, ask=None):
     for subset in cfg.subset:
         if subset not in names:
             raise BadInput(f"--subset {subset}: {cfg.env} has {', '.join(names)}")
-    weights = Path(cfg.model, "model.safetensors")  # episodes count again only for the same weights, asked in the same way
-    free = ("out", "subset", "limit", "batch", "gifs")
-    stamp = {k: v for k, v in vars(cfg).items() if k not in free} | {"weights": weights.stat().st_mtime_ns if weights.exists() else 0}
-    log = out / "episodes.jsonl"
-    rows = {(r["subset"], r["episode"]): r for _, r in read_jsonl(log, torn=True) if r["stamp"] == stamp} if log.exists() else {}
+    stamp = stamp_of(cfg)
+    rows = read_episodes(log, stamp)
     kept = []
     for subset in cfg.subset or names:
-        count = min(cfg.limit or 50, len(splits[subset]) if splits else 50)  # 50 in each subset of both simulators
+        there = len(splits[subset]) if splits else 50  # 50 in each subset of both simulators
+        count = min(cfg.limit or 50, there)
         todo = [i for i in range(count) if (subset, i) not in rows]
         with tqdm(total=len(todo), desc=subset, unit="episode") as bar:
-            def keep(number, record, frames):
-                rows[subset, number] = dict(env=cfg.env, subset=subset, episode=number, **record, stamp=stamp)
-                append_jsonl(log, rows[subset, number])
+            def keep(number, record, frames, subset=subset, bar=bar):
+                row = dict(env=cfg.env, subset=subset, episode=number, **record, stamp=stamp)
+                append_jsonl(log, row)
+                rows[subset, number] = row
                 if number < cfg.gifs:
                     save_gif(frames, out / "gifs" / file_name(f"{subset}-{number}.gif"))
                 bar.update()
@@ -297,12 +433,15 @@ def main():
     for name, choices in (("env", ("household", *PAPER)), ("mode", tuple(ASK)), ("match", ("name", "id"))):
         if getattr(cfg, name) not in choices:
             raise BadInput(f"--{name} {getattr(cfg, name)}: choose {', '.join(choices)}")
-    if min(cfg.batch, cfg.actions, cfg.max_new_tokens) < 1 or min(cfg.temperature, cfg.shots, cfg.retries, cfg.limit) < 0:
-        raise BadInput("--batch, --actions, --max_new_tokens: at least 1; --temperature, --shots, --retries, --limit: not below 0")
+    too_small = min(cfg.batch, cfg.actions, cfg.max_new_tokens) < 1
+    if too_small or min(cfg.temperature, cfg.shots, cfg.retries, cfg.limit) < 0:
+        raise BadInput("--batch, --actions, --max_new_tokens: at least 1; "
+                       "--temperature, --shots, --retries, --limit: not below 0")
     text = write_table(cfg, run(cfg))
     write_atomically(Path(cfg.out) / "table.md", text)
     print(text)
-    print(f"wrote {cfg.out}/table.md, {cfg.out}/episodes.jsonl" + (f", {cfg.out}/gifs" if cfg.gifs else ""))
+    gifs = f", {cfg.out}/gifs" if cfg.gifs else ""
+    print(f"wrote {cfg.out}/table.md, {cfg.out}/episodes.jsonl{gifs}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from verifier.media import load_media
 import evaluate
 import policy as P
 from benchmarks import report, run, score, tasks
+from benchmarks.stored import WHOLE_FIELDS, stored_rows
 from tiny import world
 
 ROOT = Path(__file__).parent.parent
@@ -86,9 +87,9 @@ def test_numbers_that_make_no_sense_are_told(flags):
 
 
 def test_lines_that_are_no_answers_are_passed_over(tmp_path):
-    whole = dict.fromkeys(run.WHOLE, "x")
+    whole = dict.fromkeys(WHOLE_FIELDS, "x")
     (tmp_path / "log").write_text("\n".join(["5", "null", '{"model": "x"}', json.dumps(whole), '{"torn']))
-    assert list(run.stored(tmp_path / "log")) == [whole]
+    assert list(stored_rows(tmp_path / "log")) == [whole]
 
 
 def test_flags_of_like_names_are_told_apart_and_presets_hold_the_papers_values():
@@ -340,6 +341,8 @@ def test_two_models_are_compared_on_what_both_answered():
     less, test, n = report.paired("easy-vqa", a, b, seed=0)
     assert n == 3 and less.keys() == {"accuracy"} and math.isclose(less["accuracy"][0], 100 / 3) and test == (1, 1, 0)
     assert report.paired("easy-vqa", slim(x=.5), slim(x=1.), 0)[1] is None  # half right: McNemar does not apply
+    measured = [report.measure("easy-vqa", rows, 0) for rows in (a, b)]  # of all that each answered
+    assert report.paired("easy-vqa", a, b, 0, measured)[0] == less
 
 
 def test_differences_are_paired():

@@ -34,7 +34,7 @@ def reasons(said):
 
 # ---- 1. The entries -----------------------------------------------------------------------------------------------------------
 def test_the_papers_numbers_are_the_papers():
-    """SPEC section 6, that is tables 1 and 2, retyped here row by row: the entries hold them column by column."""
+    """Tables 1 and 2, retyped here row by row: the entries hold them column by column."""
     columns = [("blink", "accuracy"), ("mindcube", "accuracy"), ("cv-bench", "accuracy"), ("cv-bench", "3D"), ("countercurate", "accuracy"),
                ("hallusionbench", "average"), ("sugarcrepe", "micro")]
     table = {"Qwen2.5-VL-7B": (54.4, 34.9, 77.0, 77.9, 61.4, 42.4, 85.2), "Qwen2.5-VL-7B (CoT)": (53.5, 33.1, 75.6, 76.6, 60.4, 38.6, 83.2),
@@ -285,6 +285,7 @@ HARD = [  # (question, response, what it answers, why it is hard)
        "B is the correct answer, not A.", "Option B matches best.", "The answer to the question of its color is B.")],
     (COLORS, "The answer is A. Wait, no: the answer is B.", "B", "the last statement counts"),
     (COLORS, "A is too far away, so the answer is B.", "B", "another letter comes first"),
+    (COLORS, "A. red was my first thought.\nThe answer is B.", "B", "a statement outranks what the first line begins with"),
     (COLORS, "The answer is B, since A and C are red.", "B", "other letters come last"),
     (COLORS, "B\n\nOption A is wrong because it is red.", "B", "answered first, explained later"),
     (COLORS, "B. blue\nA. is not it", "B", "the first line answers"),
