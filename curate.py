@@ -1,44 +1,51 @@
-"""Curation: a teacher's rollouts, with coordinates drawn for it to read, filtered by Argos into SFT data (section 4).
+"""Curation: a teacher's rollouts, with coordinates drawn for it to read, filtered by Argos into SFT data.
 
-A reasoning teacher does not point on its own. The paper makes it: objects are named by a language model, found by
-a pointing model, and their coordinates drawn onto the picture, where the teacher reads them off while it reasons.
-What it writes is still unreliable (the paper kept about 3.1 %), so the verifier that will reward RL first filters
-the SFT data:
+A reasoning teacher does not point on its own. The paper (section 4) makes it: objects are named by a language
+model, found by a pointing model, and their coordinates drawn onto the picture, where the teacher reads them
+off while it reasons. What it writes is still unreliable (the paper kept about 3.1 %), so the verifier that
+will reward RL first filters the SFT data:
 
-  1. extract    a language model lists objects, actions and events from question, answer and the      (app. C.1)
+  1. extract    a language model lists objects, actions and events from question, answer and the     (app. C.1)
                 reasoning that the source data set ships, if it does ("raw" in a row), as JSON
-  2. point      a pointing model finds every object in the picture, or in each of up to 32 frames     (sec. 4.1)
-  3. overlay    points and their coordinates are drawn; frames carry their number and second          (sec. 4.1)
+  2. point      a pointing model finds every object in the picture, or in each of up to 32 frames    (sec. 4.1)
+  3. overlay    points and their coordinates are drawn; frames carry their number and second         (sec. 4.1)
   4. roll out   the teacher sees original and overlaid picture (of clips the overlaid frames only)
-                and writes 8 responses                                                                (sec. 4.2)
-  5. score      Argos scores all 8; the sample survives if the best reaches 0.7 with a right answer   (sec. 4.3)
-  6. rewrite    points and times take their canonical form; SFT sees the original, not the overlay    (sec. 4.3)
+                and writes 8 responses                                                               (sec. 4.2)
+  5. score      Argos scores all 8; the sample survives if the best reaches 0.7 with a right answer  (sec. 4.3)
+  6. rewrite    points and times take their canonical form; SFT sees the original, not the overlay   (sec. 4.3)
 
 Different from the paper:
-  1. Several rollouts of a survivor become SFT examples (--keep; the paper names the filter, not how many it leaves).
-  2. A share of the SFT examples gets its points moved (--made_up; 0 is the paper's pipeline). A corpus that was
-     filtered by its answers alone holds such made-up evidence: right answers with points that sit elsewhere. The
-     embedded teachers are too good for that. The policy learns this habit too, and what becomes of it in RL is up to
-     the reward: README.md, "What came out".
-  3. What a failed teacher could not check is not taught. Files that cannot be read are named, counted and left out.
+  1. Several rollouts of a survivor become SFT examples (--keep). The paper names the filter, not how many
+     rollouts it leaves.
+  2. A share of the SFT examples gets its points moved (--made_up; 0 is the paper's pipeline). A corpus that
+     was filtered by its answers alone holds such made-up evidence: right answers with points that sit
+     elsewhere. The embedded teachers are too good for that. The policy learns this habit too, and what
+     becomes of it in RL is up to the reward: README.md, "What came out".
+  3. What a failed teacher could not check is not taught. Files that cannot be read are named, counted and
+     left out.
 
 Run:
-  python curate.py --data out/data/curate.jsonl --out out/curated            # --resume continues after a kill
-  accelerate launch curate.py --data out/data/curate.jsonl --out out/curated # all GPUs: the same rollouts, in less time
-  python curate.py --preset 7b --data data/curate.jsonl --out out/curated    # Qwen2.5-VL-7B as the teacher
-Reads: JSONL rows with a picture or clip, a question and an answer (python -m tiny.world, python -m benchmarks.prepare).
+  python curate.py --data out/data/curate.jsonl --out out/curated          # --resume continues after a kill
+Qwen2.5-VL-7B as the teacher, on one GPU, then on all GPUs of the machine (the same rollouts):
+  python curate.py --preset 7b --data data/curate.jsonl --out out/curated
+  accelerate launch curate.py --preset 7b --data data/curate.jsonl --out out/curated
+
+Reads: JSONL rows with a picture or clip, a question and an answer, as python -m tiny.world and
+python -m benchmarks.prepare write them.
 Writes, under --out:
   rollouts.jsonl    every sample with its 8 rollouts and scores (append-only: the memory of --resume)
   sft.jsonl         the survivors, in HF chat format (messages + images/videos), for train_sft.py and TRL
-  llamafactory.jsonl, dataset_info.json    the same for LLaMA-Factory (dataset: argos), which wants other fields
+  llamafactory.jsonl, dataset_info.json    the same for LLaMA-Factory, whose fields differ (dataset: argos)
   settings.jsonl    what the run was asked for (so that --resume cannot mix two)
   report.json       yield by kind, task and source, and by reason of rejection
-  overlays/, best/, worst/    pictures to look at: what the teacher saw; cards of the best and the worst rollouts
-What to watch in report.json: "survived" of "samples"; "rejected", by reason; "extraction malformed", which should be few.
+  overlays/, best/, worst/    pictures: what the teacher saw; cards of the best and the worst rollouts
 
-With another trainer: start it in --out, as media paths are relative to it. TRL 1.16 trains on pictures, not on clips
-(filter by "images"). Coordinates are pixels after Qwen2.5-VL's resize within this run's pixel budget: give the other
-trainer the same one, or every point is off.
+What to watch in report.json: "survived" of "samples"; "rejected", by reason; "extraction malformed", which
+should be few.
+
+With another trainer: start it in --out, as media paths are relative to it. TRL 1.16 trains on pictures, not
+on clips (filter by "images"). Coordinates are pixels after Qwen2.5-VL's resize within this run's pixel
+budget: give the other trainer the same one, or every point is off.
 
 Before: argos.py. Next: train_sft.py
 """
@@ -72,7 +79,7 @@ from teachers.names import load_teachers
 from argos import Argos
 
 
-# ---- 0. Configuration ----------------------------------------------------------------------------------------
+# ---- 0. Configuration --------------------------------------------------------------------------------------
 TINY_TEACHER = str(Path(__file__).parent / "tiny/teacher")
 
 
@@ -92,7 +99,8 @@ class Config(TeacherSettings):
     keep: int = field(default=4, metadata={
         "help": "how many rollouts of a survivor SFT sees, the best of those that pass; 1: the best alone"})
     made_up: float = field(default=0.25, metadata={
-        "help": "share of SFT examples whose points are moved elsewhere, the answer kept (our choice; 0 for real data)"})
+        "help": "share of SFT examples whose points are moved elsewhere, the answer kept (our choice; "
+                "0 for real data)"})
     batch: int = field(default=32, metadata={"help": "samples at a time"})
     overlay: bool = field(default=True, metadata={
         "help": "off: the teacher sees the original alone (an ablation)"})
@@ -117,10 +125,10 @@ def check(cfg):
         raise BadInput(f"--made_up {cfg.made_up}: a share lies between 0 and 1")
 
 
-# ---- 1. Extract: what is this question about? ----------------------------------------------------------------
+# ---- 1. Extract: what is this question about? --------------------------------------------------------------
 KEYS = ("objects", "actions", "events")
-MAX_RAW = 4_000        # characters of a data set's own reasoning that the extraction gets to read (our choice)
-MAX_EXTRACTION = 4000  # characters of the model's JSON that are read (our choice)
+MAX_RAW = 4_000         # characters of a data set's own reasoning that the model gets to read (our choice)
+MAX_EXTRACTION = 4_000  # characters of the model's JSON that are read (our choice)
 
 
 def extract(samples, media, cfg, teacher):
@@ -136,10 +144,10 @@ def extract(samples, media, cfg, teacher):
 
 
 def read_extraction(text):
-    """The model's JSON -> {"objects": [...], "actions": [...], "events": [...]}, or None if it is anything else.
+    """The model's JSON -> {"objects": [...], "actions": [...], "events": [...]}, None if it is anything else.
 
-    A list holds at most 8 strings of at most 60 characters: what a model says is data, checked before use (our
-    choice). 'Sure! {"objects": [" mug ", 3], "actions": [], "events": []}' -> objects ["mug"], no actions, no events
+    A list holds at most 8 strings of at most 60 characters: what a model says is data, checked before use
+    (our choice). 'Sure! {"objects": [" mug ", 3], ...}' -> {"objects": ["mug"], ...}
     """
     try:
         start = text.index("{")
@@ -163,7 +171,7 @@ def objects_of(extraction):
     return extraction["objects"] if extraction else []
 
 
-# ---- 2. Point: where are these objects? ----------------------------------------------------------------------
+# ---- 2. Point: where are these objects? --------------------------------------------------------------------
 def point(media, objects, pointer):
     """-> for every frame the points (x, y) of all objects, in pixels of the frame."""
     points = []
@@ -172,13 +180,13 @@ def point(media, objects, pointer):
     return points
 
 
-# ---- 3. Overlay: coordinates that the teacher can read -------------------------------------------------------
+# ---- 3. Overlay: coordinates that the teacher can read -----------------------------------------------------
 def overlay(image, points, caption=None):
     """Draw points, each with its coordinates as text, on a copy of `image`.
 
-    image: PIL picture as the policy saw it; points: [(x, y)] in its pixels; caption: (frame number, seconds) of a
-    clip. A picture with a side below 168 px is doubled first, so that the text can be read (our choice); the numbers
-    written are those of the original.
+    image: PIL picture as the policy saw it; points: [(x, y)] in its pixels; caption: (frame number, seconds)
+    of a clip. A picture with a side below 168 px is doubled first, so that the text can be read (our choice);
+    the numbers written are those of the original.
     """
     scale = 2 if min(image.size) < 168 else 1
     drawn = image.resize((image.width * scale, image.height * scale), Image.NEAREST)
@@ -187,11 +195,13 @@ def overlay(image, points, caption=None):
     for x, y in points:
         center_x = (x + .5) * scale
         center_y = (y + .5) * scale
-        pen.ellipse([center_x - 3, center_y - 3, center_x + 3, center_y + 3], outline=(255, 255, 255), fill=(0, 0, 0))
+        dot = [center_x - 3, center_y - 3, center_x + 3, center_y + 3]
+        pen.ellipse(dot, outline=(255, 255, 255), fill=(0, 0, 0))
         text = f"{round(x)},{round(y)}"
         width = pen.textlength(text, font=font)
         left = min(max(0, center_x - width / 2), drawn.width - width)
-        top = center_y + 5 if center_y + 16 < drawn.height else center_y - 16  # below the point where there is room
+        fits_below = center_y + 16 < drawn.height
+        top = center_y + 5 if fits_below else center_y - 16
         pen.text((left, top), text, fill=(0, 0, 0), font=font, stroke_width=1, stroke_fill=(255, 255, 255))
     if caption is not None:
         pen.text((1, 0), f"{caption[0]} {caption[1]:.1f}s", fill=(0, 0, 0), font=font)
@@ -199,7 +209,7 @@ def overlay(image, points, caption=None):
 
 
 def overlaid(media, points):
-    """Every frame of `media` with its points drawn on it -> Media of the same seconds. points: as `point` gives them."""
+    """Every frame with its points drawn on it -> Media of the same seconds. points: as `point` gives them."""
     frames = []
     for number, (frame, seconds) in enumerate(zip(media.frames, media.seconds)):
         caption = (number, seconds) if is_clip(media) else None
@@ -212,19 +222,22 @@ def is_clip(media):
 
 
 def with_overlay(media, drawn):
-    """What a model is shown: of a picture the original and the overlay, of a clip the overlaid frames only."""
+    """What is shown to a model: of a picture the original and the overlay, of a clip the overlay only."""
     return drawn if is_clip(drawn) else [media, drawn]
 
 
-# ---- 4. Roll out: the teacher reasons ------------------------------------------------------------------------
+# ---- 4. Roll out: the teacher reasons ----------------------------------------------------------------------
 def roll_out(samples, media, drawn, cfg, teacher, generator):
-    """Sample the teacher's responses -> one list of --rollouts texts per sample. drawn: the overlaid media."""
+    """Sample the teacher -> one list of --rollouts responses per sample. drawn: the overlaid media."""
     items = []
     for sample, seen, marked in zip(samples, media, drawn):
         if cfg.overlay:
-            items.append((with_overlay(seen, marked), P.prompt(cfg.preset, "overlay", question=sample.question)))
+            shown = with_overlay(seen, marked)
+            text = P.prompt(cfg.preset, "overlay", question=sample.question)
         else:
-            items.append((seen, P.prompt(cfg.preset, "reason", question=sample.question)))
+            shown = seen
+            text = P.prompt(cfg.preset, "reason", question=sample.question)
+        items.append((shown, text))
 
     groups = [None] * len(samples)
     for clips in (False, True):  # pictures and clips apart, so that short prompts are not padded to long ones
@@ -239,12 +252,12 @@ def roll_out(samples, media, drawn, cfg, teacher, generator):
     return groups
 
 
-# ---- 5. Score: does the sample survive? ----------------------------------------------------------------------
+# ---- 5. Score: does the sample survive? --------------------------------------------------------------------
 def score(samples, media, extractions, groups, cfg, verifier):
     """-> one row per sample for rollouts.jsonl."""
     rows = []
-    for sample, extraction, texts, verdicts in zip(samples, extractions, groups,
-                                                   verifier.verify_groups(samples, groups, media)):
+    verified = verifier.verify_groups(samples, groups, media)
+    for sample, extraction, texts, verdicts in zip(samples, extractions, groups, verified):
         rollouts = []
         for text, v in zip(texts, verdicts):
             reward = None if v.reward is None else round(v.reward, 4)
@@ -256,14 +269,14 @@ def score(samples, media, extractions, groups, cfg, verifier):
 
 
 def passes(reward, outcome, threshold):
-    """Whether a rollout is good enough to be taught: a right answer, and a reward that reaches the threshold (app. C.3)."""
+    """Is this rollout good enough to be taught? A right answer, and a reward of at least `threshold`."""
     return reward is not None and outcome >= .5 and reward >= threshold
 
 
 def reject_reason(verdicts, threshold):
     """Why a sample did not survive, by its best rollout; None if it did.
 
-    What a failed teacher could not check is not taught, even where the rest of the reward would do (our choice).
+    What a failed teacher could not check is not taught, even where the other terms would do (our choice).
     """
     not_scored = set()
     for v in verdicts:
@@ -283,7 +296,7 @@ def reject_reason(verdicts, threshold):
 
 
 def curate_batch(samples, media, cfg, teacher, verifier, pointer, generator):
-    """Steps 1 to 5 for a few samples and their media -> one row each for rollouts.jsonl, and the overlaid media."""
+    """Steps 1 to 5 for a few samples -> one row each for rollouts.jsonl, and the overlaid media."""
     extractions = extract(samples, media, cfg, teacher)
     drawn = []
     for seen, extraction in zip(media, extractions):
@@ -294,11 +307,11 @@ def curate_batch(samples, media, cfg, teacher, verifier, pointer, generator):
     return rows, drawn
 
 
-# ---- 6. Rewrite: survivors become SFT data -------------------------------------------------------------------
+# ---- 6. Rewrite: survivors become SFT data -----------------------------------------------------------------
 def write_sft(log, samples, cfg, verifier, out):
-    """Survivors -> sft.jsonl, llamafactory.jsonl and dataset_info.json. Returns (examples, of them with moved points).
+    """Survivors -> sft.jsonl, llamafactory.jsonl and dataset_info.json.
 
-    log: rollouts.jsonl; samples: {id: Sample}; out: the folder to write.
+    log: rollouts.jsonl; samples: {id: Sample}; out: where to write. -> (examples, of them with moved points)
     """
     examples = 0
     moved_examples = 0
@@ -332,17 +345,18 @@ def keep_rollouts(row, cfg):
 NUMBER = r"\d+(?:\.\d+)?"
 # A point in the canonical form: x1="44" y1="28" in a picture, (44, 28) in a clip.
 POINT = re.compile(rf'(?P<before>x\d+="|\()(?P<x>{NUMBER})(?P<between>" y\d+="|, )(?P<y>{NUMBER})(?="|\))')
-COMPARISON = re.compile(rf"(?P<first>{NUMBER})(?P<words> is \w+ than )(?P<second>{NUMBER})")  # 44 is less than 70
+# Of two points' x or y: 44 is less than 70.
+COMPARISON = re.compile(rf"(?P<first>{NUMBER})(?P<words> is \w+ than )(?P<second>{NUMBER})")
 
 
 def made_up(response, size, rng):
     """Move all points of a canonical response, together: evidence that is not there. The answer stays.
 
-    By a third of the picture along x, y or both, towards the middle. A comparison of the first two points' x or y
-    moves along. size: (width, height) of the frames; rng: random.Random.
+    By a third of the picture along x, y or both, towards the middle. A comparison of the first two points' x
+    or y moves along. size: (width, height) of the frames; rng: random.Random.
     """
     think, mark, answer = response.rpartition("<answer>")
-    points = [(match["x"], match["y"]) for match in POINT.finditer(think)]  # as written: comparisons repeat them
+    points = [(match["x"], match["y"]) for match in POINT.finditer(think)]  # texts: comparisons repeat them
     along = rng.choice([(1, 0), (0, 1), (1, 1)])  # x, y or both
     shift = []
     for axis in (0, 1):
@@ -384,7 +398,7 @@ LLAMAFACTORY = {"argos": {"file_name": "llamafactory.jsonl", "formatting": "alpa
 
 
 def llamafactory_row(chat):
-    """The same example as LLaMA-Factory reads it: texts instead of lists, a tag in the text for the picture or clip."""
+    """The same example as LLaMA-Factory reads it: texts, and a tag in them for the picture or clip."""
     user, assistant = chat["messages"]
     kind = user["content"][0]["type"]
     question = without_tags(user["content"][-1]["text"])
@@ -398,7 +412,7 @@ def without_tags(text):
     return re.sub(r"<(image|video|audio)>", r"< \1>", text)
 
 
-# ---- 7. The log, and the report that is made of it -----------------------------------------------------------
+# ---- 7. The log, and the report that is made of it ---------------------------------------------------------
 # Rollouts of 85K samples do not fit into memory: the log is read row by row.
 DAMAGED = "damaged media"
 
@@ -412,7 +426,8 @@ def load_batch(samples, verifier):
             media[sample.id] = verifier.load(sample)
         except BadMedia as error:
             tqdm.write(f"left out: {error}", file=sys.stderr)
-            damaged[sample.id] = dict(id=sample.id, extracted=None, reason=DAMAGED, error=str(error), rollouts=[])
+            damaged[sample.id] = dict(id=sample.id, extracted=None, reason=DAMAGED, error=str(error),
+                                      rollouts=[])
     return media, damaged
 
 
@@ -427,11 +442,12 @@ def read_log(path):
             try:
                 yield json.loads(line), end
             except ValueError:
-                raise BadInput(f"{path} row {number}: is not JSON; delete the line, and its sample is done again") from None
+                raise BadInput(f"{path} row {number}: is not JSON; delete the line, "
+                               "and its sample is done again") from None
 
 
 def resume_log(path):
-    """-> {id of a finished sample: did it survive}. A last line cut by a kill is cut off, and its sample done again."""
+    """-> {id of a finished sample: did it survive}. A last line torn by a kill is removed from the log."""
     done = {}
     if path.exists():
         end = 0
@@ -442,7 +458,7 @@ def resume_log(path):
 
 
 def in_order(path, samples):
-    """The rows of these samples in the samples' order: several processes append as they finish. samples: {id: Sample}."""
+    """The log's rows in the order of samples, {id: Sample}: several processes append as they finish."""
     begins = {}  # id -> where its row begins, in bytes
     begin = 0
     for row, end in read_log(path):
@@ -465,7 +481,7 @@ def written_aside(path):
 
 
 def report(log, samples, threshold):
-    """The yield: overall, by task, kind and source, and by reason of rejection. -> a dict of plain JSON types.
+    """The yield: overall, by task, kind and source, and by reason of rejection. -> report.json as a dict.
 
     Damaged files are counted apart, and in no yield. log: rollouts.jsonl; samples: {id: Sample}.
     """
@@ -481,7 +497,8 @@ def report(log, samples, threshold):
         table["survived"] += survived
         table["rollouts"] += len(row["rollouts"])
         table["extraction malformed"] += row["extracted"] is None
-        table["rollouts that pass"] += sum(passes(r["reward"], r["outcome"], threshold) for r in row["rollouts"])
+        for rollout in row["rollouts"]:
+            table["rollouts that pass"] += passes(rollout["reward"], rollout["outcome"], threshold)
         for key in survivors:
             value = getattr(samples[row["id"]], key)
             survivors[key][value] += survived
@@ -491,13 +508,14 @@ def report(log, samples, threshold):
     del reasons[None]  # None: survived
     table = {"samples": len(samples), DAMAGED: damaged, **table, "rejected": dict(reasons.most_common())}
     for key, counts in all_of.items():
-        table[f"yield by {key}"] = {value: f"{survivors[key][value]}/{of}" for value, of in sorted(counts.items())}
+        rates = {value: f"{survivors[key][value]}/{count}" for value, count in sorted(counts.items())}
+        table[f"yield by {key}"] = rates
     return table
 
 
-# ---- 8. Pictures to look at ----------------------------------------------------------------------------------
+# ---- 8. Pictures to look at --------------------------------------------------------------------------------
 def save_overlay(drawn, path):
-    """The picture that the teacher read its coordinates from; of a clip the frame in the middle. Small ones enlarged."""
+    """What the teacher read coordinates from, enlarged if small; of a clip the frame in the middle."""
     frame = drawn.frames[len(drawn.frames) // 2]
     if max(frame.size) < 336:
         frame = frame.resize((frame.width * 3, frame.height * 3), Image.NEAREST)
@@ -505,7 +523,7 @@ def save_overlay(drawn, path):
 
 
 def draw_cards(log, samples, cfg, verifier, out):
-    """Cards of the best and the worst rollouts, one per sample: best/01-<id>.png is the best, worst/01-<id>.png the worst."""
+    """Cards of the best and the worst rollouts, one per sample: best/01-<id>.png is the best of all."""
     best = heapq.nlargest(cfg.pictures, one_per_sample(log, samples, max), key=itemgetter("quality"))
     draw_ranked(best, samples, verifier, out / "best")
     worst = heapq.nsmallest(cfg.pictures, one_per_sample(log, samples, min), key=itemgetter("quality"))
@@ -536,9 +554,9 @@ def draw_ranked(ranked, samples, verifier, folder):
         verifier.card(sample, texts[one["place"]], verdict, folder / f"{rank:02d}-{file_name(sample.id)}.png")
 
 
-# ---- 9. The run ----------------------------------------------------------------------------------------------
+# ---- 9. The run --------------------------------------------------------------------------------------------
 def claim(accelerator, cfg, log):
-    """Begin or continue the run in --out. -> {id of a finished sample: did it survive}, the same in every process."""
+    """Begin or continue the run in --out. -> {id of a finished sample: did it survive}, in every process."""
     done = {}
     if accelerator.is_main_process:
         if log.exists() and not cfg.resume:
@@ -571,14 +589,15 @@ def main():
     (out / "overlays").mkdir(parents=True, exist_ok=True)
     samples = read_samples(cfg.data)
     teacher = P.load_policy(cfg.teacher, dtype=cfg.dtype)
-    detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache,
-                                                 base=teacher)
-    verifier = Argos(detector, segmenter, pointer, VLMJudge(teacher, preset=cfg.preset), **verifier_options(cfg))
+    detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer,
+                                                 cache=cfg.teacher_cache, base=teacher)
+    judge = VLMJudge(teacher, preset=cfg.preset)
+    verifier = Argos(detector, segmenter, pointer, judge, **verifier_options(cfg))
     verifier.self_check()  # refuses to filter where points miss
     done = claim(accelerator, cfg, log)
 
-    # Batches are cut from the whole list and seeded by their place in it, so that a resumed run, or one of more
-    # processes, rolls out the same.
+    # Batches are cut from the whole list and seeded by their place in it, so that a resumed run, or one of
+    # more processes, rolls out the same.
     starts = range(0, len(samples), cfg.batch)[accelerator.process_index::accelerator.num_processes]
     bar = tqdm(starts, desc="curate", unit="batch", disable=not accelerator.is_main_process)
     for start in bar:
@@ -589,7 +608,8 @@ def main():
         usable = [sample for sample in batch if sample.id in media]
         if usable:
             generator = torch.Generator(teacher.device).manual_seed(cfg.seed * 1_000_003 + start)
-            new_rows, drawn = curate_batch(usable, list(media.values()), cfg, teacher, verifier, pointer, generator)
+            new_rows, drawn = curate_batch(usable, list(media.values()), cfg, teacher, verifier, pointer,
+                                           generator)
             for row in new_rows:
                 rows[row["id"]] = row
             for sample, marked in zip(usable, drawn):

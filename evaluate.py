@@ -1,26 +1,30 @@
-"""Evaluation: answers and visual grounding of any checkpoints side by side, with intervals, curves and the rollouts.
+"""Evaluation: answers and visual grounding of any checkpoints side by side, with intervals, curves and cards.
 
-The paper's figure 4 asks two questions of a checkpoint on held-out samples: is the answer right, and is what the
-reasoning points at really there? Both are Argos's own scores (R_o and R_vg; R_rq is a training signal, not a
-measure). Every number comes with a 95 % bootstrap interval over items, and over seeds too where a model was trained
-with several; differences are paired, item by item (and seed by seed).
+The paper's figure 4 asks two questions of a checkpoint on held-out samples: is the answer right, and is what
+the reasoning points at really there? Both are Argos's own scores (R_o and R_vg; R_rq is a training signal,
+not a measure). Every number comes with a 95 % bootstrap interval over items, and over seeds too where a model
+was trained with several; differences are paired, item by item (and seed by seed).
 
 Different from the paper:
-  1. One rollout per sample at temperature 1, the policy as RL trains it; the paper evaluates at 0.6 (--preset 7b).
+  1. One rollout per sample at temperature 1, the policy as RL trains it; the paper evaluates at 0.6, and so
+     does --preset 7b.
   2. A model asked `:direct` is never asked to point: its R_vg is 0 by construction.
 
 Run:
   python evaluate.py --models base:direct=tiny/base sft=out/sft/merged argos=out/grpo-argos/merged \\
       outcome=out/grpo-outcome/merged --data out/data/val.jsonl --out out/eval
-  python evaluate.py --curves argos=out/grpo-argos outcome=out/grpo-outcome --out out/eval  # figure 4 from the logs
-  python evaluate.py --benchmark all --data DIR --model DIR  # the paper's tables: benchmarks/run.py, with its own flags
+Figure 4 from the logs of training:
+  python evaluate.py --curves argos=out/grpo-argos outcome=out/grpo-outcome --out out/eval
+The paper's tables (benchmarks/run.py, which has flags of its own):
+  python evaluate.py --benchmark all --data DIR --model DIR
 
-A model is `name=folder`. `name:direct=folder` asks for a short answer without reasoning, `name:greedy=folder` decodes
-greedily, `name:overlay=folder` draws coordinates as curation does. One name given several times is one model with
-several seeds. Names that end in a step (`argos@20=... argos@40=...`) are checkpoints of one run: they give figure 4.
+A model is `name=folder`. `name:direct=folder` asks for a short answer without reasoning, `name:greedy=folder`
+decodes greedily, `name:overlay=folder` draws coordinates as curation does. One name given several times is
+one model with several seeds. Names that end in a step (`argos@20=... argos@40=...`) are checkpoints of one
+run: they give figure 4.
 
-What to watch in table.md: `answers` against the per-task majority above the table (what always giving the most
-frequent answer would earn), and intervals of paired differences that leave out 0.
+What to watch in table.md: `answers` against the per-task majority above the table (what always giving the
+most frequent answer would earn), and intervals of paired differences that leave out 0.
 
 Writes: answers.jsonl (append-only; what is there is not asked again), table.md, curves.png (curves-SET.png of
 checkpoints), page/index.html.
@@ -50,7 +54,7 @@ from argos import Argos
 from curate import objects_of, overlaid, point, read_extraction, with_overlay
 
 
-# ---- 1. Configuration ----------------------------------------------------------------------------------------
+# ---- 1. Configuration --------------------------------------------------------------------------------------
 @dataclass
 class Config(TeacherSettings):
     models: list[str] = field(default_factory=list, metadata={
@@ -64,15 +68,17 @@ class Config(TeacherSettings):
         "help": "VLM that judges claims and free-text answers"})
     temperature: float = field(default=1.0, metadata={"help": "sampling temperature"})
     max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut after this many tokens"})
-    limit: int = field(default=0, metadata={"help": "use only the first so many samples of each set (0: all)"})
+    limit: int = field(default=0, metadata={
+        "help": "use only so many samples of each set, the first (0: all)"})
     batch: int = field(default=128, metadata={"help": "samples at a time"})
-    pages: int = field(default=12, metadata={"help": "how many telling samples to draw on the page (0: no page)"})
+    pages: int = field(default=12, metadata={
+        "help": "how many samples to draw on the page, the most telling first (0: no page)"})
     seed: int = field(default=0, metadata={"help": "seed of sampling"})
 
 
 def check(cfg):
     """Refuse now, in one line, what would fail late or mix two things up."""
-    asked = [parse_model(spec) for spec in cfg.models]  # a typo in the last one is told before the first is asked
+    asked = [parse_model(spec) for spec in cfg.models]
     for name, mode, folder in asked:
         namesakes = [(m, f) for n, m, f in asked if n == name]
         another_way = any(m != mode for m, _ in namesakes)  # one name is one way of asking
@@ -91,13 +97,19 @@ def read_set(path, cfg):
     return read_samples(path)[:cfg.limit or None]
 
 
-# ---- 2. Asking -----------------------------------------------------------------------------------------------
+# ---- 2. Asking ---------------------------------------------------------------------------------------------
+SCORES = ("outcome", "grounding")  # the columns "answers" and "R_vg" of every table
+# How a model is asked -> which of the texts in policy.PROMPTS.
+PROMPTS = {"sampled": "reason", "greedy": "reason", "direct": "direct", "overlay": "overlay"}
+
+
 def load_verifier(cfg):
-    """The verifier with the teachers that were asked for, tried on a drawing. R_rq is no measure: it stays off."""
+    """The verifier with the teachers that were named, tried on a drawing. R_rq is no measure: it stays off."""
     judge = load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
-    detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache,
-                                                 base=getattr(judge, "policy", None))
-    verifier = Argos(detector, segmenter, pointer, judge, use=("outcome", "grounding"), **verifier_options(cfg))
+    base = getattr(judge, "policy", None)  # --pointer base: the judge points
+    detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer,
+                                                 cache=cfg.teacher_cache, base=base)
+    verifier = Argos(detector, segmenter, pointer, judge, use=SCORES, **verifier_options(cfg))
     verifier.self_check()
     return verifier
 
@@ -116,9 +128,6 @@ def draw_overlays(policy, samples, media, cfg, pointer):
     return shown
 
 
-PROMPTS = {"direct": "direct", "overlay": "overlay", "sampled": "reason", "greedy": "reason"}  # mode -> policy.PROMPTS
-
-
 def ask(policy, samples, media, mode, cfg, pointer):
     """One response per sample. mode: sampled, greedy, direct or overlay."""
     if mode == "overlay":
@@ -127,8 +136,8 @@ def ask(policy, samples, media, mode, cfg, pointer):
     for sample, seen in zip(samples, media):
         items.append((seen, P.prompt(cfg.preset, PROMPTS[mode], question=sample.question)))
     generator = torch.Generator(policy.device).manual_seed(cfg.seed)
-    texts = P.sample(policy, P.encode_prompts(policy, items), 1, cfg.temperature, max_new_tokens=cfg.max_new_tokens,
-                     greedy=mode == "greedy", generator=generator).texts
+    texts = P.sample(policy, P.encode_prompts(policy, items), 1, cfg.temperature, greedy=mode == "greedy",
+                     max_new_tokens=cfg.max_new_tokens, generator=generator).texts
     if mode == "direct":
         return [f"<answer>{text}</answer>" for text in texts]
     return texts
@@ -164,23 +173,28 @@ def run(cfg):
                 texts = ask(policy, batch, media, mode, cfg, verifier.pointer)
                 verdicts = verifier.verify_groups(batch, [[text] for text in texts], media)
                 for sample, text, (verdict,) in zip(batch, texts, verdicts):
-                    grounding = verdict.grounding if sample.grounding else None  # only where the sample calls for it
                     row = dict(model=name, folder=folder, set=set_name(path), id=sample.id, task=sample.task,
-                               source=sample.source, kind=sample.kind, outcome=verdict.outcome, grounding=grounding,
-                               response=text, stamp=stamp)
+                               source=sample.source, kind=sample.kind, outcome=verdict.outcome,
+                               grounding=grounding_of(verdict, sample), response=text, stamp=stamp)
                     append_jsonl(log, row)
                     answers[sample.id] = row
     return have, verifier
 
 
+def grounding_of(verdict, sample):
+    """R_vg counts where the sample calls for it, whoever answers."""
+    return verdict.grounding if sample.grounding else None
+
+
 def stamp_of(cfg, mode, path, folder):
     """An answer counts again only if all this is the same: the weights, and how they were asked and scored."""
-    return [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge), str(path),
-            cfg.dtype, *pixel_budget(cfg).values(), cfg.detector, cfg.segmenter, cfg.pointer, weights_stamp(folder)]
+    asked = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge)]
+    seen = [str(path), cfg.dtype, *pixel_budget(cfg).values()]
+    return asked + seen + [cfg.detector, cfg.segmenter, cfg.pointer, weights_stamp(folder)]
 
 
 def logged_answers(logged, name, folder, stamp, samples):
-    """{id: row} of what answers.jsonl holds of these samples. Where a teacher failed, the sample is asked again."""
+    """What answers.jsonl holds of these samples -> {id: row}. None as outcome: a teacher failed, so ask again."""
     ids = {sample.id for sample in samples}
     answers = {}
     for row in logged:
@@ -190,10 +204,7 @@ def logged_answers(logged, name, folder, stamp, samples):
     return answers
 
 
-# ---- 3. Numbers ----------------------------------------------------------------------------------------------
-SCORES = ("outcome", "grounding")  # the columns "answers" and "R_vg" of every table
-
-
+# ---- 3. Numbers --------------------------------------------------------------------------------------------
 def majority(samples):
     """Accuracy of always giving the most frequent answer of each task: the floor to compare with.
 
@@ -206,7 +217,7 @@ def majority(samples):
 
 
 def tables(cfg, have):
-    """Markdown: per set the scores, seed by seed, by source and by task, and paired differences of every two models."""
+    """Markdown: per set the scores, seed by seed, by source and by task, and paired differences of models."""
     names = model_names(cfg.models)
     lines = []
     for path in cfg.data:
@@ -277,7 +288,7 @@ def group_table(have, names, dataset, samples, key):
 
 
 def group_mean(values, rows, key, group):
-    """values: (seeds, items), rows: one per item -> the mean of the items of this group as text, "-" if it has none."""
+    """The mean of a group's items as text, "-" if it has none. values: (seeds, items); rows: one per item."""
     chosen = values[:, [row[key] == group for row in rows]]
     return f"{chosen.mean():.2f}" if chosen.size else "-"
 
@@ -293,7 +304,7 @@ def difference_table(have, names, dataset):
     return lines
 
 
-# ---- 4. Pictures ---------------------------------------------------------------------------------------------
+# ---- 4. Pictures -------------------------------------------------------------------------------------------
 def telling(answers):
     """The ids that all models answered, first those on which they disagree most, in grounding before answers.
 
@@ -317,7 +328,7 @@ PAGE = """<!doctype html><meta charset='utf-8'><title>Argos: telling rollouts</t
 
 
 def draw_page(cfg, have, verifier):
-    """page/index.html: the most telling samples of the first set, one row each, one verification card per model."""
+    """page/index.html: the most telling samples of the first set, one row each, one card per model."""
     names = model_names(cfg.models, but=("direct",))  # they never point
     if not names:
         return
@@ -356,7 +367,7 @@ def draw_training_curves(cfg, path):
     print(f"wrote {path}")
 
 
-# ---- 5. The whole --------------------------------------------------------------------------------------------
+# ---- 5. The whole ------------------------------------------------------------------------------------------
 def evaluate_models(cfg, out):
     """Ask, then write the table, the curves of checkpoints, and the page."""
     have, verifier = run(cfg)

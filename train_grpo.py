@@ -11,12 +11,13 @@ Different from the paper:
   3. No separate inference engine: the trainer's own model samples, so sampler and trainer agree on
      log-probabilities (their difference is logged as sampler_gap).
   4. One model in memory: base, reference (the KL) and judge (--judge base) are the policy, its adapter off.
-  5. One optimizer step per batch of rollouts (--updates 1, our choice): the ratio of eq. 11 is 1, its clip idle.
+  5. One optimizer step per batch of rollouts (--updates 1, our choice): the ratio of eq. 11 is 1, and its clip
+     is idle.
   6. Groups whose rollouts all earn the same have no advantage: they are skipped, and counted by cause.
 
 The two arms of figure 4 differ in one flag:
-  python train_grpo.py --reward argos   --policy out/sft/merged --data out/data/rl.jsonl --out out/grpo-argos
-  python train_grpo.py --reward outcome --policy out/sft/merged --data out/data/rl.jsonl --out out/grpo-outcome
+  python train_grpo.py --policy out/sft/merged --data out/data/rl.jsonl --reward argos   --out out/grpo-argos
+  python train_grpo.py --policy out/sft/merged --data out/data/rl.jsonl --reward outcome --out out/grpo-outcome
 Qwen2.5-VL-7B: what fits into memory (and what to lower), then on one GPU, then on all GPUs of the machine:
   python train_grpo.py --preset 7b --dry_run --memory_gb 24
   python train_grpo.py --preset 7b --policy out/sft/merged --data rl.jsonl --val val.jsonl --out out/grpo
@@ -35,11 +36,12 @@ What to watch in metrics.jsonl, with the numbers of a healthy run on the tiny mo
   reward, outcome       jump, since each step has other prompts: look at means of ten steps
   skipped               0 to 8 of 16 groups; many "all right": too easy, many "all malformed": SFT too short
   entropy               .24 -> .17, slowly; near 0 the rollouts of a group are all the same, and none teaches
-  sampler_gap, loss     the gap is below 1e-3 (bfloat16: .2); the loss is near 0 at --updates 1, and says nothing
+  sampler_gap, loss     the gap is below 1e-3 (bfloat16: .2); the loss is near 0 and says nothing (--updates 1)
 
-Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/ (verdicts
-as pictures), state.pt (trained weights, optimizer, step: --resume continues bit-equal on a CPU), merged/ at the
-end, and adapter/ unless --lora_rank 0. The reward inside another trainer (TRL, EasyR1): section 5.
+Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/
+(verdicts as pictures), state.pt (trained weights, optimizer, step: --resume continues bit-equal on a CPU),
+merged/ at the end, and adapter/ unless --lora_rank 0. The reward inside another trainer (TRL, EasyR1):
+section 5.
 Before: train_sft.py. Next: evaluate.py (both arms side by side).
 """
 import json
@@ -72,14 +74,17 @@ TINY_TEACHER = str(Path(__file__).parent / "tiny/teacher")
 class Config(TeacherSettings):
     policy: str = field(default="out/sft/merged", metadata={
         "help": "checkpoint to start from: a local folder or a hub id"})
-    data: str = field(default="out/data/rl.jsonl", metadata={"help": "training prompts, one JSON object per line"})
-    val: str = field(default="out/data/val.jsonl", metadata={"help": "held-out samples for the learning curve"})
+    data: str = field(default="out/data/rl.jsonl", metadata={
+        "help": "training prompts, one JSON object per line"})
+    val: str = field(default="out/data/val.jsonl", metadata={
+        "help": "held-out samples for the learning curve"})
     out: str = field(default="out/grpo", metadata={"help": "folder to write"})
     judge: str = field(default=TINY_TEACHER, metadata={
-        "help": "VLM that judges claims and R_rq, folder or hub id; 'base' is the policy with its adapter off"})
+        "help": "VLM that judges claims and R_rq, folder or hub id; base: the policy with its adapter off"})
     # the reward
     reward: str = field(default="argos", metadata={
-        "help": "argos, outcome (the answer alone), no-vg (without grounding), no-rq (without reasoning quality)"})
+        "help": "argos; outcome: the answer alone; no-vg: without grounding; no-rq: without reasoning "
+                "quality"})
     weights: str = field(default="0.5,0.25,0.25", metadata={"help": "w_o,w_vg,w_rq of eq. 9 (our choice)"})
     tau: float = field(default=0.5, metadata={"help": "the gate's threshold on the outcome (our choice)"})
     # sampling
@@ -93,17 +98,21 @@ class Config(TeacherSettings):
     # optimisation
     lr: float = field(default=1.4e-3, metadata={"help": "AdamW learning rate at its peak"})
     warmup: int = field(default=10, metadata={"help": "steps of linear warm-up"})
-    decay: bool = field(default=True, metadata={"help": "decay the learning rate linearly to 10 %% over the run"})
-    updates: int = field(default=1, metadata={"help": "optimizer steps per batch of rollouts (1 is on-policy)"})
+    decay: bool = field(default=True, metadata={
+        "help": "decay the learning rate linearly to 10 %% over the run"})
+    updates: int = field(default=1, metadata={
+        "help": "optimizer steps per batch of rollouts (1 is on-policy)"})
     micro_batch: int = field(default=64, metadata={
         "help": "rollouts per forward pass in training: whole groups, or a part of one"})
     checkpointing: bool = field(default=False, metadata={
         "help": "recompute activations in the backward pass: less memory, more time"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "a longer gradient is scaled down to this length"})
+    max_grad_norm: float = field(default=1.0, metadata={
+        "help": "a longer gradient is scaled down to this length"})
     lora_rank: int = field(default=64, metadata={
         "help": "rank of the LoRA adapter; 0 trains all weights but the vision tower"})
     # the loss
-    loss: str = field(default="grpo", metadata={"help": "how tokens are averaged: grpo, dr_grpo, dapo or bnpo"})
+    loss: str = field(default="grpo", metadata={
+        "help": "how tokens are averaged: grpo, dr_grpo, dapo or bnpo"})
     eps_low: float = field(default=0.2, metadata={"help": "clip range below 1"})
     eps_high: float = field(default=0.2, metadata={"help": "clip range above 1; 0.28 is DAPO's clip-higher"})
     beta: float = field(default=0.0, metadata={
@@ -145,15 +154,17 @@ def check(cfg):
     need(cfg.loss in LOSSES, f"--loss {cfg.loss}: choose {', '.join(LOSSES)}")
     need(cfg.group_size >= 2, f"--group_size {cfg.group_size}: an advantage compares at least 2 rollouts")
     need(cfg.temperature > 0, f"--temperature {cfg.temperature}: must be above 0")
-    for name in ("steps", "prompts", "updates", "micro_batch", "sample_batch", "max_new_tokens", "save_every"):
+    for name in ("steps", "prompts", "updates", "micro_batch", "sample_batch", "max_new_tokens",
+                 "save_every"):
         need(getattr(cfg, name) >= 1, f"--{name} {getattr(cfg, name)}: must be at least 1")
     need(cfg.lora_rank >= 0, f"--lora_rank {cfg.lora_rank}: 0 trains all weights but the vision tower, "
                              "more is the rank of an adapter")
     if cfg.lora_rank == 0:
-        need(cfg.dtype == "float32", f"--dtype {cfg.dtype} --lora_rank 0: too coarse to train; use an adapter")
+        need(cfg.dtype == "float32",
+             f"--dtype {cfg.dtype} --lora_rank 0: too coarse to train; use an adapter")
         asks_frozen_base = cfg.beta or "base" in (cfg.judge, cfg.pointer)
-        need(not asks_frozen_base, "--lora_rank 0 keeps no frozen copy: use --beta 0, and a judge and a pointer "
-                                   "of their own, or an adapter")
+        need(not asks_frozen_base, "--lora_rank 0 keeps no frozen copy: use --beta 0, and a judge and a "
+                                   "pointer of their own, or an adapter")
     try:
         weights = [float(w) for w in cfg.weights.split(",")]
     except ValueError:
@@ -198,14 +209,15 @@ def zero_variance_cause(verdicts, tau=0.5):
     return "all equal"
 
 
-CAUSES = ("all right", "all wrong", "all malformed", "all equal", "not scored")  # in the order of metrics.jsonl
+CAUSES = ("all right", "all wrong", "all malformed", "all equal", "not scored")
 
 
 def token_loss(logprobs, old_logprobs, ref_logprobs, advantage, eps_low, eps_high, beta):
     """Paper eq. 11 for every token, negated: -(min(r A, clip(r) A) - beta k3).
 
     logprobs, old_logprobs, ref_logprobs: (N, T) log p of each sampled token under the policy now, under the
-    policy that sampled, and under the frozen start (None at beta 0). advantage: (N, 1). -> loss and r, (N, T) each
+    policy that sampled, and under the frozen start (None at beta 0). advantage: (N, 1).
+    -> loss (N, T), ratio r (N, T)
 
     With clip range .2 and beta 0:   r = 1.5, A =  1 -> -1.2   likelier by more than .2: cut, no gradient
                                      r = 1.5, A = -1 ->  1.5   a bad token became likelier: not cut
@@ -221,7 +233,7 @@ def token_loss(logprobs, old_logprobs, ref_logprobs, advantage, eps_low, eps_hig
 
 
 def k3(logprobs, ref_logprobs):
-    """Schulman's estimate of KL(policy || reference) from the sampled tokens: unbiased and never negative. (N, T)"""
+    """Schulman's estimate of KL(policy || reference) per sampled token, unbiased and never negative. (N, T)"""
     log_r = ref_logprobs - logprobs
     return log_r.exp() - log_r - 1
 
@@ -236,8 +248,8 @@ def clipped_tokens(ratio, advantage, eps_low, eps_high):
 def average(per_token, mask, kind, rollouts, tokens, longest):
     """One number from the losses of tokens.
 
-    per_token, mask: (N, T) of this micro-batch. rollouts, tokens: counts of the whole batch, so that the results
-    of micro-batches add up. longest: the longest completion allowed (--max_new_tokens).
+    per_token, mask: (N, T) of this micro-batch. rollouts, tokens: counts of the whole batch, so that the
+    results of micro-batches add up. longest: the longest completion allowed (--max_new_tokens).
 
     grpo:    mean over each rollout's tokens, then over rollouts (eq. 11)
     dapo:    mean over the tokens of the whole batch
@@ -259,7 +271,7 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
 
 
 def mean_over_tokens(values, mask, tokens):
-    """This micro-batch's part of a mean over all `tokens` of the batch, for the log. values, mask: (N, T) -> float"""
+    """A micro-batch's part of the mean over all `tokens` of the batch. values, mask: (N, T) -> float"""
     return ((values * mask).sum() / tokens).item()
 
 
@@ -269,7 +281,7 @@ class MicroBatch:
     groups: list    # which prompts of this step
     members: range  # which rollouts of each of them, of 0 .. G - 1
     rows: list      # where they stand in the step's (B*G, T) tensors: rollout g of prompt b is row b * G + g
-    old_logprobs: torch.Tensor | None = None  # (N, T) under the policy that sampled: the first update sets them
+    old_logprobs: torch.Tensor | None = None  # (N, T) under the policy that sampled; the first update sets it
 
 
 def micro_batches(groups, group_size, size):
@@ -292,14 +304,14 @@ def micro_batches(groups, group_size, size):
 
 
 def score(policy, prompts, rollouts, batch, temperature):
-    """log p and entropy of the completions of a micro-batch under the policy as it is now -> (N, T), (N, T)."""
-    return P.token_logprobs(policy, prompts.select(batch.groups), len(batch.members), rollouts.ids[batch.rows],
-                            rollouts.mask[batch.rows], temperature)
+    """log p and entropy of a micro-batch's completions under the policy as it is now -> (N, T), (N, T)."""
+    return P.token_logprobs(policy, prompts.select(batch.groups), len(batch.members),
+                            rollouts.ids[batch.rows], rollouts.mask[batch.rows], temperature)
 
 
 # ---- 3. Rewards, evaluation and the log --------------------------------------------------------------------
 def build_verifier(cfg, policy, weights):
-    """-> (the verifier that rewards, the one that measures): the same teachers, so both arms are measured alike."""
+    """-> (the verifier that rewards, the one that measures both arms alike). They share their teachers."""
     detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer,
                                                  cache=cfg.teacher_cache, base=policy)
     if cfg.judge != "base":
@@ -324,7 +336,7 @@ def encode(policy, samples, media, preset):
 
 @torch.no_grad()
 def evaluate(policy, verifier, samples, cfg, step, accelerator):
-    """Sampled answers and grounding on held-out samples, and cards; always the same seed, so that curves compare.
+    """Sampled answers and grounding on held-out samples, always with one seed, so that curves compare; cards.
 
     -> {"answers": mean R_o, "grounding": mean R_vg} over all processes; None where nothing was scored.
     """
@@ -356,7 +368,7 @@ def evaluate(policy, verifier, samples, cfg, step, accelerator):
 
 
 def draw_cards(scored, count, folder, step):
-    """Verification cards of `count` samples, spread evenly over `scored`: (sample, response, media, verdict)."""
+    """Cards of `count` samples, spread evenly over scored, a list of (sample, response, media, verdict)."""
     folder.mkdir(parents=True, exist_ok=True)
     every = max(1, len(scored) // max(1, count))
     for sample, text, media, verdict in scored[::every][:count]:
@@ -369,10 +381,10 @@ def mean(values, if_empty=None):
 
 
 def readable(verifier, train, order, places):
-    """The samples at these places of the data order, and their Media; samples whose file is damaged are left out.
+    """The samples at these places of the data order, and their Media; those with a damaged file are left out.
 
-    If that leaves none, the next sample whose file can be read takes their place. order: indices into `train`; a
-    place beyond its end starts it again. Raises BadInput if no file of the training data can be read.
+    If that leaves none, the next sample whose file can be read takes their place. order: indices into `train`;
+    a place beyond its end starts it again. Raises BadInput if no file of the training data can be read.
     """
     samples, media = verifier.usable([train[order[place % len(train)]] for place in places])
     once_around = range(places[-1] + 1, places[-1] + len(train))
@@ -387,7 +399,7 @@ def readable(verifier, train, order, places):
 
 @dataclass
 class UpdateStats:
-    """The optimizer steps of one batch of rollouts in numbers. The first four are this process's part of a sum."""
+    """The updates on one batch of rollouts in numbers. The first four are this process's part of a sum."""
     loss: float = 0.
     entropy: float = 0.         # nats per token
     clip_fraction: float = 0.   # share of the tokens whose gradient the clip stopped
@@ -410,14 +422,15 @@ class UpdateStats:
 def summarise(accelerator, verdicts, rollouts, causes, tau):
     """What a step's rollouts of all processes looked like. Every process has to call it, since it gathers.
 
-    verdicts: a list per group. causes: why groups of this process were skipped, as zero_variance_cause names it.
-    -> {name: number}, as metrics.jsonl gets them. None: not part of this reward, or a teacher failed for all.
+    verdicts: a list per group. causes: why groups of this process were skipped, as zero_variance_cause names
+    it. -> {name: number}, as metrics.jsonl gets them. None: not part of this reward, or a teacher failed for
+    all.
     """
     scores = []
     for group in verdicts:
         for v in group:
-            scores.append(dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding, reasoning=v.reasoning,
-                               points=len(v.parsed.points)))
+            scores.append(dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding,
+                               reasoning=v.reasoning, points=len(v.parsed.points)))
     scores = processes.gather(accelerator, scores)
     causes = processes.gather(accelerator, causes)
     lengths = processes.gather(accelerator, rollouts.mask.sum(dim=1).tolist())
@@ -435,7 +448,7 @@ def summarise(accelerator, verdicts, rollouts, causes, tau):
         gate_open=mean([outcome >= tau for outcome in outcomes], 0.),
         points=mean(known("points"), 0.),  # per rollout
         length=torch.tensor(lengths, dtype=torch.float).mean().item(),  # tokens per rollout
-        unfinished=1 - torch.tensor(finished, dtype=torch.float).mean().item(),  # share of rollouts that were cut
+        unfinished=1 - torch.tensor(finished, dtype=torch.float).mean().item(),  # share that was cut
         skipped=len(causes),
         **{cause: causes.count(cause) for cause in CAUSES})
 
@@ -460,7 +473,8 @@ def main():
     out = Path(cfg.out)
     accelerator = processes.start(cfg)  # one process, or several: each has its share of every step's prompts
     if cfg.prompts < accelerator.num_processes:
-        raise BadInput(f"--prompts {cfg.prompts}: {accelerator.num_processes} processes need at least one each")
+        raise BadInput(f"--prompts {cfg.prompts}: {accelerator.num_processes} processes need at least one "
+                       "each")
     ledger.check_memory(cfg, accelerator)
     if cfg.dry_run:
         return
@@ -476,9 +490,9 @@ def main():
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(cfg.seed)).tolist()
 
-    # A step depends on (weights, optimizer, step number) alone: data order and sampling are seeded by the step,
-    # and nothing else is random. So these three are the whole state, and a resumed run repeats the killed one bit
-    # for bit (on a CPU).
+    # A step depends on (weights, optimizer, step number) alone: data order and sampling are seeded by the
+    # step, and nothing else is random. So these three are the whole state, and a resumed run repeats the
+    # killed one bit for bit (on a CPU).
     start = P.load_state(out / "state.pt", policy, optimizer) if cfg.resume else 0
     if cfg.eval_every and start == 0:
         curve_point = evaluate(policy, measure, val, cfg, 0, accelerator)
@@ -506,15 +520,16 @@ def main():
         firsts = range(0, len(rollouts.texts), cfg.group_size)
         texts = [rollouts.texts[first:first + cfg.group_size] for first in firsts]  # B lists of G responses
         verdicts = verifier.verify_groups(samples, texts, media)
-        rewards = torch.tensor([[v.reward or 0. for v in group] for group in verdicts])  # (B, G); 0: not scored
+        # A reward of None was not scored, for the whole group: it teaches nothing, as 0 in all of them does.
+        rewards = torch.tensor([[v.reward or 0. for v in group] for group in verdicts])  # (B, G)
         advantage = advantages(rewards, cfg.scale_advantage)  # (B, G)
         differs = rewards.std(dim=1) > 1e-6  # (B,)
         causes = [zero_variance_cause(group, cfg.tau) for group, some in zip(verdicts, differs) if not some]
         phases.done("verify")
 
-        # 4c. The batch: the groups that teach something, of like length together, so that there is little padding.
-        # Counts are those of all processes together: then losses and gradients of micro-batches and of processes
-        # simply add up, however unequal they are.
+        # 4c. The batch: the groups that teach something, of like length together, so that there is little
+        # padding. Counts are those of all processes together: then losses and gradients of micro-batches and
+        # of processes simply add up, however unequal they are.
         mask = rollouts.mask.float()  # (B*G, T)
         if cfg.mask_overlong:
             mask = mask * rollouts.finished.float()[:, None]
@@ -528,8 +543,9 @@ def main():
         batches = micro_batches(teaching, cfg.group_size, cfg.micro_batch)
 
         # 4d. The updates. In the first one the policy is still the one that sampled. So at --updates 1, the
-        # default, every ratio is 1, the clip is idle, and the gradient is that of -advantage * log p: REINFORCE with
-        # the group's mean as its baseline. Ratio and clip matter from the second update on the same rollouts.
+        # default, every ratio is 1, the clip is idle, and the gradient is that of -advantage * log p:
+        # REINFORCE with the group's mean as its baseline. Ratio and clip matter from the second update on the
+        # same rollouts.
         stats = UpdateStats()
         for update in range(cfg.updates if n_rollouts else 0):
             for batch in batches:
@@ -567,7 +583,8 @@ def main():
         updated = vars(stats.over_all(accelerator))
         if not n_rollouts:
             updated = dict.fromkeys(updated)  # nothing was learned: None, not 0
-        failures = processes.gather(accelerator, [verifier.failures + measure.failures])  # since the run began
+        # Of teachers and files, since this process began.
+        failures = processes.gather(accelerator, [verifier.failures + measure.failures])
         processes.log(accelerator, out, dict(kind="train", step=step, lr=lr, **summary, **updated,
                                              failures=sum(failures, Counter()), **phases.report()))
         bar.set_postfix(bar_text(summary))
@@ -584,8 +601,9 @@ def main():
 
 
 # ---- 5. The same reward inside other trainers --------------------------------------------------------------
-# Both sum or log what a reward function returns, so outcome, gate and terms stay inside one function. Points are
-# pixels of the picture as the policy saw it: give the verifier the pixel budget of the trainer's own processor.
+# Both sum or log what a reward function returns, so outcome, gate and terms stay inside one function. Points
+# are pixels of the picture as the policy saw it: give the verifier the pixel budget of the trainer's own
+# processor.
 def verify_rows(verifier, rows, texts):
     """Verify one response per row. -> list of Verdicts, in the order of the rows.
 
@@ -615,9 +633,9 @@ TRL_COLUMNS = ("question", "answer", "kind", "image", "video", "options", "drawn
 def trl_reward(verifier):
     """The reward for TRL: GRPOTrainer(reward_funcs=trl_reward(verifier), ...). verifier: an argos.Argos.
 
-    The dataset needs the columns question, answer, kind, and image (a PIL picture or a path), images (the first
-    counts) or video (a path); options, drawn and grounding where they apply. The terms appear in TRL's table of
-    completions.
+    The dataset needs the columns question, answer, kind, and image (a PIL picture or a path), images (the
+    first counts) or video (a path); options, drawn and grounding where they apply. The terms appear in TRL's
+    table of completions.
     """
     def argos_reward(completions, log_extra=None, **columns):  # TRL names its metrics after this function
         if columns.get("images"):
@@ -652,8 +670,8 @@ def compute_score(reward_inputs, **settings):
     """The reward for EasyR1: worker.reward.reward_function=train_grpo.py:compute_score.
 
     settings: fields of Config (judge, tau ...). No picture and no prompt reach a reward there: write the row,
-    {"image": path, "question": ..., "answer": ..., "kind": ...}, as JSON into the column that EasyR1 calls the
-    answer. Its reward workers have no GPU: the teachers run on the CPU. What was not scored counts 0.
+    {"image": path, "question": ..., "answer": ..., "kind": ...}, as JSON into the column that EasyR1 calls
+    the answer. Its reward workers have no GPU: the teachers run on the CPU. What was not scored counts 0.
     """
     rows = [json.loads(item["ground_truth"]) for item in reward_inputs]
     texts = [item["response"] for item in reward_inputs]

@@ -1,18 +1,18 @@
 """SFT: the policy learns the paper's format, <think> reasoning that points </think><answer> ... </answer>.
 
-The paper cold-starts Qwen2.5-VL-7B on about 85K curated samples (AdamW, batch 256, about 1000 steps; appendix A),
-and shows that this alone is not enough: what SFT teaches about grounding, RL on answers alone un-teaches
+The paper cold-starts Qwen2.5-VL-7B on about 85K curated samples (AdamW, batch 256, about 1000 steps; appendix
+A), and shows that this alone is not enough: what SFT teaches about grounding, RL on answers alone un-teaches
 (train_grpo.py).
 
-The loss is the negative log-likelihood of the completion's tokens (the response, without the question), read off
-the same scorer that GRPO will use, policy.token_logprobs: there is one place in the project where a token's
-probability is computed. Prompt, picture and padding tokens never enter it. (Video-R1's SFT trains on the prompt,
-too; we do not.)
+The loss is the negative log-likelihood of the completion's tokens (the response, without the question), read
+off the same scorer that GRPO will use, policy.token_logprobs: there is one place in the project where a
+token's probability is computed. Prompt, picture and padding tokens never enter it. (Video-R1's SFT trains on
+the prompt, too; we do not.)
 
 Different from the paper:
   1. The vision tower is frozen (our choice).
-  2. One GPU, or a few with `accelerate launch`; --preset 7b trains a LoRA adapter (--lora_rank 64) on 4-bit weights.
-  3. No packing: every example is a row of its own, padded to the longest of its micro-batch.
+  2. One GPU, or a few with `accelerate launch`. --preset 7b trains a LoRA adapter on 4-bit weights.
+  3. No packing: every example is a row of its own, padded to the longest of its batch.
 
 Run:
   python train_sft.py --data out/curated/sft.jsonl --out out/sft       # --resume continues bit-equal on a CPU
@@ -21,12 +21,12 @@ Qwen2.5-VL-7B: what fits into memory (and what to lower), then on one GPU, then 
   python train_sft.py --preset 7b --data out/curated/sft.jsonl --out out/sft
   accelerate launch train_sft.py --preset 7b --data out/curated/sft.jsonl --out out/sft
 
-What to watch in metrics.jsonl: loss (nats per completion token), which falls fast while the format is learned and
-slowly after it; damaged, which should stay 0.
+What to watch in metrics.jsonl: loss (nats per completion token), which falls fast while the format is learned
+and slowly after it; damaged, which should stay 0.
 
-Reads: JSONL in HF chat format, as curate.py writes it (messages + images/videos; several are all shown before the
-text). Writes: metrics.jsonl (append-only), state.pt (weights, optimizer, step), merged/ (a plain checkpoint: where
-GRPO starts), and adapter/ with --lora_rank.
+Reads: JSONL in HF chat format, as curate.py writes it (messages + images/videos; several are all shown before
+the text). Writes: metrics.jsonl (append-only), state.pt (weights, optimizer, step), merged/ (a plain
+checkpoint: where GRPO starts), and adapter/ with --lora_rank.
 Before: curate.py. Next: train_grpo.py
 """
 import sys
@@ -44,10 +44,11 @@ from verifier.media import load_media
 import policy as P
 
 
-# ---- 1. Configuration ----------------------------------------------------------------------------------------
+# ---- 1. Configuration --------------------------------------------------------------------------------------
 @dataclass
 class Config(Settings):
-    data: str = field(default="out/curated/sft.jsonl", metadata={"help": "curated examples in HF chat format"})
+    data: str = field(default="out/curated/sft.jsonl", metadata={
+        "help": "curated examples in HF chat format (JSONL)"})
     policy: str = field(default=str(Path(__file__).parent / "tiny/base"), metadata={
         "help": "checkpoint to start from: a local folder or a hub id"})
     out: str = field(default="out/sft", metadata={"help": "folder to write"})
@@ -56,7 +57,8 @@ class Config(Settings):
     batch: int = field(default=32, metadata={"help": "examples per optimizer step (paper: 256)"})
     micro_batch: int = field(default=32, metadata={"help": "examples per forward pass"})
     lr: float = field(default=1.5e-3, metadata={"help": "AdamW learning rate at its peak"})
-    warmup: int = field(default=10, metadata={"help": "steps of linear warm-up; linear decay to zero after it"})
+    warmup: int = field(default=10, metadata={
+        "help": "steps of linear warm-up; linear decay to zero after it"})
     max_grad_norm: float = field(default=1.0, metadata={
         "help": "a longer gradient is scaled down to this length"})
     max_new_tokens: int = field(default=1024, metadata={
@@ -66,7 +68,8 @@ class Config(Settings):
     lora_rank: int = field(default=0, metadata={
         "help": "rank of a LoRA adapter; 0 trains all weights but the vision tower"})
     save_every: int = field(default=50, metadata={"help": "steps between checkpoints"})
-    seed: int = field(default=0, metadata={"help": "seed of the adapter's first weights and of the data order"})
+    seed: int = field(default=0, metadata={
+        "help": "seed of the adapter's first weights and of the data order"})
     resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
     merge: bool = field(default=True, metadata={
         "help": "write merged/ at the end (under nf4 the base is read once more, in bfloat16)"})
@@ -91,7 +94,7 @@ def learning_rate(step, steps, cfg):
     return cfg.lr * min(rising, falling)
 
 
-# ---- 2. Examples ---------------------------------------------------------------------------------------------
+# ---- 2. Examples -------------------------------------------------------------------------------------------
 def read_chats(path):
     """HF chat rows -> [(media paths, question, response)]: the row's pictures, then its clips.
 
@@ -123,24 +126,26 @@ def first_text(turn):
 
 
 def leave_out_long(examples, tokenizer, cfg, say):
-    """The examples whose completion has at most --max_new_tokens tokens. say: where the number of others is told."""
+    """The examples whose completion has at most --max_new_tokens tokens. say: prints how many it leaves out."""
     responses = [response for _, _, response in examples]
     lengths = [len(tokens) for tokens in tokenizer(responses, add_special_tokens=False)["input_ids"]]
     short = [example for example, length in zip(examples, lengths)
              if length < cfg.max_new_tokens]  # not <=: the end token comes on top
     if len(short) < len(examples):
-        say(f"{len(examples) - len(short)} of {len(examples)} examples are longer than --max_new_tokens: left out")
+        too_long = len(examples) - len(short)
+        say(f"{too_long} of {len(examples)} examples are longer than --max_new_tokens: left out")
     if not short:
-        raise BadInput(f"{cfg.data}: every example is longer than --max_new_tokens {cfg.max_new_tokens}; raise it")
+        raise BadInput(f"{cfg.data}: every example is longer than --max_new_tokens {cfg.max_new_tokens}; "
+                       "raise it")
     return short
 
 
 def load_prompts(examples, cfg):
-    """Load the examples' pictures and clips -> (prompts as encode_prompts takes them, the places of those examples).
+    """Load the pictures and clips of examples -> (items for P.encode_prompts, the places of their examples).
 
     An example with a damaged file is named on stderr and left out: its place is missing.
     """
-    prompts = []
+    items = []
     places = []
     for place, (paths, question, _) in enumerate(examples):
         try:
@@ -148,12 +153,12 @@ def load_prompts(examples, cfg):
         except BadMedia as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
-        prompts.append((media, question))
+        items.append((media, question))
         places.append(place)
-    return prompts, places
+    return items, places
 
 
-# ---- 3. Training ---------------------------------------------------------------------------------------------
+# ---- 3. Training -------------------------------------------------------------------------------------------
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("train_sft", Config))
     check(cfg)
@@ -165,15 +170,16 @@ def main():
     processes.claim(accelerator, cfg)
     examples = read_chats(cfg.data)
     torch.manual_seed(cfg.seed)  # the adapter's first weights
-    policy = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype, checkpointing=cfg.checkpointing)
+    policy = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype,
+                           checkpointing=cfg.checkpointing)
     examples = leave_out_long(examples, policy.tokenizer, cfg, accelerator.print)
     parameters = list(P.trainable(policy).values())
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
     steps_per_epoch = max(1, len(examples) // cfg.batch)
     steps = max(1, round(cfg.epochs * steps_per_epoch))
 
-    # As in train_grpo.py: a step is a function of weights, optimizer and step number, so these three are the whole
-    # state.
+    # As in train_grpo.py: a step is a function of weights, optimizer and step number, so these three are the
+    # whole state.
     start = P.load_state(out / "state.pt", policy, optimizer) if cfg.resume else 0
     bar = trange(start, steps, initial=start, total=steps, desc="SFT", unit="step",
                  disable=not accelerator.is_main_process)
@@ -188,7 +194,8 @@ def main():
         generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + epoch)
         order = torch.randperm(len(examples), generator=generator).tolist()
         batch = [examples[i] for i in order[place * cfg.batch:(place + 1) * cfg.batch]]
-        ids, mask = P.encode_completions(policy, [response for _, _, response in batch])  # (B, T), with the end token
+        # ids, mask: (B, T), with the end token.
+        ids, mask = P.encode_completions(policy, [response for _, _, response in batch])
         n_tokens = mask.sum()  # of the whole batch, so that the processes' losses and gradients add up
 
         # 3b. This process's share of it, a micro-batch at a time.
@@ -221,8 +228,8 @@ def main():
         # 3d. The log and the checkpoint.
         total_loss = sum(processes.gather(accelerator, [total_loss]))
         damaged = sum(processes.gather(accelerator, [damaged]))
-        processes.log(accelerator, out, dict(kind="train", step=step, loss=total_loss, lr=lr, grad_norm=grad_norm,
-                                             damaged=damaged, **phases.report()))
+        processes.log(accelerator, out, dict(kind="train", step=step, loss=total_loss, lr=lr,
+                                             grad_norm=grad_norm, damaged=damaged, **phases.report()))
         bar.set_postfix(loss=f"{total_loss:.3f}")
         done = step + 1
         if accelerator.is_main_process and (done % cfg.save_every == 0 or done == steps):
