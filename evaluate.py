@@ -194,7 +194,7 @@ def stamp_of(cfg, mode, path, folder):
 
 
 def logged_answers(logged, name, folder, stamp, samples):
-    """What answers.jsonl holds of these samples -> {id: row}. None as outcome: a teacher failed, so ask again."""
+    """What answers.jsonl holds of these samples -> {id: row}; not where a teacher failed: those are asked again."""
     ids = {sample.id for sample in samples}
     answers = {}
     for row in logged:

@@ -1,5 +1,4 @@
-"""GRPO: the policy learns from its own rollouts, rewarded by Argos or, to see what goes wrong, by the answer
-alone.
+"""GRPO: the policy learns from its own rollouts, rewarded by Argos or, for comparison, by the answer alone.
 
 The paper (section 3.2, eqs. 10-11) samples a group of rollouts per prompt, scores each with the verifier, and
 pushes every token of a rollout up or down by how much better it did than its group. Its central finding
@@ -473,8 +472,7 @@ def main():
     out = Path(cfg.out)
     accelerator = processes.start(cfg)  # one process, or several: each has its share of every step's prompts
     if cfg.prompts < accelerator.num_processes:
-        raise BadInput(f"--prompts {cfg.prompts}: {accelerator.num_processes} processes need at least one "
-                       "each")
+        raise BadInput(f"--prompts {cfg.prompts}: {accelerator.num_processes} processes need at least one each")
     ledger.check_memory(cfg, accelerator)
     if cfg.dry_run:
         return
@@ -524,7 +522,8 @@ def main():
         rewards = torch.tensor([[v.reward or 0. for v in group] for group in verdicts])  # (B, G)
         advantage = advantages(rewards, cfg.scale_advantage)  # (B, G)
         differs = rewards.std(dim=1) > 1e-6  # (B,)
-        causes = [zero_variance_cause(group, cfg.tau) for group, some in zip(verdicts, differs) if not some]
+        equal = [group for group, different in zip(verdicts, differs) if not different]
+        causes = [zero_variance_cause(group, cfg.tau) for group in equal]
         phases.done("verify")
 
         # 4c. The batch: the groups that teach something, of like length together, so that there is little
