@@ -194,7 +194,7 @@ def stamp_of(cfg, mode, path, folder):
 
 
 def logged_answers(logged, name, folder, stamp, samples):
-    """What answers.jsonl holds of these samples -> {id: row}; not where a teacher failed: those are asked again."""
+    """What answers.jsonl holds of these samples -> {id: row}; none where a teacher failed: ask again."""
     ids = {sample.id for sample in samples}
     answers = {}
     for row in logged:

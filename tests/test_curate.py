@@ -134,6 +134,9 @@ def test_made_up_evidence_misses_and_keeps_answer_labels_and_order():
              '<answer>(14, 42)</answer>')
     moved = every.replace("14.5", "42.5").replace('"30"', '"58"')  # 28 px to the right
     assert curate.made_up(every, (84, 84), random.Random(1)) == moved
+    right = every.replace("14.5", "60").replace('"30"', '"70"')
+    moved = right.replace('"60"', '"32"').replace('"70"', '"42"')  # towards the middle: 28 px to the left
+    assert curate.made_up(right, (84, 84), random.Random(1)) == moved
     assert curate.made_up("no points, (A) or (B)", (84, 84), random.Random(0)) == "no points, (A) or (B)"
 
 
