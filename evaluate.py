@@ -1,22 +1,33 @@
-"""Evaluation: answers and visual grounding of any checkpoints side by side, with intervals, curves and the rollouts themselves.
+"""Evaluation: answers and visual grounding of any checkpoints side by side, with intervals, curves and cards.
 
-The paper's figure 4 asks two questions of a checkpoint on held-out samples: is the answer right, and is what the reasoning
-points at really there? Both are Argos's own scores (R_o and R_vg; R_rq is a training signal, not a measure). Every number
-comes with a 95 % bootstrap interval over items, and over seeds too where a model was trained with several; differences are
-paired, item by item (and seed by seed).
+The paper's figure 4 asks two questions of a checkpoint on held-out samples: is the answer right, and is what
+the reasoning points at really there? Both are Argos's own scores (R_o and R_vg; R_rq is a training signal,
+not a measure). Every number comes with a 95 % bootstrap interval over items, and over seeds too where a model
+was trained with several; differences are paired, item by item (and seed by seed).
 
-    python evaluate.py --models base:direct=tiny/base sft=out/sft/merged argos=out/grpo-argos/merged \\
-        outcome=out/grpo-outcome/merged --data out/data/val.jsonl --out out/eval
-    python evaluate.py --curves argos=out/grpo-argos outcome=out/grpo-outcome --out out/eval     # figure 4 from the logs
-    python evaluate.py --benchmark all --data DIR --model DIR         # the paper's tables: benchmarks/run.py, with flags of its own
+Different from the paper:
+  1. One rollout per sample at temperature 1, the policy as RL trains it; the paper evaluates at 0.6, and so
+     does --preset 7b.
+  2. A model asked `:direct` is never asked to point: its R_vg is 0 by construction.
 
-A model is `name=folder`; `name:direct=folder` asks for a short answer without reasoning, `name:greedy=folder` decodes greedily,
-`name:overlay=folder` draws coordinates as curation does. One name given several times is one model with several seeds. Names that
-end in a step (`argos@20=... argos@40=...`) are checkpoints of one run: they give figure 4, too.
+Run:
+  python evaluate.py --models base:direct=tiny/base sft=out/sft/merged argos=out/grpo-argos/merged \\
+      outcome=out/grpo-outcome/merged --data out/data/val.jsonl --out out/eval
+Figure 4 from the logs of training:
+  python evaluate.py --curves argos=out/grpo-argos outcome=out/grpo-outcome --out out/eval
+The paper's tables (benchmarks/run.py, which has flags of its own):
+  python evaluate.py --benchmark all --data DIR --model DIR
 
-What is simplified: one rollout a sample at temperature 1 (the policy as RL trains it; the paper evaluates at 0.6).
-Writes: answers.jsonl (append-only; what is there is not asked again), table.md, curves.png (curves-SET.png of checkpoints), page/index.html.
-A model asked `:direct` is never asked to point: its R_vg is 0 by construction.
+A model is `name=folder`. `name:direct=folder` asks for a short answer without reasoning, `name:greedy=folder`
+decodes greedily, `name:overlay=folder` draws coordinates as curation does. One name given several times is
+one model with several seeds. Names that end in a step (`argos@20=... argos@40=...`) are checkpoints of one
+run: they give figure 4.
+
+What to watch in table.md: `answers` against the per-task majority above the table (what always giving the
+most frequent answer would earn), and intervals of paired differences that leave out 0.
+
+Writes: answers.jsonl (append-only; what is there is not asked again), table.md, curves.png (curves-SET.png of
+checkpoints), page/index.html.
 Before: train_grpo.py. Next: benchmarks/run.py (the paper's benchmarks), README.md (what came out)
 """
 import html
@@ -30,211 +41,367 @@ import torch
 from tqdm import tqdm
 
 from runs.curves import draw_curves, read_curve
-from runs.statistics import by_item, cell, checkpoints, difference
 from runs.errors import BadInput, run_main
 from runs.files import append_jsonl, file_name, read_jsonl, weights_stamp, write_atomically
-from runs.settings import TeacherSettings, parse_config, parse_model, pixel_budget, preset_arguments, verifier_options
-from teachers.names import load_judge, load_teachers
+from runs.settings import (TeacherSettings, parse_config, parse_model, pixel_budget, preset_arguments,
+                           verifier_options)
+from runs.statistics import by_item, cell, checkpoints, difference
 from verifier.cards import draw_card
 from verifier.samples import read_samples
-import argos
 import policy as P
+from teachers.names import load_judge, load_teachers
+from argos import Argos
+from benchmarks import run as paper_benchmarks
+from curate import objects_of, overlaid, point, read_extraction, with_overlay
 
 
+# ---- 1. Configuration --------------------------------------------------------------------------------------
 @dataclass
 class Config(TeacherSettings):
-    models: list[str] = field(default_factory=list, metadata={"help": "name=folder ..., name:direct=, name:greedy=, name:overlay="})
-    data: list[str] = field(default_factory=lambda: ["out/data/val.jsonl"], metadata={"help": "held-out sets, JSONL"})
-    curves: list[str] = field(default_factory=list, metadata={"help": "name=training folder ...: learning curves from metrics.jsonl"})
+    models: list[str] = field(default_factory=list, metadata={
+        "help": "name=folder ..., name:direct=, name:greedy=, name:overlay="})
+    data: list[str] = field(default_factory=lambda: ["out/data/val.jsonl"], metadata={
+        "help": "held-out sets, JSONL"})
+    curves: list[str] = field(default_factory=list, metadata={
+        "help": "name=training folder ...: learning curves from metrics.jsonl"})
     out: str = field(default="out/eval", metadata={"help": "folder to write"})
-    judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "VLM that judges claims and free-text answers"})
+    judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={
+        "help": "VLM that judges claims and free-text answers"})
     temperature: float = field(default=1.0, metadata={"help": "sampling temperature"})
-    max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here"})
-    limit: int = field(default=0, metadata={"help": "use the first so many samples of each set (0: all)"})
+    max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut after this many tokens"})
+    limit: int = field(default=0, metadata={
+        "help": "use only so many samples of each set, the first (0: all)"})
     batch: int = field(default=128, metadata={"help": "samples at a time"})
-    pages: int = field(default=12, metadata={"help": "telling rollouts to draw on the page"})
-    seed: int = field(default=0, metadata={"help": "seed of sampling and bootstrap"})
+    pages: int = field(default=12, metadata={
+        "help": "how many samples to draw on the page, the most telling first (0: no page)"})
+    seed: int = field(default=0, metadata={"help": "seed of sampling"})
 
 
-# ---- 1. Asking ------------------------------------------------------------------------------------------------------------
+def check(cfg):
+    """Refuse now, in one line, what would fail late or mix two things up."""
+    asked = [parse_model(spec) for spec in cfg.models]
+    for name, mode, folder in asked:
+        namesakes = [(m, f) for n, m, f in asked if n == name]
+        another_way = any(m != mode for m, _ in namesakes)  # one name is one way of asking
+        twice = namesakes.count((mode, folder)) > 1         # and each of its folders is one seed
+        if another_way or twice:
+            raise BadInput(f"--models: {name} is asked in two ways, or twice the same; give each its own name")
+    if len({set_name(path) for path in cfg.data}) < len(cfg.data):
+        raise BadInput("--data: two sets have one file name; rename one, or evaluate them into two --out")
+
+
+def set_name(path):
+    return Path(path).stem
+
+
+def read_set(path, cfg):
+    return read_samples(path)[:cfg.limit or None]
+
+
+# ---- 2. Asking ---------------------------------------------------------------------------------------------
+SCORES = ("outcome", "grounding")  # the columns "answers" and "R_vg" of every table
+# How a model is asked -> which of the texts in policy.PROMPTS.
+PROMPTS = {"sampled": "reason", "greedy": "reason", "direct": "direct", "overlay": "overlay"}
+
+
 def load_verifier(cfg):
-    """The verifier with the teachers that were asked for, tried on a drawing. Reasoning quality is no measure: it stays off."""
+    """The verifier with the teachers that were named, tried on a drawing. R_rq is no measure: it stays off."""
     judge = load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
-    detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache,
-                                                          base=getattr(judge, "policy", None))
-    verifier = argos.Argos(detector, segmenter, pointer, judge, use=("outcome", "grounding"), **verifier_options(cfg))
+    base = getattr(judge, "policy", None)  # --pointer base: the judge points
+    detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer,
+                                                 cache=cfg.teacher_cache, base=base)
+    verifier = Argos(detector, segmenter, pointer, judge, use=SCORES, **verifier_options(cfg))
     verifier.self_check()
     return verifier
 
 
-def ask(actor, samples, media, mode, cfg, pointer):
-    """One response per sample."""
+def draw_overlays(policy, samples, media, cfg, pointer):
+    """Coordinates drawn as curation does (steps 1 to 3), but the truth is not told. -> media to show."""
+    items = []
+    for sample, seen in zip(samples, media):
+        items.append((seen, P.prompt(cfg.preset, "objects", question=sample.question, answer="", raw="")))
+    longest = 48 if cfg.preset == "tiny" else 256
+    replies = P.sample(policy, P.encode_prompts(policy, items), 1, greedy=True, max_new_tokens=longest).texts
+    shown = []
+    for seen, reply in zip(media, replies):
+        points = point(seen, objects_of(read_extraction(reply)), pointer)
+        shown.append(with_overlay(seen, overlaid(seen, points)))
+    return shown
+
+
+def ask(policy, samples, media, mode, cfg, pointer):
+    """One response per sample. mode: sampled, greedy, direct or overlay."""
     if mode == "overlay":
-        from curate import overlaid, read_extraction
-        lists = P.sample(actor, P.encode_prompts(actor, [(m, P.prompt(cfg.preset, "objects", question=s.question, answer="", raw=""))
-                                                         for m, s in zip(media, samples)]), 1, greedy=True, max_new_tokens=48 if cfg.preset == "tiny" else 256)
-        found = [(read_extraction(t) or {"objects": []})["objects"] for t in lists.texts]
-        drawn = [overlaid(m, objects, pointer) for m, objects in zip(media, found)]
-        media = [d if len(d.frames) > 1 else [m, d] for m, d in zip(media, drawn)]
-    key = {"direct": "direct", "overlay": "overlay"}.get(mode, "reason")
-    prompts = P.encode_prompts(actor, [(m, P.prompt(cfg.preset, key, question=s.question)) for m, s in zip(media, samples)])
-    texts = P.sample(actor, prompts, 1, cfg.temperature, max_new_tokens=cfg.max_new_tokens, greedy=mode == "greedy",
-                     generator=torch.Generator(actor.device).manual_seed(cfg.seed)).texts
-    return [f"<answer>{t}</answer>" if mode == "direct" else t for t in texts]
+        media = draw_overlays(policy, samples, media, cfg, pointer)
+    items = []
+    for sample, seen in zip(samples, media):
+        items.append((seen, P.prompt(cfg.preset, PROMPTS[mode], question=sample.question)))
+    generator = torch.Generator(policy.device).manual_seed(cfg.seed)
+    texts = P.sample(policy, P.encode_prompts(policy, items), 1, cfg.temperature, greedy=mode == "greedy",
+                     max_new_tokens=cfg.max_new_tokens, generator=generator).texts
+    if mode == "direct":
+        return [f"<answer>{text}</answer>" for text in texts]
+    return texts
 
 
 def run(cfg):
-    """Ask every model everything; append to answers.jsonl; skip what is there."""
+    """Ask every model everything; append to answers.jsonl; skip what is there.
+
+    -> {(name, folder, set): {id of a sample: its row}}, and the verifier.
+    """
     log = Path(cfg.out) / "answers.jsonl"
     logged = [row for _, row in read_jsonl(log, torn=True)] if log.exists() else []
-    have, verifier = defaultdict(dict), load_verifier(cfg)
+    have = {}
+    verifier = load_verifier(cfg)
     for spec in cfg.models:
         name, mode, folder = parse_model(spec)
-        actor = None
+        policy = None  # loaded when the first sample is asked
         for path in cfg.data:
-            samples = read_samples(path)[:cfg.limit or None]
-            # answers count again only for the same weights, asked in the same way
-            stamp = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge), str(path),
-                     cfg.dtype, *pixel_budget(cfg).values(), cfg.detector, cfg.segmenter, cfg.pointer, weights_stamp(folder)]
-            ids = {s.id for s in samples}
-            seen = have[name, folder, Path(path).stem]
-            seen |= {r["id"]: r for r in logged if r["model"] == name and r["folder"] == folder and r["stamp"] == stamp
-                     and r["id"] in ids and r["outcome"] is not None}  # None: a teacher failed, so ask again
-            for start in tqdm(range(0, len(samples), cfg.batch), desc=f"{name} on {Path(path).stem}", unit="batch"):
-                part = samples[start:start + cfg.batch]
-                if all(s.id in seen for s in part):
+            samples = read_set(path, cfg)
+            stamp = stamp_of(cfg, mode, path, folder)
+            answers = logged_answers(logged, name, folder, stamp, samples)
+            have[name, folder, set_name(path)] = answers
+            starts = range(0, len(samples), cfg.batch)
+            for start in tqdm(starts, desc=f"{name} on {set_name(path)}", unit="batch"):
+                batch = samples[start:start + cfg.batch]
+                if all(sample.id in answers for sample in batch):
                     continue
-                actor = actor or P.load_policy(folder, dtype=cfg.dtype)
-                part, media = verifier.usable(part)  # damaged files are named and left out
-                if not part:
+                if policy is None:
+                    policy = P.load_policy(folder, dtype=cfg.dtype)
+                batch, media = verifier.usable(batch)  # damaged files are named and left out
+                if not batch:
                     continue
-                texts = ask(actor, part, media, mode, cfg, verifier.pointer)
-                for sample, text, (verdict,) in zip(part, texts, verifier.verify_groups(part, [[text] for text in texts], media)):
-                    row = dict(model=name, folder=folder, set=Path(path).stem, id=sample.id, task=sample.task, source=sample.source,
-                               kind=sample.kind, outcome=verdict.outcome, grounding=verdict.grounding if sample.grounding else None,
-                               response=text, stamp=stamp)  # grounding counts where the sample calls for it, whoever answers
+                texts = ask(policy, batch, media, mode, cfg, verifier.pointer)
+                verdicts = verifier.verify_groups(batch, [[text] for text in texts], media)
+                for sample, text, (verdict,) in zip(batch, texts, verdicts):
+                    row = dict(model=name, folder=folder, set=set_name(path), id=sample.id, task=sample.task,
+                               source=sample.source, kind=sample.kind, outcome=verdict.outcome,
+                               grounding=grounding_of(verdict, sample), response=text, stamp=stamp)
                     append_jsonl(log, row)
-                    seen[sample.id] = row
+                    answers[sample.id] = row
     return have, verifier
 
 
-# ---- 2. Numbers -----------------------------------------------------------------------------------------------------------
+def grounding_of(verdict, sample):
+    """R_vg counts where the sample calls for it, whoever answers."""
+    return verdict.grounding if sample.grounding else None
+
+
+def stamp_of(cfg, mode, path, folder):
+    """An answer counts again only if all this is the same: the weights, and how they were asked and scored."""
+    asked = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge)]
+    seen = [str(path), cfg.dtype, *pixel_budget(cfg).values()]
+    return asked + seen + [cfg.detector, cfg.segmenter, cfg.pointer, weights_stamp(folder)]
+
+
+def logged_answers(logged, name, folder, stamp, samples):
+    """What answers.jsonl holds of these samples -> {id: row}; none where a teacher failed: ask again."""
+    ids = {sample.id for sample in samples}
+    answers = {}
+    for row in logged:
+        same = row["model"] == name and row["folder"] == folder and row["stamp"] == stamp
+        if same and row["id"] in ids and row["outcome"] is not None:
+            answers[row["id"]] = row
+    return answers
+
+
+# ---- 3. Numbers --------------------------------------------------------------------------------------------
 def majority(samples):
-    """Accuracy of always giving the most frequent answer of each task: the floor to compare with."""
-    groups = defaultdict(list)
-    for s in samples:
-        groups[s.task].append(s.answer)
-    return sum(Counter(g).most_common(1)[0][1] for g in groups.values()) / len(samples)
+    """Accuracy of always giving the most frequent answer of each task: the floor to compare with.
+
+    Answers a, a, b of one task and c of another: 3 of 4 are right.
+    """
+    answers = defaultdict(Counter)
+    for sample in samples:
+        answers[sample.task][sample.answer] += 1
+    return sum(counts.most_common(1)[0][1] for counts in answers.values()) / len(samples)
 
 
 def tables(cfg, have):
-    """Markdown: per set, per source, per task; then paired differences between every two models."""
-    names = list(dict.fromkeys(parse_model(m)[0] for m in cfg.models))
+    """Markdown: per set the scores, seed by seed, by source and by task, and paired differences of models."""
+    names = model_names(cfg.models)
     lines = []
     for path in cfg.data:
-        dataset, samples = Path(path).stem, read_samples(path)[:cfg.limit or None]
-        lines += [f"## {dataset}: {len(samples)} samples, per-task majority {majority(samples):.3f}", "",
-                  "| model | seeds | answers | R_vg |", "|---|---|---|---|"]
-        for name in names:
-            answers, _, seeds = by_item(have, name, dataset, "outcome")
-            grounding, _, _ = by_item(have, name, dataset, "grounding")
-            missing = len(samples) - answers.shape[1]
-            lines.append(f"| {name}{f' ({missing} not scored)' * bool(missing)} | {seeds} | {cell(answers)} | {cell(grounding)} |")
-        if any(len(by_item(have, name, dataset, "outcome")[0]) > 1 for name in names):
-            lines += ["", "| seed by seed | answers | R_vg |", "|---|---|---|"]
-            for name in names:
-                each = [", ".join(f"{v:.3f}" for v in by_item(have, name, dataset, s)[0].mean(1)) for s in ("outcome", "grounding")]
-                lines.append(f"| {name} | {each[0]} | {each[1]} |")
-        for key in ("source", "task"):
-            groups = sorted({getattr(s, key) for s in samples})
-            if len(groups) < 2:
-                continue
-            lines += ["", f"answers / R_vg by {key}", "", "| model | " + " | ".join(groups) + " |", "|---" * (len(groups) + 1) + "|"]
-            for name in names:
-                answers, rows, _ = by_item(have, name, dataset, "outcome")
-                grounding, pointed, _ = by_item(have, name, dataset, "grounding")
-                mean = lambda values, rows, g: f"{picked.mean():.2f}" if (picked := values[:, [r[key] == g for r in rows]]).size else "-"
-                lines.append(f"| {name} | " + " | ".join(f"{mean(answers, rows, g)} / {mean(grounding, pointed, g)}" for g in groups) + " |")
-        if len(names) > 1:
-            lines += ["", "| paired difference | answers | R_vg |", "|---|---|---|"]
-            for i, a in enumerate(names):
-                for b in names[:i]:
-                    d = [difference(have, a, b, dataset, s) for s in ("outcome", "grounding")]
-                    lines.append(f"| {a} - {b} | {cell(d[0])} | {cell(d[1])} |")
+        dataset = set_name(path)
+        samples = read_set(path, cfg)
+        lines += [f"## {dataset}: {len(samples)} samples, per-task majority {majority(samples):.3f}", ""]
+        lines += score_table(have, names, dataset, len(samples))
+        lines += seed_table(have, names, dataset)
+        lines += group_table(have, names, dataset, samples, "source")
+        lines += group_table(have, names, dataset, samples, "task")
+        lines += difference_table(have, names, dataset)
         lines.append("")
     return "\n".join(lines)
 
 
-# ---- 3. Pictures ----------------------------------------------------------------------------------------------------------
-def telling(have, names, dataset):
-    """Samples on which the models disagree most in grounding, then in answers: what a person should look at first."""
-    tables = {n: {r["id"]: r for r in by_item(have, n, dataset, "outcome")[1]} for n in names}
-    ids = set.intersection(*(set(t) for t in tables.values()))
-    spread = lambda i: np.ptp([t[i]["grounding"] or 0 for t in tables.values()]) + .5 * np.ptp([t[i]["outcome"] for t in tables.values()])
-    return sorted(ids, key=lambda i: (-spread(i), i)), tables
+def model_names(specs, but=()):
+    """The names of models, each once, in the order of the command line. but: modes to leave out."""
+    names = []
+    for spec in specs:
+        name, mode, _ = parse_model(spec)
+        if mode not in but and name not in names:
+            names.append(name)
+    return names
+
+
+def score_table(have, names, dataset, n_samples):
+    lines = ["| model | seeds | answers | R_vg |", "|---|---|---|---|"]
+    for name in names:
+        answers, _, seeds = by_item(have, name, dataset, "outcome")
+        grounding, _, _ = by_item(have, name, dataset, "grounding")
+        missing = n_samples - answers.shape[1]
+        label = f"{name} ({missing} not scored)" if missing else name
+        lines.append(f"| {label} | {seeds} | {cell(answers)} | {cell(grounding)} |")
+    return lines
+
+
+def seed_table(have, names, dataset):
+    """The means of every seed; nothing where no model has several."""
+    seeds = [by_item(have, name, dataset, "outcome")[2] for name in names]
+    if max(seeds) < 2:
+        return []
+    lines = ["", "| seed by seed | answers | R_vg |", "|---|---|---|"]
+    for name in names:
+        cells = []
+        for score in SCORES:
+            values, _, _ = by_item(have, name, dataset, score)  # (seeds, items)
+            cells.append(", ".join(f"{value:.3f}" for value in values.mean(1)))
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
+    return lines
+
+
+def group_table(have, names, dataset, samples, key):
+    """Means by source or by task (key); nothing where there is only one."""
+    groups = sorted({getattr(sample, key) for sample in samples})
+    if len(groups) < 2:
+        return []
+    lines = ["", f"answers / R_vg by {key}", "", "| model | " + " | ".join(groups) + " |",
+             "|---" * (len(groups) + 1) + "|"]
+    for name in names:
+        answers, answer_rows, _ = by_item(have, name, dataset, "outcome")
+        grounding, grounding_rows, _ = by_item(have, name, dataset, "grounding")
+        cells = []
+        for group in groups:
+            cells.append(f"{group_mean(answers, answer_rows, key, group)} / "
+                         f"{group_mean(grounding, grounding_rows, key, group)}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def group_mean(values, rows, key, group):
+    """The mean of a group's items as text, "-" if it has none. values: (seeds, items); rows: one per item."""
+    chosen = values[:, [row[key] == group for row in rows]]
+    return f"{chosen.mean():.2f}" if chosen.size else "-"
+
+
+def difference_table(have, names, dataset):
+    if len(names) < 2:
+        return []
+    lines = ["", "| paired difference | answers | R_vg |", "|---|---|---|"]
+    for i, later in enumerate(names):
+        for earlier in names[:i]:
+            answers, grounding = (difference(have, later, earlier, dataset, score) for score in SCORES)
+            lines.append(f"| {later} - {earlier} | {cell(answers)} | {cell(grounding)} |")
+    return lines
+
+
+# ---- 4. Pictures -------------------------------------------------------------------------------------------
+def telling(answers):
+    """The ids that all models answered, first those on which they disagree most, in grounding before answers.
+
+    answers: {name of a model: {id: row}}.
+    """
+    models = list(answers.values())
+    shared = set(models[0])
+    for rows in models[1:]:
+        shared &= set(rows)
+
+    def rank(i):
+        grounding = [rows[i]["grounding"] or 0 for rows in models]
+        outcomes = [rows[i]["outcome"] for rows in models]
+        disagreement = np.ptp(grounding) + .5 * np.ptp(outcomes)  # largest less smallest
+        return -disagreement, i
+    return sorted(shared, key=rank)
+
+
+PAGE = """<!doctype html><meta charset='utf-8'><title>Argos: telling rollouts</title>\
+<body style='font-family:sans-serif'><h1>Where the models differ most</h1><table>{rows}</table>"""
 
 
 def draw_page(cfg, have, verifier):
-    """page/index.html: the most telling samples, one row each, one verification card per model."""
-    names = list(dict.fromkeys(name for name, mode, _ in map(parse_model, cfg.models) if mode != "direct"))
+    """page/index.html: the most telling samples of the first set, one row each, one card per model."""
+    names = model_names(cfg.models, but=("direct",))  # they never point
     if not names:
         return
     folder = Path(cfg.out) / "page"
     folder.mkdir(parents=True, exist_ok=True)
     path = cfg.data[0]
-    dataset, samples = Path(path).stem, {s.id: s for s in read_samples(path)}
-    order, tables = telling(have, names, dataset)
-    rows = []
-    for i in tqdm(order[:cfg.pages], desc="draw page", unit="sample"):
+    samples = {sample.id: sample for sample in read_samples(path)}
+    answers = {}
+    for name in names:
+        _, rows, _ = by_item(have, name, set_name(path), "outcome")
+        answers[name] = {row["id"]: row for row in rows}
+
+    page = []
+    for i in tqdm(telling(answers)[:cfg.pages], desc="draw page", unit="sample"):
+        sample = samples[i]
         cells = []
         for name in names:
-            row, card = tables[name][i], file_name(f"{i}-{name}.png")
-            media = verifier.load(samples[i])
-            verdict = verifier.verify(samples[i], row["response"], media)
-            draw_card(media, samples[i], row["response"], verdict, verdict.masks, folder / card)
+            response = answers[name][i]["response"]
+            media = verifier.load(sample)
+            verdict = verifier.verify(sample, response, media)
+            card = file_name(f"{i}-{name}.png")
+            draw_card(media, sample, response, verdict, verdict.masks, folder / card)
             cells.append(f"<td><b>{html.escape(name)}</b><br><img src='{html.escape(card)}' width='560'></td>")
-        rows.append(f"<tr><td colspan='{len(names)}'><h3>{html.escape(samples[i].question)} &rarr; "
-                    f"{html.escape(samples[i].answer)}</h3></td></tr><tr>{''.join(cells)}</tr>")
-    write_atomically(folder / "index.html", "<!doctype html><meta charset='utf-8'><title>Argos: telling rollouts</title>"
-                           "<body style='font-family:sans-serif'><h1>Where the models differ most</h1>"
-                           f"<table>{''.join(rows)}</table>")
+        title = f"{html.escape(sample.question)} &rarr; {html.escape(sample.answer)}"
+        page.append(f"<tr><td colspan='{len(names)}'><h3>{title}</h3></td></tr><tr>{''.join(cells)}</tr>")
+    write_atomically(folder / "index.html", PAGE.format(rows="".join(page)))
+
+
+def draw_training_curves(cfg, path):
+    """Figure 4 from the logs of training runs; several runs of one name are its seeds."""
+    curves = defaultdict(list)
+    for spec in cfg.curves:
+        name, _, folder = parse_model(spec)
+        curves[name].append(read_curve(folder))
+    draw_curves(curves, path)
+    print(f"wrote {path}")
+
+
+# ---- 5. The whole ------------------------------------------------------------------------------------------
+def evaluate_models(cfg, out):
+    """Ask, then write the table, the curves of checkpoints, and the page."""
+    have, verifier = run(cfg)
+    text = tables(cfg, have)
+    write_atomically(out / "table.md", text)
+    print(text)
+    if verifier.failures:
+        failures = ", ".join(f"{count} x {what}" for what, count in verifier.failures.items())
+        print(f"failures: {failures}", file=sys.stderr)
+    for path in cfg.data:
+        curves = checkpoints(have, set_name(path))
+        if curves:
+            draw_curves(curves, out / f"curves-{set_name(path)}.png")
+    written = f"{out}/table.md, {out}/answers.jsonl"
+    if cfg.pages:
+        draw_page(cfg, have, verifier)
+        written += f", {out}/page/index.html"
+    print(f"wrote {written}")
 
 
 def main():
     if any(word.partition("=")[0] == "--benchmark" for word in sys.argv[1:]):
-        from benchmarks import run as paper
-        return paper.main()
+        return paper_benchmarks.main()
     cfg = parse_config(Config, __doc__, preset_arguments("evaluate", Config))
-    asked = [parse_model(spec) for spec in cfg.models]  # a typo in the last one is told before the first is asked
-    for name, mode, folder in asked:
-        if any(n == name and (m != mode or f == folder) for n, m, f in asked if (n, m, f) != (name, mode, folder)) or asked.count(
-                (name, mode, folder)) > 1:
-            raise BadInput(f"--models: {name} is asked in two ways, or twice the same; give each its own name")
-    if len({Path(path).stem for path in cfg.data}) < len(cfg.data):
-        raise BadInput("--data: two sets have one file name; rename one, or evaluate them into two --out")
+    check(cfg)
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     if not cfg.models and not cfg.curves:
         raise BadInput("nothing to do: give --models name=folder ..., or --curves name=training-folder ...")
     if cfg.curves:
-        runs = defaultdict(list)
-        for name, _, folder in map(parse_model, cfg.curves):
-            runs[name].append(read_curve(folder))
-        draw_curves(runs, out / "curves.png")
-        print(f"wrote {out}/curves.png")
+        draw_training_curves(cfg, out / "curves.png")
     if cfg.models:
-        have, verifier = run(cfg)
-        text = tables(cfg, have)
-        write_atomically(out / "table.md", text)
-        print(text)
-        if verifier.failures:
-            print("failures: " + ", ".join(f"{n} x {what}" for what, n in verifier.failures.items()), file=sys.stderr)
-        for dataset in [Path(path).stem for path in cfg.data]:
-            if curves := checkpoints(have, dataset):
-                draw_curves(curves, out / f"curves-{dataset}.png")
-        if cfg.pages:
-            draw_page(cfg, have, verifier)
-        print(f"wrote {out}/table.md, {out}/answers.jsonl" + (f", {out}/page/index.html" if cfg.pages else ""))
+        evaluate_models(cfg, out)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,46 @@
-"""GRPO: the policy learns from its own rollouts, rewarded by Argos or, to see what goes wrong, by the answer alone.
+"""GRPO: the policy learns from its own rollouts, rewarded by Argos or, for comparison, by the answer alone.
 
-The paper (section 3.2, eqs. 10-11) samples a group of G rollouts per prompt, scores each with the verifier, and pushes every
-token of a rollout up or down by the rollout's advantage, its reward's z-score within the group. Its central finding (figure 4):
-from one SFT checkpoint, RL on the answer alone loses visual grounding, RL with Argos does not. The two runs differ in one flag:
+The paper (section 3.2, eqs. 10-11) samples a group of rollouts per prompt, scores each with the verifier, and
+pushes every token of a rollout up or down by how much better it did than its group. Its central finding
+(figure 4): from one SFT checkpoint, RL on the answer alone loses visual grounding, RL with Argos does not.
 
-    python train_grpo.py --reward argos   --policy out/sft/merged --data out/data/rl.jsonl --out out/grpo-argos
-    python train_grpo.py --reward outcome --policy out/sft/merged --data out/data/rl.jsonl --out out/grpo-outcome
+Different from the paper:
+  1. LoRA instead of full weights (--lora_rank 0 trains all but the vision tower).
+  2. One GPU, or a few with `accelerate launch`, instead of 16 and EasyR1.
+  3. No separate inference engine: the trainer's own model samples, so sampler and trainer agree on
+     log-probabilities (their difference is logged as sampler_gap).
+  4. One model in memory: base, reference (the KL) and judge (--judge base) are the policy, its adapter off.
+  5. One optimizer step per batch of rollouts (--updates 1, our choice): the ratio of eq. 11 is 1, and its clip
+     is idle.
+  6. Groups whose rollouts all earn the same have no advantage: they are skipped, and counted by cause.
 
-One step: a batch of prompts -> G rollouts each (one prefill per prompt) -> verdicts -> advantages -> `updates` optimizer steps
-on the clipped surrogate. Everything that happens is in `main`, in this order.
+The two arms of figure 4 differ in one flag:
+  python train_grpo.py --policy out/sft/merged --data out/data/rl.jsonl --reward argos   --out out/grpo-argos
+  python train_grpo.py --policy out/sft/merged --data out/data/rl.jsonl --reward outcome --out out/grpo-outcome
+Qwen2.5-VL-7B: what fits into memory (and what to lower), then on one GPU, then on all GPUs of the machine:
+  python train_grpo.py --preset 7b --dry_run --memory_gb 24
+  python train_grpo.py --preset 7b --policy out/sft/merged --data rl.jsonl --val val.jsonl --out out/grpo
+  accelerate launch train_grpo.py --preset 7b-bf16 --policy out/sft/merged --data rl.jsonl --val val.jsonl
 
-What is simplified against the paper: LoRA instead of full weights here in GRPO, one GPU (or a few, `accelerate launch`) instead of 16 and
-EasyR1, and no separate inference engine: the sampler is the trainer's own model, so their log-probabilities agree (the difference is
-logged). Base, reference (the KL) and judge (`--judge base`) are that same model with its adapter off.
-Groups whose rollouts all earn the same have zero advantage and teach nothing: they are skipped, and counted by cause.
+Words:
+  rollout, completion   a response that the policy sampled, and its tokens; the question is the prompt
+  group                 the G rollouts of one prompt (--group_size)
+  advantage             a rollout's reward as a z-score: standard deviations above its group's mean (eq. 10)
+  ratio                 p(token) now / p(token) when it was sampled
+  k3                    an estimate of the KL divergence from one sampled token; never negative
+  grpo, dapo, bnpo, dr_grpo   four ways to average over tokens: see `average`
 
-Qwen2.5-VL-7B:  python train_grpo.py --preset 7b --dry_run --memory_gb 24      # the memory ledger: what fits, and what to lower
-                python train_grpo.py --preset 7b --policy out/sft/merged --data rl.jsonl --val val.jsonl --out out/grpo
-                accelerate launch train_grpo.py --preset 7b-bf16 ...           # all GPUs of the machine
+What to watch in metrics.jsonl, with the numbers of a healthy run on the tiny models:
+  answers, grounding    (kind "eval") figure 4: .63 -> .70 and .56 -> .77 with --reward argos
+  reward, outcome       jump, since each step has other prompts: look at means of ten steps
+  skipped               0 to 8 of 16 groups; many "all right": too easy, many "all malformed": SFT too short
+  entropy               .24 -> .17, slowly; near 0 the rollouts of a group are all the same, and none teaches
+  sampler_gap, loss     the gap is below 1e-3 (bfloat16: .2); the loss is near 0 and says nothing (--updates 1)
 
-Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/ (verdicts as pictures),
-state.pt (trained weights, optimizer, step: `--resume` continues bit-equal on a CPU), merged/ at the end, and adapter/ unless --lora_rank 0.
-The reward inside another trainer (TRL, EasyR1): section 5.
+Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/
+(verdicts as pictures), state.pt (trained weights, optimizer, step: --resume continues bit-equal on a CPU),
+merged/ at the end, and adapter/ unless --lora_rank 0. The reward inside another trainer (TRL, EasyR1):
+section 5.
 Before: train_sft.py. Next: evaluate.py (both arms side by side).
 """
 import json
@@ -29,7 +48,6 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -39,95 +57,142 @@ from runs import ledger, processes
 from runs.errors import BadInput, run_main
 from runs.files import file_name
 from runs.settings import TeacherSettings, parse_config, preset_arguments, verifier_options
-from teachers.judges import VLMJudge
-from teachers.names import load_judge, load_teachers
 from verifier.cards import draw_card
 from verifier.samples import Sample, read_samples
-import argos
 import policy as P
+from teachers.judges import VLMJudge
+from teachers.names import load_judge, load_teachers
+from argos import Argos, Weights
 
 
-# ---- 1. Configuration ---------------------------------------------------------------------------------------------------
+# ---- 1. Configuration --------------------------------------------------------------------------------------
+TINY_TEACHER = str(Path(__file__).parent / "tiny/teacher")
+
+
 @dataclass
 class Config(TeacherSettings):
-    policy: str = field(default="out/sft/merged", metadata={"help": "checkpoint to start from: a local folder or a hub id"})
-    data: str = field(default="out/data/rl.jsonl", metadata={"help": "training prompts, one JSON object a line"})
-    val: str = field(default="out/data/val.jsonl", metadata={"help": "held-out samples for the learning curve"})
+    policy: str = field(default="out/sft/merged", metadata={
+        "help": "checkpoint to start from: a local folder or a hub id"})
+    data: str = field(default="out/data/rl.jsonl", metadata={
+        "help": "training prompts, one JSON object per line"})
+    val: str = field(default="out/data/val.jsonl", metadata={
+        "help": "held-out samples for the learning curve"})
     out: str = field(default="out/grpo", metadata={"help": "folder to write"})
-    judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={"help": "VLM that judges claims and R_rq; 'base' = the policy with its adapter off"})
+    judge: str = field(default=TINY_TEACHER, metadata={
+        "help": "VLM that judges claims and R_rq, folder or hub id; base: the policy with its adapter off"})
     # the reward
-    reward: str = field(default="argos", metadata={"help": "argos, outcome (the answer alone), no-vg or no-rq (the paper's ablations)"})
+    reward: str = field(default="argos", metadata={
+        "help": "argos; outcome: the answer alone; no-vg: without grounding; no-rq: without reasoning "
+                "quality"})
     weights: str = field(default="0.5,0.25,0.25", metadata={"help": "w_o,w_vg,w_rq of eq. 9 (our choice)"})
     tau: float = field(default=0.5, metadata={"help": "the gate's threshold on the outcome (our choice)"})
     # sampling
-    steps: int = field(default=80, metadata={"help": "sampling steps"})
-    prompts: int = field(default=16, metadata={"help": "prompts a step (paper: 56 rollouts a batch)"})
-    group_size: int = field(default=8, metadata={"help": "G, rollouts a prompt"})
+    steps: int = field(default=80, metadata={"help": "steps, each with new rollouts (paper: about 80)"})
+    prompts: int = field(default=16, metadata={"help": "prompts per step (paper: 56 rollouts per batch)"})
+    group_size: int = field(default=8, metadata={"help": "G, rollouts per prompt"})
     temperature: float = field(default=1.0, metadata={"help": "sampling temperature in training"})
-    max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut here"})
-    sample_batch: int = field(default=1024, metadata={"help": "rollouts sampled at once: their cache must fit into memory"})
+    max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut after this many tokens"})
+    sample_batch: int = field(default=1024, metadata={
+        "help": "rollouts sampled at once: their cache must fit into memory"})
     # optimisation
     lr: float = field(default=1.4e-3, metadata={"help": "AdamW learning rate at its peak"})
     warmup: int = field(default=10, metadata={"help": "steps of linear warm-up"})
-    decay: bool = field(default=True, metadata={"help": "decay the learning rate linearly to 10 %% over the run"})
-    updates: int = field(default=1, metadata={"help": "optimizer steps per batch of rollouts (1 is on-policy)"})
-    micro_batch: int = field(default=64, metadata={"help": "rollouts per forward pass in training: whole groups, or part of one"})
-    checkpointing: bool = field(default=False, metadata={"help": "recompute activations in the backward pass: less memory, more time"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "gradient clipping"})
-    lora_rank: int = field(default=64, metadata={"help": "rank of the LoRA adapter; 0 trains all weights but the vision tower"})
+    decay: bool = field(default=True, metadata={
+        "help": "decay the learning rate linearly to 10 %% over the run"})
+    updates: int = field(default=1, metadata={
+        "help": "optimizer steps per batch of rollouts (1 is on-policy)"})
+    micro_batch: int = field(default=64, metadata={
+        "help": "rollouts per forward pass in training: whole groups, or a part of one"})
+    checkpointing: bool = field(default=False, metadata={
+        "help": "recompute activations in the backward pass: less memory, more time"})
+    max_grad_norm: float = field(default=1.0, metadata={
+        "help": "a longer gradient is scaled down to this length"})
+    lora_rank: int = field(default=64, metadata={
+        "help": "rank of the LoRA adapter; 0 trains all weights but the vision tower"})
     # the loss
-    loss: str = field(default="grpo", metadata={"help": "how tokens are averaged: grpo, dr_grpo, dapo or bnpo"})
+    loss: str = field(default="grpo", metadata={
+        "help": "how tokens are averaged: grpo, dr_grpo, dapo or bnpo"})
     eps_low: float = field(default=0.2, metadata={"help": "clip range below 1"})
     eps_high: float = field(default=0.2, metadata={"help": "clip range above 1; 0.28 is DAPO's clip-higher"})
-    beta: float = field(default=0.0, metadata={"help": "weight of the KL to the frozen start (k3); 0 does not compute it"})
-    scale_advantage: bool = field(default=True, metadata={"help": "divide by the group's std (eq. 10); off is Dr. GRPO's choice"})
-    mask_overlong: bool = field(default=False, metadata={"help": "rollouts that were cut teach nothing (DAPO's overlong filtering)"})
+    beta: float = field(default=0.0, metadata={
+        "help": "weight of the KL to the frozen start (k3); 0 does not compute it"})
+    scale_advantage: bool = field(default=True, metadata={
+        "help": "divide by the group's standard deviation (eq. 10); off is Dr. GRPO's choice"})
+    mask_overlong: bool = field(default=False, metadata={
+        "help": "rollouts that were cut teach nothing (DAPO's overlong filtering)"})
     # the rest
-    eval_every: int = field(default=20, metadata={"help": "steps between evaluations on held-out samples (0: never)"})
+    eval_every: int = field(default=20, metadata={"help": "steps between held-out evaluations (0: never)"})
     eval_samples: int = field(default=256, metadata={"help": "held-out samples per evaluation"})
     cards: int = field(default=4, metadata={"help": "verification cards drawn at every evaluation"})
     save_every: int = field(default=20, metadata={"help": "steps between checkpoints"})
     seed: int = field(default=0, metadata={"help": "seed of data order and sampling"})
     resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
-    merge: bool = field(default=True, metadata={"help": "write merged/ at the end (under nf4 the base is read once more, in bfloat16)"})
-    tracker: str = field(default="none", metadata={"help": "where metrics go beside metrics.jsonl: none, tensorboard or wandb"})
+    merge: bool = field(default=True, metadata={
+        "help": "write merged/ at the end (under nf4 the base is read once more, in bfloat16)"})
+    tracker: str = field(default="none", metadata={
+        "help": "where metrics go beside metrics.jsonl: none, tensorboard or wandb"})
     dry_run: bool = field(default=False, metadata={"help": "print the memory ledger and stop"})
-    memory_gb: float = field(default=0., metadata={"help": "refuse settings that need more GB; 0: what the GPU has free"})
+    memory_gb: float = field(default=0., metadata={
+        "help": "refuse settings that need more GB; 0: what the GPU has free"})
 
 
 LOSSES = ("grpo", "dr_grpo", "dapo", "bnpo")
-REWARDS = {"argos": ("outcome", "grounding", "reasoning"), "outcome": ("outcome",),
-           "no-vg": ("outcome", "reasoning"), "no-rq": ("outcome", "grounding")}
+REWARDS = {"argos": ("outcome", "grounding", "reasoning"),
+           "outcome": ("outcome",),
+           "no-vg": ("outcome", "reasoning"),   # the paper's ablations
+           "no-rq": ("outcome", "grounding")}
 
 
 def check(cfg):
-    """Every setting that would fail late or train something else, in one clear line now. -> the reward's Weights."""
+    """Refuse now, in one line, what would fail late or train something else. -> the reward's Weights."""
     def need(good, problem):
         if not good:
             raise BadInput(problem)
+
     need(cfg.reward in REWARDS, f"--reward {cfg.reward}: choose {', '.join(REWARDS)}")
     need(cfg.loss in LOSSES, f"--loss {cfg.loss}: choose {', '.join(LOSSES)}")
     need(cfg.group_size >= 2, f"--group_size {cfg.group_size}: an advantage compares at least 2 rollouts")
     need(cfg.temperature > 0, f"--temperature {cfg.temperature}: must be above 0")
-    for name in ("steps", "prompts", "updates", "micro_batch", "sample_batch", "max_new_tokens", "save_every"):
+    for name in ("steps", "prompts", "updates", "micro_batch", "sample_batch", "max_new_tokens",
+                 "save_every"):
         need(getattr(cfg, name) >= 1, f"--{name} {getattr(cfg, name)}: must be at least 1")
-    need(cfg.lora_rank >= 0, f"--lora_rank {cfg.lora_rank}: 0 trains all weights but the vision tower, more is the rank of an adapter")
-    need(cfg.dtype == "float32" or cfg.lora_rank, f"--dtype {cfg.dtype} --lora_rank 0: too coarse to train; use an adapter")
-    need(cfg.lora_rank or not cfg.beta and "base" not in (cfg.judge, cfg.pointer),
-         "--lora_rank 0 keeps no frozen copy: use --beta 0, and a judge and a pointer of their own, or an adapter")
+    need(cfg.lora_rank >= 0, f"--lora_rank {cfg.lora_rank}: 0 trains all weights but the vision tower, "
+                             "more is the rank of an adapter")
+    if cfg.lora_rank == 0:
+        need(cfg.dtype == "float32",
+             f"--dtype {cfg.dtype} --lora_rank 0: too coarse to train; use an adapter")
+        asks_frozen_base = cfg.beta or "base" in (cfg.judge, cfg.pointer)
+        need(not asks_frozen_base, "--lora_rank 0 keeps no frozen copy: use --beta 0, and a judge and a "
+                                   "pointer of their own, or an adapter")
     try:
         weights = [float(w) for w in cfg.weights.split(",")]
     except ValueError:
         weights = []
-    need(len(weights) == 3, f"--weights {cfg.weights}: write three numbers, w_o,w_vg,w_rq, such as 0.5,0.25,0.25")
-    return argos.Weights(*weights)
+    need(len(weights) == 3, f"--weights {cfg.weights}: write three numbers, w_o,w_vg,w_rq, "
+                            "such as 0.5,0.25,0.25")
+    return Weights(*weights)
 
 
-# ---- 2. Advantages and loss ----------------------------------------------------------------------------------------------
+def learning_rate(step, cfg):
+    """Linear warm-up, then with --decay a linear way down to 10 % at the end (our choice)."""
+    rising = (step + 1) / max(cfg.warmup, 1)
+    falling = 1 - .9 * step / cfg.steps if cfg.decay else 1
+    return cfg.lr * min(rising, falling)
+
+
+# ---- 2. Advantages and loss --------------------------------------------------------------------------------
 def advantages(rewards, scale=True):
-    """Paper eq. 10: A_j = (R_j - mean) / (std + 1e-6) within each group. rewards: (B, G) -> (B, G)."""
-    centred = rewards - rewards.mean(dim=1, keepdim=True)
-    return centred / (rewards.std(dim=1, keepdim=True) + 1e-6) if scale else centred
+    """Paper eq. 10: A_j = (R_j - mean) / (std + 1e-6) within each group, a z-score.
+
+    rewards: (B, G), one row per group. scale=False leaves out the division (Dr. GRPO). -> (B, G)
+
+    advantages([[1, 0, 0, 1]]) = [[.87, -.87, -.87, .87]]: the mean is .5, the sample standard deviation .577.
+    advantages([[.7, .7, .7, .7]]) = [[0, 0, 0, 0]]: a group without differences teaches nothing.
+    """
+    centred = rewards - rewards.mean(dim=1, keepdim=True)  # (B, G)
+    if not scale:
+        return centred
+    return centred / (rewards.std(dim=1, keepdim=True) + 1e-6)
 
 
 def zero_variance_cause(verdicts, tau=0.5):
@@ -138,27 +203,60 @@ def zero_variance_cause(verdicts, tau=0.5):
         return "all malformed"
     if all(v.outcome >= tau for v in verdicts):
         return "all right"
-    return "all wrong" if all(v.outcome < tau for v in verdicts) else "all equal"
+    if all(v.outcome < tau for v in verdicts):
+        return "all wrong"
+    return "all equal"
+
+
+CAUSES = ("all right", "all wrong", "all malformed", "all equal", "not scored")
 
 
 def token_loss(logprobs, old_logprobs, ref_logprobs, advantage, eps_low, eps_high, beta):
-    """Paper eq. 11 for every token, negated: -(min(r A, clip(r) A) - beta k3). All (N, T) but advantage (N, 1)."""
+    """Paper eq. 11 for every token, negated: -(min(r A, clip(r) A) - beta k3).
+
+    logprobs, old_logprobs, ref_logprobs: (N, T) log p of each sampled token under the policy now, under the
+    policy that sampled, and under the frozen start (None at beta 0). advantage: (N, 1).
+    -> loss (N, T), ratio r (N, T)
+
+    With clip range .2 and beta 0:   r = 1.5, A =  1 -> -1.2   likelier by more than .2: cut, no gradient
+                                     r = 1.5, A = -1 ->  1.5   a bad token became likelier: not cut
+                                     r =  .5, A = -1 ->   .8   rarer by more than .2: cut, no gradient
+                                     r =   1, any  A ->  -A    the first update: nothing has changed yet
+    """
     ratio = (logprobs - old_logprobs).exp()
     clipped = ratio.clamp(1 - eps_low, 1 + eps_high)
     surrogate = torch.minimum(ratio * advantage, clipped * advantage)
     if not beta:
         return -surrogate, ratio
+    return -(surrogate - beta * k3(logprobs, ref_logprobs)), ratio
+
+
+def k3(logprobs, ref_logprobs):
+    """Schulman's estimate of KL(policy || reference) per sampled token, unbiased and never negative. (N, T)"""
     log_r = ref_logprobs - logprobs
-    k3 = log_r.exp() - log_r - 1  # Schulman's estimator of KL(policy || reference): unbiased and never negative
-    return -(surrogate - beta * k3), ratio
+    return log_r.exp() - log_r - 1
+
+
+def clipped_tokens(ratio, advantage, eps_low, eps_high):
+    """1 where the clip of eq. 11 stops the gradient, else 0. ratio: (N, T), advantage: (N, 1) -> (N, T)"""
+    too_rare = (ratio < 1 - eps_low) & (advantage < 0)
+    too_likely = (ratio > 1 + eps_high) & (advantage > 0)
+    return (too_rare | too_likely).float()
 
 
 def average(per_token, mask, kind, rollouts, tokens, longest):
-    """One number from per-token losses (N, T). rollouts, tokens: of the whole batch, so that micro-batches add up.
+    """One number from the losses of tokens.
 
-    grpo: mean over each rollout, then over rollouts (eq. 11).   bnpo: mean over the tokens of this micro-batch.
-    dapo: mean over the tokens of the whole batch.               dr_grpo: sum over rollouts x the longest completion allowed
-    (rollouts of skipped groups are not counted, here and in grpo: our choice).
+    per_token, mask: (N, T) of this micro-batch. rollouts, tokens: counts of the whole batch, so that the
+    results of micro-batches add up. longest: the longest completion allowed (--max_new_tokens).
+
+    grpo:    mean over each rollout's tokens, then over rollouts (eq. 11)
+    dapo:    mean over the tokens of the whole batch
+    bnpo:    mean over the tokens of each micro-batch
+    dr_grpo: sum over tokens / (rollouts x longest): a token weighs the same, however long its rollout is
+    In grpo, bnpo and dr_grpo rollouts of skipped groups are not counted (our choice).
+
+    Losses 4 | 1 1 1 of two rollouts, longest 4: grpo (4 + 1) / 2, dapo and bnpo 7 / 4, dr_grpo 7 / (2 x 4).
     """
     summed = (per_token * mask).sum(dim=1)  # (N,)
     if kind == "grpo":
@@ -167,237 +265,420 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
         return summed.sum() / tokens
     if kind == "dr_grpo":
         return summed.sum() / (rollouts * longest)
-    return summed.sum() / mask.sum().clamp(min=1) * len(mask) / rollouts
+    share = len(mask) / rollouts  # of this micro-batch in the batch
+    return summed.sum() / mask.sum().clamp(min=1) * share
 
 
-# ---- 3. Rewards and evaluation -------------------------------------------------------------------------------------------
-def build_verifier(cfg, actor, weights):
-    """-> (the verifier that rewards, the verifier that measures): the same teachers, so both arms are measured alike."""
-    detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer, cache=cfg.teacher_cache, base=actor)
-    if cfg.judge == "base":
-        if actor is None:
-            raise BadInput("judge base: there is no policy here; name a model")
-        judge = VLMJudge(actor, preset=cfg.preset, adapter_off=True)
-    else:
+def mean_over_tokens(values, mask, tokens):
+    """A micro-batch's part of the mean over all `tokens` of the batch. values, mask: (N, T) -> float"""
+    return ((values * mask).sum() / tokens).item()
+
+
+@dataclass
+class MicroBatch:
+    """Rollouts that go through the model together: the same members of each of some groups."""
+    groups: list    # which prompts of this step
+    members: range  # which rollouts of each of them, of 0 .. G - 1
+    rows: list      # where they stand in the step's (B*G, T) tensors: rollout g of prompt b is row b * G + g
+    old_logprobs: torch.Tensor | None = None  # (N, T) under the policy that sampled; the first update sets it
+
+
+def micro_batches(groups, group_size, size):
+    """Cut the rollouts of these groups into micro-batches of at most `size` rollouts.
+
+    Whole groups where they fit, because a group's rollouts share the forward pass of their prompt; else parts
+    of one. Of groups [4, 7, 9] with group_size 4:   size 8 -> all of 4 and 7; all of 9
+                                                     size 3 -> 0 to 2 of 4; 3 of 4; 0 to 2 of 7; 3 of 7; ...
+    """
+    groups_at_once = max(1, size // group_size)
+    members_at_once = min(size, group_size)
+    batches = []
+    for i in range(0, len(groups), groups_at_once):
+        some = groups[i:i + groups_at_once]
+        for first in range(0, group_size, members_at_once):
+            members = range(first, min(first + members_at_once, group_size))
+            rows = [b * group_size + g for b in some for g in members]
+            batches.append(MicroBatch(some, members, rows))
+    return batches
+
+
+def score(policy, prompts, rollouts, batch, temperature):
+    """log p and entropy of a micro-batch's completions under the policy as it is now -> (N, T), (N, T)."""
+    return P.token_logprobs(policy, prompts.select(batch.groups), len(batch.members),
+                            rollouts.ids[batch.rows], rollouts.mask[batch.rows], temperature)
+
+
+# ---- 3. Rewards, evaluation and the log --------------------------------------------------------------------
+def build_verifier(cfg, policy, weights):
+    """-> (the verifier that rewards, the one that measures both arms alike). They share their teachers."""
+    detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer,
+                                                 cache=cfg.teacher_cache, base=policy)
+    if cfg.judge != "base":
         judge = load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
-    make = lambda use: argos.Argos(detector, segmenter, pointer, judge, weights=weights, tau=cfg.tau, use=use, **verifier_options(cfg))
-    return make(REWARDS[cfg.reward]), make(("outcome", "grounding"))
+    elif policy is None:
+        raise BadInput("judge base: there is no policy here; name a model")
+    else:
+        judge = VLMJudge(policy, preset=cfg.preset, adapter_off=True)
+    options = dict(weights=weights, tau=cfg.tau, **verifier_options(cfg))
+    rewarding = Argos(detector, segmenter, pointer, judge, use=REWARDS[cfg.reward], **options)
+    measuring = Argos(detector, segmenter, pointer, judge, use=("outcome", "grounding"), **options)
+    return rewarding, measuring
 
 
-def prompts_for(actor, samples, media, preset):
-    return P.encode_prompts(actor, [(m, P.prompt(preset, "reason", question=s.question)) for m, s in zip(media, samples)])
+def encode(policy, samples, media, preset):
+    """The samples' questions, asked with reasoning and points, with their pictures or clips. -> P.Prompts"""
+    items = []
+    for sample, seen in zip(samples, media):
+        items.append((seen, P.prompt(preset, "reason", question=sample.question)))
+    return P.encode_prompts(policy, items)
 
 
 @torch.no_grad()
-def evaluate(actor, verifier, samples, cfg, step, accelerator):
-    """Sampled answer accuracy and grounding on held-out samples; always the same seed, so that curves compare."""
-    generator = torch.Generator(actor.device).manual_seed(cfg.seed)
-    samples = [samples[i] for i in processes.share(accelerator, len(samples))]
-    outcomes, grounding, drawn, size = [], [], [], max(1, min(128, cfg.sample_batch // cfg.group_size))
+def evaluate(policy, verifier, samples, cfg, step, accelerator):
+    """Sampled answers and grounding on held-out samples, always with one seed, so that curves compare; cards.
+
+    -> {"answers": mean R_o, "grounding": mean R_vg} over all processes; None where nothing was scored.
+    """
+    generator = torch.Generator(policy.device).manual_seed(cfg.seed)
+    samples = [samples[i] for i in processes.share(accelerator, len(samples))]  # this process's part
+    size = max(1, min(128, cfg.sample_batch // cfg.group_size))
+    outcomes = []
+    grounding = []
+    scored = []
     for i in range(0, len(samples), size):
-        part, media = verifier.usable(samples[i:i + size])
-        if not part:
+        batch, media = verifier.usable(samples[i:i + size])  # damaged files are named and left out
+        if not batch:
             continue
-        rollouts = P.sample(actor, prompts_for(actor, part, media, cfg.preset), 1, cfg.temperature,
+        rollouts = P.sample(policy, encode(policy, batch, media, cfg.preset), 1, cfg.temperature,
                             max_new_tokens=cfg.max_new_tokens, generator=generator)
-        verdicts = verifier.verify_groups(part, [[text] for text in rollouts.texts], media)
-        for sample, text, m, (verdict,) in zip(part, rollouts.texts, media, verdicts):
+        verdicts = verifier.verify_groups(batch, [[text] for text in rollouts.texts], media)
+        for sample, text, seen, (verdict,) in zip(batch, rollouts.texts, media, verdicts):
             if verdict.outcome is not None:  # None: a teacher failed
                 outcomes.append(verdict.outcome)
             if sample.grounding and verdict.grounding is not None:
                 grounding.append(verdict.grounding)
-            drawn.append((sample, text, m, verdict))
-    outcomes, grounding, folder = processes.gather(accelerator, outcomes), processes.gather(accelerator, grounding), Path(cfg.out) / "cards"
-    if not accelerator.is_main_process:
-        drawn = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for sample, text, m, verdict in drawn[::max(1, len(drawn) // max(1, cfg.cards))][:cfg.cards]:
-        draw_card(m, sample, text, verdict, verdict.masks, folder / f"step-{step:05d}-{file_name(sample.id)}.png")
-    mean = lambda scores: sum(scores) / len(scores) if scores else None  # None, not 0: nothing was scored
+            scored.append((sample, text, seen, verdict))
+
+    outcomes = processes.gather(accelerator, outcomes)
+    grounding = processes.gather(accelerator, grounding)
+    if accelerator.is_main_process:
+        draw_cards(scored, cfg.cards, Path(cfg.out) / "cards", step)
     return dict(answers=mean(outcomes), grounding=mean(grounding))
 
 
-def readable(verifier, train, order, wanted):
-    """The samples at these places of the order, damaged ones left out; if all are, the next that can be read -> samples, media."""
-    samples, media = verifier.usable([train[order[i % len(train)]] for i in wanted])
-    for i in range(wanted[-1] + 1, wanted[-1] + len(train)):
+def draw_cards(scored, count, folder, step):
+    """Cards of `count` samples, spread evenly over scored, a list of (sample, response, media, verdict)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    every = max(1, len(scored) // max(1, count))
+    for sample, text, media, verdict in scored[::every][:count]:
+        path = folder / f"step-{step:05d}-{file_name(sample.id)}.png"
+        draw_card(media, sample, text, verdict, verdict.masks, path)
+
+
+def mean(values, if_empty=None):
+    return sum(values) / len(values) if values else if_empty
+
+
+def readable(verifier, train, order, places):
+    """The samples at these places of the data order, and their Media; those with a damaged file are left out.
+
+    If that leaves none, the next sample whose file can be read takes their place. order: indices into `train`;
+    a place beyond its end starts it again. Raises BadInput if no file of the training data can be read.
+    """
+    samples, media = verifier.usable([train[order[place % len(train)]] for place in places])
+    once_around = range(places[-1] + 1, places[-1] + len(train))
+    for place in once_around:
         if samples:
             break
-        samples, media = verifier.usable([train[order[i % len(train)]]])
+        samples, media = verifier.usable([train[order[place % len(train)]]])
     if not samples:
         raise BadInput("no file of the training data can be read; the first is " + train[0].path)
     return samples, media
 
 
-# ---- 4. Training ------------------------------------------------------------------------------------------------------------
+@dataclass
+class UpdateStats:
+    """The updates on one batch of rollouts in numbers. The first four are this process's part of a sum."""
+    loss: float = 0.
+    entropy: float = 0.         # nats per token
+    clip_fraction: float = 0.   # share of the tokens whose gradient the clip stopped
+    kl: float = 0.              # k3 per token
+    sampler_gap: float = 0.     # largest |log p of the sampler - log p of the trainer|
+    grad_norm: float = 0.       # before clipping, of the last update
+
+    def over_all(self, accelerator):
+        """The numbers of all processes together."""
+        parts = processes.gather(accelerator, [self])
+        return UpdateStats(
+            loss=sum(part.loss for part in parts),
+            entropy=sum(part.entropy for part in parts),
+            clip_fraction=sum(part.clip_fraction for part in parts),
+            kl=sum(part.kl for part in parts),
+            sampler_gap=max(part.sampler_gap for part in parts),
+            grad_norm=self.grad_norm)  # of the summed gradients: the same in every process
+
+
+def summarise(accelerator, verdicts, rollouts, causes, tau):
+    """What a step's rollouts of all processes looked like. Every process has to call it, since it gathers.
+
+    verdicts: a list per group. causes: why groups of this process were skipped, as zero_variance_cause names
+    it. -> {name: number}, as metrics.jsonl gets them. None: not part of this reward, or a teacher failed for
+    all.
+    """
+    scores = []
+    for group in verdicts:
+        for v in group:
+            scores.append(dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding,
+                               reasoning=v.reasoning, points=len(v.parsed.points)))
+    scores = processes.gather(accelerator, scores)
+    causes = processes.gather(accelerator, causes)
+    lengths = processes.gather(accelerator, rollouts.mask.sum(dim=1).tolist())
+    finished = processes.gather(accelerator, rollouts.finished.tolist())
+
+    def known(name):
+        return [row[name] for row in scores if row[name] is not None]
+
+    outcomes = known("outcome")
+    return dict(
+        reward=torch.tensor(known("reward") or [0.]).mean().item(),
+        outcome=mean(outcomes, 0.),
+        grounding=mean(known("grounding")),
+        reasoning=mean(known("reasoning")),
+        gate_open=mean([outcome >= tau for outcome in outcomes], 0.),
+        points=mean(known("points"), 0.),  # per rollout
+        length=torch.tensor(lengths, dtype=torch.float).mean().item(),  # tokens per rollout
+        unfinished=1 - torch.tensor(finished, dtype=torch.float).mean().item(),  # share that was cut
+        skipped=len(causes),
+        **{cause: causes.count(cause) for cause in CAUSES})
+
+
+SHORT_NAMES = {"R": "reward", "R_o": "outcome", "R_vg": "grounding", "R_rq": "reasoning"}
+
+
+def bar_text(summary):
+    """What the progress bar shows of a step."""
+    shown = {}
+    for short, name in SHORT_NAMES.items():
+        if summary[name] is not None:
+            shown[short] = f"{summary[name]:.2f}"
+    shown["skip"] = summary["skipped"]
+    return shown
+
+
+# ---- 4. Training -------------------------------------------------------------------------------------------
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("train_grpo", Config))
-    weights, out = check(cfg), Path(cfg.out)
-    accelerator = processes.start(cfg)  # one process, or those of `accelerate launch`: each takes every n-th prompt of a step
+    weights = check(cfg)
+    out = Path(cfg.out)
+    accelerator = processes.start(cfg)  # one process, or several: each has its share of every step's prompts
     if cfg.prompts < accelerator.num_processes:
         raise BadInput(f"--prompts {cfg.prompts}: {accelerator.num_processes} processes need at least one each")
     ledger.check_memory(cfg, accelerator)
     if cfg.dry_run:
         return
     processes.claim(accelerator, cfg)
-    train, val = read_samples(cfg.data), read_samples(cfg.val)[:cfg.eval_samples]
+    train = read_samples(cfg.data)
+    val = read_samples(cfg.val)[:cfg.eval_samples]
     torch.manual_seed(cfg.seed)  # the adapter's first weights
-    actor = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype, checkpointing=cfg.checkpointing)
-    verifier, measure = build_verifier(cfg, actor, weights)
+    policy = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype,
+                           checkpointing=cfg.checkpointing)
+    verifier, measure = build_verifier(cfg, policy, weights)
     verifier.self_check()  # refuses to train where points miss
-    parameters = list(P.trainable(actor).values())
+    parameters = list(P.trainable(policy).values())
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(cfg.seed)).tolist()
 
-    # A step depends on (weights, optimizer, step number) alone: data order and sampling are seeded by the step, and nothing
-    # else is random. So these three are the whole state, and a resumed run repeats the killed one bit for bit (CPU).
-    start = P.load_state(out / "state.pt", actor, optimizer) if cfg.resume else 0
-    log = lambda row: processes.log(accelerator, out, row)
+    # A step depends on (weights, optimizer, step number) alone: data order and sampling are seeded by the
+    # step, and nothing else is random. So these three are the whole state, and a resumed run repeats the
+    # killed one bit for bit (on a CPU).
+    start = P.load_state(out / "state.pt", policy, optimizer) if cfg.resume else 0
     if cfg.eval_every and start == 0:
-        log(dict(kind="eval", step=0, **evaluate(actor, measure, val, cfg, 0, accelerator)))
+        curve_point = evaluate(policy, measure, val, cfg, 0, accelerator)
+        processes.log(accelerator, out, dict(kind="eval", step=0, **curve_point))
 
     bar = trange(start, cfg.steps, initial=start, total=cfg.steps, desc=f"GRPO ({cfg.reward})", unit="step",
                  disable=not accelerator.is_main_process)
     for step in bar:
-        phases = processes.Phases(actor.device)
-        lr = cfg.lr * min((step + 1) / max(cfg.warmup, 1), 1 - .9 * step / cfg.steps if cfg.decay else 1)
+        phases = processes.Phases(policy.device)
+        lr = learning_rate(step, cfg)
         for group in optimizer.param_groups:
             group["lr"] = lr
 
         # 4a. Rollouts: G per prompt, of this process's prompts.
-        generator = torch.Generator(actor.device).manual_seed(cfg.seed * 1_000_003 + step + accelerator.process_index * 10 ** 12)
-        samples, media = readable(verifier, train, order, [step * cfg.prompts + i for i in processes.share(accelerator, cfg.prompts)])
-        prompts = prompts_for(actor, samples, media, cfg.preset)
-        rollouts = P.sample(actor, prompts, cfg.group_size, cfg.temperature, max_new_tokens=cfg.max_new_tokens,
-                            generator=generator, batch_size=cfg.sample_batch)  # ids (B*G, T)
+        seed = cfg.seed * 1_000_003 + step + accelerator.process_index * 10 ** 12
+        generator = torch.Generator(policy.device).manual_seed(seed)
+        places = [step * cfg.prompts + i for i in processes.share(accelerator, cfg.prompts)]
+        samples, media = readable(verifier, train, order, places)
+        prompts = encode(policy, samples, media, cfg.preset)
+        rollouts = P.sample(policy, prompts, cfg.group_size, cfg.temperature, generator=generator,
+                            max_new_tokens=cfg.max_new_tokens, batch_size=cfg.sample_batch)  # ids (B*G, T)
         phases.done("sample")
 
         # 4b. Verdicts and advantages.
-        texts = [rollouts.texts[i:i + cfg.group_size] for i in range(0, len(rollouts.texts), cfg.group_size)]
+        firsts = range(0, len(rollouts.texts), cfg.group_size)
+        texts = [rollouts.texts[first:first + cfg.group_size] for first in firsts]  # B lists of G responses
         verdicts = verifier.verify_groups(samples, texts, media)
-        rewards = torch.tensor([[v.reward or 0. for v in group] for group in verdicts])  # (B, G); a group not scored teaches nothing
+        # A reward of None was not scored, for the whole group: it teaches nothing, as 0 in all of them does.
+        rewards = torch.tensor([[v.reward or 0. for v in group] for group in verdicts])  # (B, G)
         advantage = advantages(rewards, cfg.scale_advantage)  # (B, G)
-        alive = rewards.std(dim=1) > 1e-6  # (B,)
-        causes = [zero_variance_cause(group, cfg.tau) for group, ok in zip(verdicts, alive) if not ok]
+        differs = rewards.std(dim=1) > 1e-6  # (B,)
+        equal = [group for group, different in zip(verdicts, differs) if not different]
+        causes = [zero_variance_cause(group, cfg.tau) for group in equal]
         phases.done("verify")
 
-        # 4c. The update, on the groups that teach something. Counts are those of all processes together: then losses and gradients
-        # of micro-batches and of processes simply add up, however unequal they are.
-        keep = [b for b in range(len(samples)) if alive[b]]
-        keep.sort(key=prompts.lengths().tolist().__getitem__)  # like lengths together: less padding
-        mask = rollouts.mask.float() * (rollouts.finished.float()[:, None] if cfg.mask_overlong else 1)  # (B*G, T)
-        kept = torch.stack([torch.tensor(float(len(keep)), device=mask.device), mask.view(len(samples), -1)[keep].sum()])
-        groups, tokens = accelerator.reduce(kept, "sum")
-        n_rollouts, tokens = int(groups) * cfg.group_size, tokens.clamp(min=1)
-        stats = dict.fromkeys(("loss", "entropy", "clip_fraction", "kl"), 0.)
-        sampler_gap = grad_norm = 0.
-        # A micro-batch is (prompts, which rollouts of each): whole groups, which share their prompt, or a part of one.
-        whole, some = max(1, cfg.micro_batch // cfg.group_size), min(cfg.micro_batch, cfg.group_size)
-        parts = [(keep[i:i + whole], range(g, min(g + some, cfg.group_size)))
-                 for i in range(0, len(keep), whole) for g in range(0, cfg.group_size, some)]
-        old = [None] * len(parts)
+        # 4c. The batch: the groups that teach something, of like length together, so that there is little
+        # padding. Counts are those of all processes together: then losses and gradients of micro-batches and
+        # of processes simply add up, however unequal they are.
+        mask = rollouts.mask.float()  # (B*G, T)
+        if cfg.mask_overlong:
+            mask = mask * rollouts.finished.float()[:, None]
+        lengths = prompts.lengths().tolist()
+        teaching = sorted(differs.nonzero()[:, 0].tolist(), key=lengths.__getitem__)
+        own_groups = torch.tensor(float(len(teaching)), device=mask.device)
+        own_tokens = mask.view(len(samples), -1)[teaching].sum()
+        n_groups, n_tokens = accelerator.reduce(torch.stack([own_groups, own_tokens]), "sum")
+        n_rollouts = int(n_groups) * cfg.group_size
+        n_tokens = n_tokens.clamp(min=1)
+        batches = micro_batches(teaching, cfg.group_size, cfg.micro_batch)
+
+        # 4d. The updates. In the first one the policy is still the one that sampled. So at --updates 1, the
+        # default, every ratio is 1, the clip is idle, and the gradient is that of -advantage * log p:
+        # REINFORCE with the group's mean as its baseline. Ratio and clip matter from the second update on the
+        # same rollouts.
+        stats = UpdateStats()
         for update in range(cfg.updates if n_rollouts else 0):
-            for i, (part, members) in enumerate(parts):
-                at = [b * cfg.group_size + g for b in part for g in members]
-                m, chosen = mask[at], prompts.select(part)
-                score = lambda: P.token_logprobs(actor, chosen, len(members), rollouts.ids[at], rollouts.mask[at], cfg.temperature)
-                logprobs, entropy = score()  # (n, T)
-                if old[i] is None:
-                    old[i] = logprobs.detach()  # the policy that sampled, scored by the trainer's own pass
-                    sampler_gap = max(sampler_gap, ((old[i] - rollouts.logprobs[at]) * m).abs().max().item())
-                reference = None
+            for batch in batches:
+                logprobs, entropy = score(policy, prompts, rollouts, batch, cfg.temperature)  # (N, T) each
+                batch_mask = mask[batch.rows]  # (N, T)
+                batch_advantage = advantage.flatten()[batch.rows, None].to(mask.device)  # (N, 1)
+                if update == 0:  # the trainer's own scores of the policy that sampled, not the sampler's
+                    batch.old_logprobs = logprobs.detach()
+                    gap = (batch.old_logprobs - rollouts.logprobs[batch.rows]) * batch_mask
+                    stats.sampler_gap = max(stats.sampler_gap, gap.abs().max().item())
+                ref_logprobs = None
                 if cfg.beta:
-                    with torch.no_grad(), P.adapter_off(actor):
-                        reference, _ = score()
-                    gap = reference - logprobs.detach()
-                    stats["kl"] += (((gap.exp() - gap - 1) * m).sum() / tokens).item() / cfg.updates
-                a = advantage.flatten()[at, None].to(m.device)  # (n, 1)
-                per_token, ratio = token_loss(logprobs, old[i], reference, a, cfg.eps_low, cfg.eps_high, cfg.beta)
-                loss = average(per_token, m, cfg.loss, n_rollouts, tokens, cfg.max_new_tokens)
+                    with torch.no_grad(), P.adapter_off(policy):
+                        ref_logprobs, _ = score(policy, prompts, rollouts, batch, cfg.temperature)
+                    kl = k3(logprobs.detach(), ref_logprobs)
+                    stats.kl += mean_over_tokens(kl, batch_mask, n_tokens) / cfg.updates
+
+                per_token, ratio = token_loss(logprobs, batch.old_logprobs, ref_logprobs, batch_advantage,
+                                              cfg.eps_low, cfg.eps_high, cfg.beta)
+                loss = average(per_token, batch_mask, cfg.loss, n_rollouts, n_tokens, cfg.max_new_tokens)
                 loss.backward()
-                clipped = ((ratio < 1 - cfg.eps_low) & (a < 0) | (ratio > 1 + cfg.eps_high) & (a > 0)).float()
-                stats["loss"] += loss.item() / cfg.updates
-                stats["entropy"] += ((entropy.detach() * m).sum() / tokens).item() / cfg.updates
-                stats["clip_fraction"] += ((clipped * m).sum() / tokens).item() / cfg.updates
+
+                clipped = clipped_tokens(ratio, batch_advantage, cfg.eps_low, cfg.eps_high)
+                stats.loss += loss.item() / cfg.updates
+                stats.entropy += mean_over_tokens(entropy.detach(), batch_mask, n_tokens) / cfg.updates
+                stats.clip_fraction += mean_over_tokens(clipped, batch_mask, n_tokens) / cfg.updates
             processes.sum_gradients(accelerator, parameters)
-            grad_norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
+            stats.grad_norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         phases.done("update")
 
-        # 4d. What happened, in all processes.
-        flat = processes.gather(accelerator, [dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding, reasoning=v.reasoning,
-                                           points=len(v.parsed.points)) for group in verdicts for v in group])
-        causes, stats = processes.gather(accelerator, causes), processes.gather(accelerator, [stats])
-        sizes = processes.gather(accelerator, zip(rollouts.mask.sum(1).tolist(), rollouts.finished.tolist()))
-        sampler_gap = max(processes.gather(accelerator, [sampler_gap]))
-        mean = lambda values: sum(values) / max(len(values), 1)
-        known = lambda k: [v[k] for v in flat if v[k] is not None]  # None: not part of this reward, or a teacher failed
-        terms = dict(reward=torch.tensor(known("reward") or [0.]).mean().item(), outcome=mean(known("outcome")),
-                     **{k: mean(known(k)) if known(k) else None for k in ("grounding", "reasoning")})
-        lengths, finished = torch.tensor(sizes, dtype=torch.float).unbind(1)
-        stats = {k: sum(s[k] for s in stats) for k in stats[0]} | dict(sampler_gap=sampler_gap, grad_norm=grad_norm)
-        failures = sum(processes.gather(accelerator, [verifier.failures + measure.failures]), Counter())  # of teachers and files, since the start
-        log(dict(kind="train", step=step, lr=lr, **terms, gate_open=mean([o >= cfg.tau for o in known("outcome")]),
-                 points=mean(known("points")), length=lengths.mean().item(), unfinished=1 - finished.mean().item(), skipped=len(causes),
-                 **{cause: causes.count(cause) for cause in ("all right", "all wrong", "all malformed", "all equal", "not scored")},
-                 **{k: v if n_rollouts else None for k, v in stats.items()}, failures=failures, **phases.report()))
-        bar.set_postfix({short: f"{terms[k]:.2f}" for short, k in (("R", "reward"), ("R_o", "outcome"), ("R_vg", "grounding"),
-                                                                  ("R_rq", "reasoning")) if terms[k] is not None} | {"skip": len(causes)})
+        # 4e. What happened, in all processes.
+        summary = summarise(accelerator, verdicts, rollouts, causes, cfg.tau)
+        updated = vars(stats.over_all(accelerator))
+        if not n_rollouts:
+            updated = dict.fromkeys(updated)  # nothing was learned: None, not 0
+        # Of teachers and files, since this process began.
+        failures = processes.gather(accelerator, [verifier.failures + measure.failures])
+        processes.log(accelerator, out, dict(kind="train", step=step, lr=lr, **summary, **updated,
+                                             failures=sum(failures, Counter()), **phases.report()))
+        bar.set_postfix(bar_text(summary))
+
+        # 4f. Evaluation and checkpoint.
         done = step + 1
-        if cfg.eval_every and (done % cfg.eval_every == 0 or done == cfg.steps):
-            log(dict(kind="eval", step=done, **evaluate(actor, measure, val, cfg, done, accelerator)))
-        if accelerator.is_main_process and (done % cfg.save_every == 0 or done == cfg.steps):
-            P.save_state(out / "state.pt", actor, optimizer, done)
-    P.finish(accelerator, cfg, actor, trained=start < cfg.steps)
+        last = done == cfg.steps
+        if cfg.eval_every and (done % cfg.eval_every == 0 or last):
+            curve_point = evaluate(policy, measure, val, cfg, done, accelerator)
+            processes.log(accelerator, out, dict(kind="eval", step=done, **curve_point))
+        if accelerator.is_main_process and (done % cfg.save_every == 0 or last):
+            P.save_state(out / "state.pt", policy, optimizer, done)
+    P.finish(accelerator, cfg, policy, trained=start < cfg.steps)
 
 
-# ---- 5. The same reward inside other trainers --------------------------------------------------------------------------------
-# Both sum or log what a function returns, so outcome, gate and terms stay inside one function. Points are pixels of the picture as the
-# policy saw it: give the verifier the pixel budget of the trainer's own processor.
+# ---- 5. The same reward inside other trainers --------------------------------------------------------------
+# Both sum or log what a reward function returns, so outcome, gate and terms stay inside one function. Points
+# are pixels of the picture as the policy saw it: give the verifier the pixel budget of the trainer's own
+# processor.
 def verify_rows(verifier, rows, texts):
-    """Rows as in rl.jsonl, except that "image" may be a PIL picture; one response each. -> Verdicts. Equal neighbours are one group."""
+    """Verify one response per row. -> list of Verdicts, in the order of the rows.
+
+    rows: as in rl.jsonl, except that "image" may be a PIL picture. Neighbours with equal rows are one group.
+    """
+    groups = []  # of (row, the responses to it)
+    for row, text in zip(rows, texts):
+        if not groups or groups[-1][0] != row:
+            groups.append((row, []))
+        groups[-1][1].append(text)
+
     verdicts = []
     with tempfile.TemporaryDirectory() as folder:
-        for k, (row, group) in enumerate(groupby(zip(rows, texts), key=lambda pair: pair[0])):
+        for k, (row, responses) in enumerate(groups):
             if not isinstance(row.get("image", ""), str):
-                row["image"].convert("RGB").save(f"{folder}/{k}.png")  # as the trainer's processor does
-                row = row | {"image": f"{folder}/{k}.png"}
-            verdicts += verifier.verify_group(Sample.from_row(row, ".", f"row {k}"), [text for _, text in group])
+                path = f"{folder}/{k}.png"
+                row["image"].convert("RGB").save(path)  # RGB, as the trainer's processor makes it
+                row = row | {"image": path}
+            sample = Sample.from_row(row, ".", f"row {k}")
+            verdicts += verifier.verify_group(sample, responses)
     return verdicts
+
+
+TRL_COLUMNS = ("question", "answer", "kind", "image", "video", "options", "drawn", "grounding")
 
 
 def trl_reward(verifier):
     """The reward for TRL: GRPOTrainer(reward_funcs=trl_reward(verifier), ...). verifier: an argos.Argos.
 
-    The dataset needs the columns question, answer, kind, and image (a PIL picture or a path), images (the first counts) or video (a
-    path); options, drawn and grounding where they apply. The terms appear in TRL's table of completions.
+    The dataset needs the columns question, answer, kind, and image (a PIL picture or a path), images (the
+    first counts) or video (a path); options, drawn and grounding where they apply. The terms appear in TRL's
+    table of completions.
     """
-    def argos_reward(completions, log_extra=None, **columns):
+    def argos_reward(completions, log_extra=None, **columns):  # TRL names its metrics after this function
         if columns.get("images"):
-            columns["image"] = [several[0] for several in columns["images"]]
-        names = [n for n in ("question", "answer", "kind", "image", "video", "options", "drawn", "grounding") if columns.get(n)]
-        rows = [{n: v for n, v in zip(names, values) if v is not None} for values in zip(*(columns[n] for n in names))]
-        verdicts = verify_rows(verifier, rows, [c if isinstance(c, str) else c[0]["content"] for c in completions])
-        for name in ("outcome", "grounding", "reasoning") if log_extra else ():
-            log_extra(name, [getattr(v, name) for v in verdicts])
-        return [v.reward for v in verdicts]
+            columns["image"] = [pictures[0] for pictures in columns["images"]]
+        names = [name for name in TRL_COLUMNS if columns.get(name)]
+        rows = []
+        for values in zip(*[columns[name] for name in names]):
+            row = dict(zip(names, values))
+            rows.append({name: value for name, value in row.items() if value is not None})
+        texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]  # or a chat of one turn
+
+        verdicts = verify_rows(verifier, rows, texts)
+        if log_extra:
+            for term in ("outcome", "grounding", "reasoning"):
+                log_extra(term, [getattr(verdict, term) for verdict in verdicts])
+        return [verdict.reward for verdict in verdicts]
     return argos_reward
 
 
-REWARD_NAME, REWARD_TYPE = "argos", "batch"
-verifier_for = lru_cache(lambda **settings: build_verifier(cfg := Config(**settings), None, check(cfg))[0])
+REWARD_NAME, REWARD_TYPE = "argos", "batch"  # read by EasyR1
+
+
+@lru_cache
+def verifier_for(**settings):
+    """The verifier for these fields of Config. EasyR1 asks for it with every batch; it is loaded once."""
+    cfg = Config(**settings)
+    rewarding, _ = build_verifier(cfg, None, check(cfg))
+    return rewarding
 
 
 def compute_score(reward_inputs, **settings):
-    """The reward for EasyR1: worker.reward.reward_function=train_grpo.py:compute_score. settings: fields of Config (judge, tau ...).
+    """The reward for EasyR1: worker.reward.reward_function=train_grpo.py:compute_score.
 
-    No picture and no prompt reach a reward there: write the row, {"image": path, "question": ..., "answer": ..., "kind": ...}, as JSON into
-    the column that EasyR1 calls the answer. Its reward workers have no GPU: the teachers run on the CPU. What was not scored counts 0.
+    settings: fields of Config (judge, tau ...). No picture and no prompt reach a reward there: write the row,
+    {"image": path, "question": ..., "answer": ..., "kind": ...}, as JSON into the column that EasyR1 calls
+    the answer. Its reward workers have no GPU: the teachers run on the CPU. What was not scored counts 0.
     """
-    rows = [json.loads(r["ground_truth"]) for r in reward_inputs]
-    verdicts = verify_rows(verifier_for(**settings), rows, [r["response"] for r in reward_inputs])
-    return [{"overall": v.reward or 0.} | {k: getattr(v, k) or 0. for k in ("outcome", "grounding", "reasoning")} for v in verdicts]
+    rows = [json.loads(item["ground_truth"]) for item in reward_inputs]
+    texts = [item["response"] for item in reward_inputs]
+    scores = []
+    for verdict in verify_rows(verifier_for(**settings), rows, texts):
+        scores.append({"overall": verdict.reward or 0., "outcome": verdict.outcome or 0.,
+                       "grounding": verdict.grounding or 0., "reasoning": verdict.reasoning or 0.})
+    return scores
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from runs.curves import read_curve
+from runs.errors import BadInput
 from runs.settings import parse_model
 from runs.statistics import by_item, cell, checkpoints, difference, interval
-from runs.errors import BadInput
 import evaluate
 from tiny import world
 
@@ -24,7 +24,8 @@ def test_interval_of_a_coin_is_the_normal_one():
 
 
 def test_interval_counts_seeds_as_drawn_too():
-    # three runs at 0, .5 and 1 on items that do not differ: items alone would say +- 0; three drawn of three say 0 to 1 in 1/27 each
+    # three runs at 0, .5 and 1 on items that do not differ: items alone would say +- 0; three drawn of three say 0 to 1
+    # in 1/27 each
     spread = np.repeat([[0.], [.5], [1.]], 200, axis=1)
     mean, low, high = interval(spread)
     assert mean == .5 and low == 0 and high == 1
@@ -32,21 +33,28 @@ def test_interval_counts_seeds_as_drawn_too():
 
 
 def test_differences_pair_seeds_and_spread_one_start_over_many():
-    log = lambda *values: {f"i{k}": dict(id=f"i{k}", outcome=v) for k, v in enumerate(values)}
+    def log(*values):
+        return {f"i{k}": dict(id=f"i{k}", outcome=v) for k, v in enumerate(values)}
     runs = {("runs", f"r{k}", "val"): log(*v) for k, v in enumerate([(.1, .5), (.3, .7)])}
     back = {("back", f"b{k}", "val"): log(*v) for k, v in enumerate([(.3, .7), (.1, .5)])}
     many = {("many", f"m{k}", "val"): log(0, 0) for k in range(3)}
     have = runs | back | many | {("start", "s", "val"): log(.1, .5)}
-    less = lambda a, b: difference(have, a, b, "val", "outcome")
-    assert np.allclose(less("runs", "start"), [[0, 0], [.2, .2]]) and np.allclose(less("runs", "back"), [[-.2, -.2], [.2, .2]])
+
+    def less(a, b):
+        return difference(have, a, b, "val", "outcome")
+    assert np.allclose(less("runs", "start"), [[0, 0], [.2, .2]])
+    assert np.allclose(less("runs", "back"), [[-.2, -.2], [.2, .2]])
     assert less("runs", "many").shape == (1, 2)
     have["back", "b0", "val"]["i1"]["outcome"] = None  # a teacher failed there: the pair is left out
     assert np.allclose(less("runs", "back"), [[-.2], [.2]])
 
 
 def test_models_are_paired_by_item_whatever_the_order_of_their_logs():
-    hard = {f"i{k}": v for k, v in enumerate(np.random.default_rng(0).random(300))}  # items differ a lot, the models only by .02
-    log = lambda ids, plus: {i: dict(id=i, outcome=hard[i] + plus) for i in ids}
+    # Items differ a lot, the models only by .02.
+    hard = {f"i{k}": v for k, v in enumerate(np.random.default_rng(0).random(300))}
+
+    def log(ids, plus):
+        return {i: dict(id=i, outcome=hard[i] + plus) for i in ids}
     have = {("a", "fa", "val"): log(hard, 0.), ("b", "fb", "val"): log(reversed(hard), .02)}
     a, b = (by_item(have, n, "val", "outcome")[0] for n in "ab")
     _, low, high = interval(b - a)
@@ -60,14 +68,17 @@ def test_majority_floor_by_hand():
 
 
 def test_seeds_of_one_name_stand_together_and_items_are_intersected():
-    row = lambda i, o: dict(id=i, outcome=o, grounding=0.)
-    have = {("m", "f1", "val"): {"a": row("a", 1.), "b": row("b", 0.), "c": row("c", 1.)}, ("m", "f2", "val"): {"a": row("a", 0.), "b": row("b", 0.)}}
+    def row(i, o):
+        return dict(id=i, outcome=o, grounding=0.)
+    have = {("m", "f1", "val"): {"a": row("a", 1.), "b": row("b", 0.), "c": row("c", 1.)},
+            ("m", "f2", "val"): {"a": row("a", 0.), "b": row("b", 0.)}}
     values, rows, seeds = by_item(have, "m", "val", "outcome")
     assert values.tolist() == [[1., 0.], [0., 0.]] and [r["id"] for r in rows] == ["a", "b"] and seeds == 2
 
 
 def test_grounding_counts_only_where_it_is_called_for():
-    have = {("m", "f", "val"): {"a": dict(id="a", outcome=1., grounding=None), "b": dict(id="b", outcome=0., grounding=.5)}}
+    have = {("m", "f", "val"): {"a": dict(id="a", outcome=1., grounding=None),
+                                "b": dict(id="b", outcome=0., grounding=.5)}}
     assert by_item(have, "m", "val", "outcome")[0].tolist() == [[1., 0.]]
     assert by_item(have, "m", "val", "grounding")[0].tolist() == [[.5]]
     assert cell(np.zeros((1, 0))) == "-"
@@ -82,11 +93,51 @@ def test_model_specs():
 
 
 def test_models_and_sets_that_would_be_mixed_up_are_refused(tmp_path, monkeypatch):
-    for args, why in ((["--models", "a=x", "a:greedy=x"], "asked in two ways"), (["--models", "a=x", "a=x"], "asked in two ways"),
+    for args, why in ((["--models", "a=x", "a:greedy=x"], "a is asked in two ways"),
+                      (["--models", "b=x", "a=x", "c=x", "a:greedy=y"], "a is asked in two ways"),
+                      (["--models", "a=x", "b=y", "a=x"], "a is asked in two ways"),
                       (["--models", "a=x", "--data", "u/val.jsonl", "v/val.jsonl"], "one file name")):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", "--out", str(tmp_path), *args])
         with pytest.raises(BadInput, match=why):
             evaluate.main()
+    evaluate.check(evaluate.Config(models=["a=x", "a=y", "b:greedy=x", "c=x"]))  # two seeds; one folder in two ways
+
+
+def answers(**scores):
+    """{id: row} from id=(task, outcome, grounding)."""
+    rows = {}
+    for i, (task, outcome, grounding) in scores.items():
+        rows[i] = dict(id=i, task=task, outcome=outcome, grounding=grounding)
+    return rows
+
+
+def test_tables_by_hand():
+    """Every table of a small evaluation, from its own function."""
+    have = {("sft", "x", "val"): answers(a=("count", 1., .5), b=("count", 0., None), c=("side", 1., None)),
+            ("rl", "y1", "val"): answers(a=("count", 1., 1.), b=("count", 1., None), c=("side", 1., None)),
+            ("rl", "y2", "val"): answers(a=("count", 0., 0.), b=("count", 1., None), c=("side", 1., None))}
+    names = evaluate.model_names(["sft=x", "rl=y1", "rl=y2"])
+    assert names == ["sft", "rl"] and evaluate.model_names(["d:direct=x", "sft=x"], but=("direct",)) == ["sft"]
+    head, line, first, second = evaluate.score_table(have, names, "val", 4)
+    assert first.startswith("| sft (1 not scored) | 1 | 0.667 [") and first.endswith("| 0.500 [0.500, 0.500] |")
+    assert second.startswith("| rl (1 not scored) | 2 | 0.833 [")
+    assert evaluate.seed_table(have, names, "val")[-2:] == [
+        "| sft | 0.667 | 0.500 |", "| rl | 1.000, 0.667 | 1.000, 0.000 |"]
+    assert evaluate.seed_table(have, ["sft"], "val") == []
+    samples = [SimpleNamespace(task=task, source="s") for task in ("side", "count", "count")]
+    assert evaluate.group_table(have, names, "val", samples, "task") == [
+        "", "answers / R_vg by task", "", "| model | count | side |", "|---|---|---|",
+        "| sft | 0.50 / 0.50 | 1.00 / - |", "| rl | 0.75 / 0.50 | 1.00 / - |"]
+    assert evaluate.group_table(have, names, "val", samples, "source") == []
+    differences = evaluate.difference_table(have, names, "val")
+    assert len(differences) == 4 and differences[-1].startswith("| rl - sft | 0.167 [")
+    assert evaluate.difference_table(have, ["sft"], "val") == []
+
+
+def test_the_page_begins_where_models_disagree_most():
+    a = answers(same=("t", 1., 1.), answer=("t", 1., .5), points=("t", 1., 1.), alone=("t", 1., 0.), both=("t", 1., .9))
+    b = answers(same=("t", 1., 1.), answer=("t", 0., .5), points=("t", 1., .2), both=("t", 0., .1))
+    assert evaluate.telling(dict(a=a, b=b)) == ["both", "points", "answer", "same"]  # 1.3, .8, .5, 0
 
 
 def test_curve_counts_a_repeated_step_once(tmp_path):
@@ -97,12 +148,18 @@ def test_curve_counts_a_repeated_step_once(tmp_path):
 
 
 def test_checkpoints_become_a_curve_in_the_order_of_their_steps():
-    row = lambda i, o, g: dict(id=i, outcome=o, grounding=g)
-    have = {("rl@100", "x", "val"): {"a": row("a", 1., .5), "b": row("b", 0., None)}, ("rl@20", "y", "val"): {"a": row("a", 0., .25)},
-            ("rl@20", "z", "val"): {"a": row("a", 1., .75)}, ("rl@9", "t", "val"): {}, ("base", "w", "val"): {"a": row("a", 1., 1.)}, ("rl@5", "v", "ood"): {},
+    def row(i, o, g):
+        return dict(id=i, outcome=o, grounding=g)
+    have = {("rl@100", "x", "val"): {"a": row("a", 1., .5), "b": row("b", 0., None)},
+            ("rl@20", "y", "val"): {"a": row("a", 0., .25)},
+            ("rl@20", "z", "val"): {"a": row("a", 1., .75)},
+            ("rl@9", "t", "val"): {},
+            ("base", "w", "val"): {"a": row("a", 1., 1.)},
+            ("rl@5", "v", "ood"): {},
             ("direct@7", "u", "val"): {"a": row("a", 1., None)}}
     curves = checkpoints(have, "val")
-    assert curves.keys() == {"rl", "direct"} and curves["rl"] == [((20, 100), (.5, .5), (.5, .5))]  # two seeds of step 20: their mean
+    assert curves.keys() == {"rl", "direct"}
+    assert curves["rl"] == [((20, 100), (.5, .5), (.5, .5))]  # two seeds of step 20: their mean
     assert curves["direct"][0][:2] == ((7,), (1.,)) and np.isnan(curves["direct"][0][2])
 
 
@@ -111,8 +168,9 @@ def test_damaged_files_are_named_counted_and_told_in_the_table(tmp_path, monkeyp
     row = json.loads((tmp_path / "val.jsonl").read_text().splitlines()[2])
     damaged = tmp_path / (row.get("image") or row["video"])
     damaged.write_bytes(b"\x89PNG and then nothing")
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--models", f"base:direct={ROOT}/tiny/base", "--data", str(tmp_path / "val.jsonl"),
-                                      "--out", str(tmp_path / "out"), "--max_new_tokens", "8"])
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--models", f"base:direct={ROOT}/tiny/base",
+                                      "--data", str(tmp_path / "val.jsonl"), "--out", str(tmp_path / "out"),
+                                      "--max_new_tokens", "8"])
     evaluate.main()
     out, err = capsys.readouterr()
     assert err.count(f"left out: {damaged}") == 1 and "failures: 1 x damaged media" in err

@@ -7,8 +7,8 @@ import torch
 
 from runs.errors import BadInput
 import train_grpo
-
-from train_grpo import REWARDS, advantages, average, token_loss, zero_variance_cause
+from train_grpo import (REWARDS, UpdateStats, advantages, average, clipped_tokens, micro_batches, summarise, token_loss,
+                        zero_variance_cause)
 
 
 def test_advantages_by_hand():
@@ -16,7 +16,8 @@ def test_advantages_by_hand():
     a = advantages(torch.tensor([[1., 0., 0., 1.]]))
     assert torch.allclose(a, torch.tensor([[.866024, -.866024, -.866024, .866024]]), atol=1e-5)
     assert torch.equal(advantages(torch.tensor([[1., 0.]]), scale=False), torch.tensor([[.5, -.5]]))
-    assert torch.equal(advantages(torch.full((1, 4), .7)), torch.zeros(1, 4))  # no variance, no advantage, no division by zero
+    # No variance, no advantage, no division by zero.
+    assert torch.equal(advantages(torch.full((1, 4), .7)), torch.zeros(1, 4))
 
 
 def test_advantages_stay_within_their_group():
@@ -26,17 +27,22 @@ def test_advantages_stay_within_their_group():
 
 
 def test_clipping_by_hand():
-    # r = 1.5 with A = 1 is clipped to 1.2; r = 1.5 with A = -1 is not (min of -1.5 and -1.2); r = .5 with A = -1 is clipped to .8
+    # r = 1.5 with A = 1 is clipped to 1.2; r = 1.5 with A = -1 is not (min of -1.5 and -1.2); r = .5 with A = -1 is
+    # clipped to .8
     log = torch.log(torch.tensor([[1.5], [1.5], [.5], [.5]]))
-    loss, ratio = token_loss(log, torch.zeros(4, 1), None, torch.tensor([[1.], [-1.], [-1.], [1.]]), .2, .2, 0.)
+    advantage = torch.tensor([[1.], [-1.], [-1.], [1.]])
+    loss, ratio = token_loss(log, torch.zeros(4, 1), None, advantage, .2, .2, 0.)
     assert torch.allclose(loss[:, 0], torch.tensor([-1.2, 1.5, .8, -.5]))
+    assert clipped_tokens(ratio, advantage, .2, .2)[:, 0].tolist() == [1, 0, 1, 0]
+    assert clipped_tokens(ratio, advantage, .6, .6).sum() == 0
     higher, _ = token_loss(log[:1], torch.zeros(1, 1), None, torch.ones(1, 1), .2, .28, 0.)
     assert torch.allclose(higher, torch.tensor([[-1.28]]))  # clip-higher
 
 
 def test_clipped_tokens_have_no_gradient():
     log = torch.log(torch.tensor([[1.5, 1.1]])).requires_grad_()
-    token_loss(log, torch.zeros(1, 2), None, torch.ones(1, 1), .2, .2, 0.)[0].sum().backward()
+    loss, _ = token_loss(log, torch.zeros(1, 2), None, torch.ones(1, 1), .2, .2, 0.)
+    loss.sum().backward()
     assert log.grad[0, 0] == 0 and math.isclose(log.grad[0, 1].item(), -1.1, rel_tol=1e-6)
 
 
@@ -53,7 +59,9 @@ def test_averages_by_hand():
     # two rollouts, of 1 and 3 tokens, longest allowed 4: per-token losses 4 | 1 1 1
     per_token = torch.tensor([[4., 9., 9.], [1., 1., 1.]])
     mask = torch.tensor([[1., 0., 0.], [1., 1., 1.]])
-    value = lambda kind: average(per_token, mask, kind, 2, torch.tensor(4.), 4).item()
+
+    def value(kind):
+        return average(per_token, mask, kind, 2, torch.tensor(4.), 4).item()
     assert value("grpo") == pytest.approx((4 + 1) / 2)
     assert value("dapo") == pytest.approx(7 / 4)
     assert value("bnpo") == pytest.approx(7 / 4)
@@ -70,11 +78,61 @@ def test_micro_batches_add_up_to_the_whole(kind):
     assert torch.allclose(whole, parts, atol=1e-6)
 
 
+def test_micro_batches_by_hand():
+    """Groups 4, 7, 9 of four rollouts each; rollout g of prompt b stands in row 4 b + g."""
+    def cut(size):
+        return [(batch.groups, list(batch.members)) for batch in micro_batches([4, 7, 9], 4, size)]
+    everyone = [0, 1, 2, 3]
+    assert cut(8) == cut(11) == [([4, 7], everyone), ([9], everyone)]
+    assert cut(4) == [([4], everyone), ([7], everyone), ([9], everyone)]
+    assert cut(3) == [([4], [0, 1, 2]), ([4], [3]), ([7], [0, 1, 2]), ([7], [3]), ([9], [0, 1, 2]), ([9], [3])]
+    assert micro_batches([4, 7, 9], 4, 8)[0].rows == [16, 17, 18, 19, 28, 29, 30, 31]
+    assert micro_batches([], 4, 8) == []
+
+
+@pytest.mark.parametrize("size", range(1, 14))
+def test_every_rollout_is_in_one_micro_batch(size):
+    batches = micro_batches([5, 0, 2], 4, size)
+    rows = [row for batch in batches for row in batch.rows]
+    assert sorted(rows) == [0, 1, 2, 3, 8, 9, 10, 11, 20, 21, 22, 23]
+    assert all(len(batch.rows) == len(batch.groups) * len(batch.members) <= size for batch in batches)
+
+
+def verdict(outcome, answer="1", **scores):
+    return SimpleNamespace(outcome=outcome, parsed=SimpleNamespace(answer=answer, points=[0, 0]), **scores)
+
+
 def test_zero_variance_groups_are_named_by_cause():
-    v = lambda outcome, answer="1": SimpleNamespace(outcome=outcome, parsed=SimpleNamespace(answer=answer))
-    assert zero_variance_cause([v(1.), v(1.)]) == "all right"
-    assert zero_variance_cause([v(0.), v(0.)]) == "all wrong"
-    assert zero_variance_cause([v(0., None), v(0., None)]) == "all malformed"
+    assert zero_variance_cause([verdict(1.), verdict(1.)]) == "all right"
+    assert zero_variance_cause([verdict(0.), verdict(0.)]) == "all wrong"
+    assert zero_variance_cause([verdict(0., None), verdict(0., None)]) == "all malformed"
+    assert zero_variance_cause([verdict(1.), verdict(0.)]) == "all equal"
+    assert zero_variance_cause([verdict(1.), verdict(None)]) == "not scored"
+
+
+def test_a_step_is_summarised_without_what_was_not_scored():
+    one_process = SimpleNamespace(num_processes=1)
+    right = verdict(1., reward=1., grounding=.5, reasoning=None)
+    wrong = verdict(0., reward=0., grounding=None, reasoning=None)
+    failed = verdict(None, reward=None, grounding=1., reasoning=None)
+    rollouts = SimpleNamespace(mask=torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]]),
+                               finished=torch.tensor([True, True, False]))
+    row = summarise(one_process, [[right, wrong], [failed]], rollouts, ["not scored"], .5)
+    assert (row["reward"], row["outcome"], row["gate_open"]) == (.5, .5, .5)
+    assert (row["grounding"], row["reasoning"]) == (.75, None)
+    assert (row["points"], row["length"], row["skipped"], row["not scored"], row["all right"]) == (2, 2, 1, 1, 0)
+    assert row["unfinished"] == pytest.approx(1 / 3)
+    nothing = [[verdict(None, reward=None, grounding=None, reasoning=None)]]
+    row = summarise(one_process, nothing, rollouts, [], .5)
+    assert (row["reward"], row["outcome"], row["gate_open"], row["grounding"]) == (0, 0, 0, None)
+
+
+def test_updates_of_processes_add_up(monkeypatch):
+    mine = UpdateStats(loss=1., entropy=.5, clip_fraction=.25, kl=2., sampler_gap=.1, grad_norm=3.)
+    other = UpdateStats(loss=2., entropy=.5, clip_fraction=0., kl=1., sampler_gap=.4, grad_norm=3.)
+    monkeypatch.setattr(train_grpo.processes, "gather", lambda accelerator, things: [*things, other])
+    both = UpdateStats(loss=3., entropy=1., clip_fraction=.25, kl=3., sampler_gap=.4, grad_norm=3.)
+    assert mine.over_all(None) == both
 
 
 def test_reward_names_are_the_papers_ablations():
@@ -84,7 +142,11 @@ def test_reward_names_are_the_papers_ablations():
 
 def test_damaged_files_make_room_for_the_next_that_can_be_read():
     good = {2, 5}
-    verifier = SimpleNamespace(usable=lambda samples: ([s for s in samples if s.path in good], [s.path for s in samples if s.path in good]))
+
+    def usable(samples):
+        kept = [sample for sample in samples if sample.path in good]
+        return kept, [sample.path for sample in kept]
+    verifier = SimpleNamespace(usable=usable)
     train, order = [SimpleNamespace(path=k) for k in range(6)], [0, 1, 2, 3, 4, 5]
     assert train_grpo.readable(verifier, train, order, [1, 2])[1] == [2]
     assert train_grpo.readable(verifier, train, order, [3, 4])[1] == [5]

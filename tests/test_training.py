@@ -1,4 +1,4 @@
-"""SFT and GRPO as a person runs them: they learn, they resume bit-equal after kill -9, and they say clearly what is wrong."""
+"""SFT and GRPO as a person runs them: they learn, resume bit-equal after kill -9, and say clearly what is wrong."""
 import json
 import os
 import signal
@@ -49,8 +49,10 @@ def folder(tmp_path_factory):
         item = world.split_item("rl", i)
         kind = "image" if len(item.pixels) == 1 else "video"
         path = next(folder.glob(f"media/rl-{i:05d}.*")).relative_to(folder)
-        rows.append({"messages": [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": f"{item.question} Think and point."}]},
-                                  {"role": "assistant", "content": [{"type": "text", "text": f"<think>{item.think}</think><answer>{item.answer}</answer>"}]}],
+        question = f"{item.question} Think and point."
+        response = f"<think>{item.think}</think><answer>{item.answer}</answer>"
+        rows.append({"messages": [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": question}]},
+                                  {"role": "assistant", "content": [{"type": "text", "text": response}]}],
                      f"{kind}s": [str(path)]})
     (folder / "sft.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
@@ -74,7 +76,8 @@ def states(*folders):
 
 
 def test_sft_resumes_bit_equal_and_learns(folder, tmp_path):
-    flags = ["--data", folder / "sft.jsonl", "--batch", 8, "--epochs", 5, "--save_every", 3, "--lora_rank", 8, "--warmup", 1, "--lr", .01]
+    flags = ["--data", folder / "sft.jsonl", "--batch", 8, "--epochs", 5, "--save_every", 3, "--lora_rank", 8,
+             "--warmup", 1, "--lr", .01]
     finish(start("train_sft.py", *flags, "--out", tmp_path / "whole"))
     killed_after_first_checkpoint(start("train_sft.py", *flags, "--out", tmp_path / "cut"), tmp_path / "cut")
     finish(start("train_sft.py", *flags, "--out", tmp_path / "cut", "--resume"))
@@ -96,36 +99,68 @@ def test_sft_names_and_counts_damaged_files_and_trains_on(folder, tmp_path):
     bad.pop("videos", None)
     bad["images"] = ["bad.png"]
     (folder / "damaged.jsonl").write_text("\n".join([rows[0], json.dumps(bad), *rows[2:]]))
-    _, err = finish(start("train_sft.py", "--data", folder / "damaged.jsonl", "--batch", 2, "--warmup", 1, "--lora_rank", 4, "--out", tmp_path / "out"))
+    _, err = finish(start("train_sft.py", "--data", folder / "damaged.jsonl", "--batch", 2, "--warmup", 1,
+                          "--lora_rank", 4, "--out", tmp_path / "out"))
     assert err.count(f"left out: {folder / 'bad.png'}") == 1 and "Traceback" not in err
     trained = [row for _, row in read_jsonl(tmp_path / "out/metrics.jsonl") if row["kind"] == "train"]
     assert sorted(row["damaged"] for row in trained) == [0, 1] and all(row["grad_norm"] > 0 for row in trained)
 
 
+def log_by_step(path):
+    """{(kind, step): row}, without what the clock says. A step that was done twice counts once."""
+    rows = {}
+    for _, row in read_jsonl(path):
+        if row["kind"] != "config":
+            row.pop("seconds", None)
+            rows[row["kind"], row["step"]] = row
+    return rows
+
+
+def test_the_log_has_these_keys_in_this_order(folder, tmp_path, monkeypatch):
+    """Tables and other people's scripts read metrics.jsonl. What was not measured is null, not 0."""
+    monkeypatch.setattr(sys, "argv", [str(word) for word in [
+        "train_grpo.py", "--policy", ROOT / "tiny/teacher", "--data", folder / "rl.jsonl",
+        "--val", folder / "val.jsonl", "--reward", "outcome", "--steps", 1, "--prompts", 2, "--group_size", 2, "--eval_every", 1, "--eval_samples", 2,
+        "--cards", 0, "--lora_rank", 4, "--merge", "False", "--temperature", .01, "--out", tmp_path]])
+    train_grpo.main()
+    config, first, row, last = (row for _, row in read_jsonl(tmp_path / "metrics.jsonl"))
+    assert list(first) == list(last) == ["kind", "step", "answers", "grounding"]
+    assert list(row) == [
+        "kind", "step", "lr", "reward", "outcome", "grounding", "reasoning", "gate_open", "points", "length",
+        "unfinished", "skipped", "all right", "all wrong", "all malformed", "all equal", "not scored", "loss", "entropy",
+        "clip_fraction", "kl", "sampler_gap", "grad_norm", "failures", "seconds", "memory_gb"]
+    assert list(row["seconds"]) == ["sample", "verify", "update"] and row["skipped"] == 2  # so cold that all are equal
+    assert all(row[name] is None for name in ("grounding", "reasoning", "loss", "entropy", "sampler_gap", "grad_norm"))
+
+
 @pytest.mark.parametrize("reward", ["argos", "outcome"])
 def test_grpo_resumes_bit_equal(folder, tmp_path, reward):
-    flags = ["--policy", ROOT / "tiny/teacher", "--data", folder / "rl.jsonl", "--val", folder / "val.jsonl", "--reward", reward,
-             "--steps", 5, "--prompts", 3, "--group_size", 4, "--save_every", 2, "--eval_every", 2, "--eval_samples", 4,
+    flags = ["--policy", ROOT / "tiny/teacher", "--data", folder / "rl.jsonl", "--val", folder / "val.jsonl",
+             "--reward", reward, "--steps", 5, "--prompts", 3, "--group_size", 4, "--save_every", 2, "--eval_every", 2,
+             "--eval_samples", 4,
              "--cards", 1, "--lora_rank", 4, "--updates", 2, "--beta", .01, "--temperature", 1.3]
     finish(start("train_grpo.py", *flags, "--out", tmp_path / "whole"))
     killed_after_first_checkpoint(start("train_grpo.py", *flags, "--out", tmp_path / "cut"), tmp_path / "cut")
     finish(start("train_grpo.py", *flags, "--out", tmp_path / "cut", "--resume"))
     states(tmp_path / "whole", tmp_path / "cut")
-    logs = [{(r["kind"], r.get("step")): r for _, r in read_jsonl(tmp_path / f / "metrics.jsonl")} for f in ("whole", "cut")]
-    assert logs[0].keys() == logs[1].keys()
-    for key, row in logs[0].items():  # every number of every step, but the clock
-        if key[0] != "config":
-            assert {k: v for k, v in row.items() if k != "seconds"} == {k: v for k, v in logs[1][key].items() if k != "seconds"}
-    trained = [r for r in logs[0].values() if r["kind"] == "train"]
+    whole, cut = (log_by_step(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut"))
+    assert whole == cut  # every number of every step
+    trained = [r for r in whole.values() if r["kind"] == "train"]
     assert any(r["grad_norm"] for r in trained)  # something was trained
     assert max(r["sampler_gap"] or 0 for r in trained) < 1e-3  # sampler and trainer agree on log-probabilities
     assert all((r["grounding"] is None) == (reward == "outcome") for r in trained)
     assert list((tmp_path / "whole/cards").glob("*.png"))
 
 
+CHAT = '{"messages": [{"content": [{"type": "text", "text": "q"}]}, {"content": [{"type": "text", "text": "a"}]}]'
+
+
 @pytest.mark.parametrize("content, complaint", [
     ("", "no examples"), ('{"messages": []}', "row 1"), ("not json", "row 1"),
-    ('{"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {"role": "assistant", "content": []}], "images": ["x"]}', "row 1")])
+    ('{"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, '
+     '{"role": "assistant", "content": []}], "images": ["x"]}', "row 1"),
+    (CHAT + "}", "row 1"), (CHAT + ', "images": []}', "row 1"), (CHAT + ', "images": [3]}', "row 1"),
+    (CHAT + ', "images": "x", "videos": "y"}', "row 1")])
 def test_bad_sft_data_is_one_clear_line(tmp_path, content, complaint):
     path = tmp_path / "sft.jsonl"
     path.write_text(content)
@@ -134,9 +169,28 @@ def test_bad_sft_data_is_one_clear_line(tmp_path, content, complaint):
     assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("flags, named", [(["--data", "nowhere.jsonl"], "nowhere.jsonl"), (["--reward", "gold"], "--reward gold"),
-                                          (["--loss", "ppo"], "--loss ppo"), (["--group_size", 1], "--group_size 1"),
-                                          (["--weights", "a,b"], "--weights a,b"), (["--save_every", 0], "--save_every 0")])
+def test_pictures_come_before_clips(tmp_path):
+    turns = [{"content": [{"type": "text", "text": text}, {"type": "text", "text": "more"}]} for text in "qa"]
+    (tmp_path / "sft.jsonl").write_text(json.dumps(dict(messages=turns, videos=["c.mp4"], images=["a.png", "b.png"])))
+    (media, question, response), = train_sft.read_chats(tmp_path / "sft.jsonl")
+    assert media == [tmp_path / name for name in ("a.png", "b.png", "c.mp4")] and (question, response) == ("q", "a")
+
+
+def test_the_learning_rate_rises_and_falls():
+    sft = train_sft.Config(lr=1., warmup=4)
+    assert [train_sft.learning_rate(step, 10, sft) for step in (0, 3, 5, 9)] == pytest.approx([.25, .7, .5, .1])
+    grpo = train_grpo.Config(lr=1., warmup=4, steps=10)
+    assert [train_grpo.learning_rate(step, grpo) for step in (0, 5, 9)] == pytest.approx([.25, .55, .19])
+    flat = train_grpo.Config(lr=1., warmup=0, steps=10, decay=False)
+    assert {train_grpo.learning_rate(step, flat) for step in range(10)} == {1.}
+
+
+@pytest.mark.parametrize("flags, named", [
+    (["--data", "nowhere.jsonl"], "nowhere.jsonl"), (["--reward", "gold"], "--reward gold"),
+    (["--loss", "ppo"], "--loss ppo"), (["--group_size", 1], "--group_size 1"),
+    (["--weights", "a,b"], "--weights a,b"), (["--save_every", 0], "--save_every 0"),
+    (["--lora_rank", 0, "--dtype", "bfloat16"], "too coarse to train"),
+    (["--lora_rank", 0, "--beta", .1], "no frozen copy"), (["--lora_rank", 0, "--judge", "base"], "no frozen copy")])
 def test_bad_input_ends_with_code_2_and_one_line(tmp_path, monkeypatch, capsys, flags, named):
     monkeypatch.setattr(sys, "argv", ["train_grpo.py", "--out", str(tmp_path), *map(str, flags)])
     with pytest.raises(SystemExit) as stop:
@@ -159,4 +213,5 @@ def test_a_run_is_not_resumed_with_another_number_of_processes(tmp_path):
     two = SimpleNamespace(num_processes=2, is_main_process=True, main_process_first=nullcontext, print=print)
     processes.claim(two, train_sft.Config(out=str(tmp_path)))
     with pytest.raises(BadInput, match="--num_processes 2, not 1"):
-        processes.claim(SimpleNamespace(**vars(two) | dict(num_processes=1)), train_sft.Config(out=str(tmp_path), resume=True))
+        one = SimpleNamespace(**vars(two) | dict(num_processes=1))
+        processes.claim(one, train_sft.Config(out=str(tmp_path), resume=True))
