@@ -1,10 +1,12 @@
-"""Asking teachers that may fail. Each is asked in batches, what it returns is checked, and a failure gets a name.
+"""Asking teachers that may fail. Each is asked in batches, its replies are checked, and a failure gets a name.
 
-Who pays when a teacher fails? Breaking one on purpose must not pay, and a broken one must not cost. So the item that failed is
-told from the teacher that failed, by asking about something harmless as well (all of this is our choice; the paper is silent):
+Who pays when a teacher fails? Breaking one on purpose must not pay, and a broken one must not cost. So the item
+that failed is told from the teacher that failed, by asking about something harmless as well (all of this is our
+choice; the paper is silent):
 
-    the teacher's fault     it fails at a known-good input, too      TeacherFailed: the term drops out of R, for the whole group
-    the item's own fault    such as a label that cannot be read      ItemFailed: this piece scores 0, all others as ever
+    the teacher's fault    it fails at a known-good input, too   TeacherFailed: the term drops out of R, for the
+                                                                 whole group, and is named in each verdict
+    the item's own fault   such as a label that cannot be read   ItemFailed: this piece scores 0, all others as ever
 
 Wrong shapes and numbers that are not finite count as failures, as they would decide about rewards.
 
@@ -39,12 +41,12 @@ class ItemFailed:
 class Found:
     """What detector and segmenter found for one label in one picture."""
     boxes: list
-    mask: np.ndarray   # bool (H, W): the union of the boxes' masks, as there may be several instances (our choice)
+    mask: np.ndarray   # bool (H, W): the union of the boxes' masks: several instances are one label (our choice)
     failure: str = ""  # why a teacher failed at this label, while it works otherwise
 
 
 class Teachers:
-    """The four roles (see teachers/); pointer and judge may be None. failures: counts errors by teacher and kind."""
+    """The four roles (see teachers/); pointer and judge may be None. failures: errors by teacher and kind."""
 
     def __init__(self, detector, segmenter, pointer, judge, failures=None):
         self.detector = detector
@@ -64,7 +66,8 @@ class Teachers:
         """
         role, find_boxes = ("pointer", self._point) if pointed else ("detector", self._detect)
         found = {}
-        for label, boxes in zip(labels, self._ask(role, partial(find_boxes, image), labels, known_good="object")):
+        asked = self._ask(role, partial(find_boxes, image), labels, known_good="object")
+        for label, boxes in zip(labels, asked):
             nothing = np.zeros((image.height, image.width), bool)
             if isinstance(boxes, ItemFailed):
                 found[label] = Found([], nothing, boxes.why)
@@ -109,7 +112,7 @@ class Teachers:
     def yes_or_no(self, questions):
         """{key: (name of the judge's method, *its arguments)} -> {key: bool, ItemFailed or TeacherFailed}."""
         replies = {}
-        for kind in ("equivalent", "frame_claim", "segment_claim"):  # one kind at a time: a failure tells about its kind
+        for kind in ("equivalent", "frame_claim", "segment_claim"):  # apart: a failure tells about its kind
             keys = [key for key, question in questions.items() if question[0] == kind]
             for start in range(0, len(keys), 64):
                 part = keys[start:start + 64]
@@ -127,12 +130,16 @@ class Teachers:
             answers = self.judge.yes_or_no(batch)
         else:
             answers = [getattr(self.judge, method)(*arguments) for method, *arguments in batch]
-        if len(answers) != len(batch) or not all(isinstance(answer, (bool, np.bool_)) for answer in answers):
+        of_one_type = all(isinstance(answer, (bool, np.bool_)) for answer in answers)
+        if len(answers) != len(batch) or not of_one_type:
             raise TypeError(f"{len(batch)} times yes or no was asked for, {str(answers)[:60]} came back")
         return list(answers)
 
     def probabilities(self, media, question, pairs, length_normalized=False):
-        """p(answer | question, reasoning, media) of [(reasoning, answer)] -> numbers or ItemFailed. Raises TeacherFailed."""
+        """p(answer | question, reasoning, media) of [(reasoning, answer)] -> numbers or ItemFailed.
+
+        Raises TeacherFailed.
+        """
         call = partial(self._probabilities, media, question, length_normalized)
         return self._ask("judge", call, pairs, known_good=("I look at it.", "yes"))
 
@@ -145,7 +152,7 @@ class Teachers:
         return [min(1.0, max(0.0, float(value))) for value in values]
 
     def list_claims(self, thinks):
-        """The claims that each reasoning makes, as the judge's JSON -> texts or ItemFailed. Raises TeacherFailed."""
+        """The claims that each reasoning makes, as the judge's JSON -> texts or ItemFailed; or TeacherFailed."""
         return self._ask("judge", self._list_claims, thinks, known_good="I look at the video.")
 
     def _list_claims(self, thinks):
@@ -178,7 +185,7 @@ class Teachers:
         return results
 
     def _count(self, role, error):
-        """Count an error -> the reason, one line. A BadInput is a mistake in a setting and goes on to the person."""
+        """Count an error -> the reason, one line. A BadInput is a mistake in a setting: it goes to the person."""
         if isinstance(error, BadInput):
             raise error
         kind = f"{role}: {type(error).__name__}"

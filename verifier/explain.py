@@ -19,7 +19,8 @@ def explain(verdict):
     parsed = verdict.parsed
     answer = repr(parsed.answer[:100]) if parsed.answer else f"none ({parsed.no_answer})"
     lines = [f"answer     {answer}"]
-    scores = dict(outcome=verdict.outcome, spatial=verdict.grounding, temporal=verdict.grounding, reasoning=verdict.reasoning)
+    scores = dict(outcome=verdict.outcome, spatial=verdict.grounding, temporal=verdict.grounding,
+                  reasoning=verdict.reasoning)
     for function, choice in verdict.selected.items():
         score = scores[function]
         number_or_dash = "  - " if score is None or not choice.use else f"{score:.2f}"
@@ -27,8 +28,8 @@ def explain(verdict):
         if choice.use and function in ("spatial", "temporal"):
             lines += _pieces(verdict, in_clip=function == "temporal")
     if parsed.extracted:
-        lines.append(f"extracted  by the judge, from free prose: {len(parsed.points)} points, {len(parsed.frame_claims)} "
-                     f"frame claims, {len(parsed.segment_claims)} segment claims")
+        lines.append(f"extracted  by the judge, from free prose: {len(parsed.points)} points, "
+                     f"{len(parsed.frame_claims)} frame claims, {len(parsed.segment_claims)} segment claims")
     if parsed.dropped:
         counts = [f"{count} x {reason}" for reason, count in parsed.dropped_reasons.items()]
         lines.append("dropped    " + ", ".join(counts))

@@ -1,11 +1,11 @@
-"""Which frame does a point or a claim mean? A clip is shown as frames, and a response may name one by number, by time, or by both.
+"""Which frame does a point or a claim mean? A response may name one by number, by time, or by both.
 
     which_frame(media, frame=5, seconds=2.5)     -> (5, "")  or  (None, "frame 5 is at 1.5 seconds, not at 2.5")
     frames_shown(media, claim)                   -> ([5], "")  or, for a segment, ([5, 6, 7], "")
     look_ups(media, parsed)                      -> [(5, "red mug"), (5, "hand")]
 
-The paper (appendix D) writes both, "in frame 5 (2.5 seconds)", and does not say what happens where they disagree. Here the piece is
-a miss that says so (our choice): otherwise a response could name every time and be right about one.
+The paper (appendix D) writes both, "in frame 5 (2.5 seconds)", and does not say what happens where they disagree.
+Here the piece is a miss that says so (our choice): else a response could name every time and be right about one.
 
 Before: claims.py (how the pieces were read). Next: argos.py (how they are scored)
 """
@@ -38,7 +38,7 @@ def which_frame(media, frame, seconds):
 
 
 def _tolerance(times, index):
-    """Half the wider gap between this frame and its neighbours, in seconds; at least what rounding to tenths takes."""
+    """Half the wider gap between a frame and its neighbours, in seconds; at least what rounding to tenths takes."""
     around = times[max(0, index - 1):index + 2]
     gaps = [later - earlier for earlier, later in zip(around, around[1:])]
     widest = max(gaps, default=1.0)  # a clip of one frame: a second to either side
@@ -64,7 +64,7 @@ def frames_shown(media, claim):
 
 
 def look_ups(media, parsed):
-    """What the points of a response make the detector look for -> [(frame index, label)], at most MAX_LABELS labels."""
+    """What the points of a response have the detector look for -> [(frame index, label)], MAX_LABELS at most."""
     labels = list(dict.fromkeys(point.label.lower() for point in parsed.points))[:MAX_LABELS]
     wanted = {}
     for point in parsed.points:
@@ -76,7 +76,10 @@ def look_ups(media, parsed):
 
 
 def question_about(media, claim):
-    """What to ask the judge about a claim: (name of its method, what it is shown, the claim's text), or None without frames."""
+    """What to ask the judge about a claim -> (name of its method, what it is shown, the claim's text).
+
+    None where no frame belongs to the claim.
+    """
     shown, _ = frames_shown(media, claim)
     if not shown:
         return None

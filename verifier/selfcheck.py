@@ -1,4 +1,4 @@
-"""A check before any training: are points read in the policy's pixels? The commonest silent bug of grounding is the wrong space.
+"""A check before any training: are points read in the policy's pixels? The commonest silent bug is another space.
 
 Before: coordinates.py. Used by argos.Argos.self_check, which every script calls first.
 """
@@ -16,11 +16,11 @@ from verifier.samples import Sample
 
 
 def self_check(verifier, sizes):
-    """A red square in the corner of a large drawing must be hit in the policy's pixels, and missed in the file's pixels and
-    with x and y swapped. Raises BadInput. Where a detector of photographs does not know the drawing at all, nothing was
-    checked: a warning says so.
+    """A red square in the corner of a large drawing must be hit in the policy's pixels, and missed in the file's
+    pixels and with x and y swapped. Raises BadInput. Where a detector of photographs does not know the drawing at
+    all, nothing was checked: a warning says so.
 
-    verifier: an argos.Argos with detector and segmenter alone. sizes: how the policy sees a file (see load_media).
+    verifier: an argos.Argos with detector and segmenter alone. sizes: how the policy sees a file (load_media).
     """
     sizes = sizes | {"max_pixels": min(sizes["max_pixels"], 1 << 18)}
     side = 4 * round(math.sqrt(sizes["max_pixels"]))
@@ -41,9 +41,10 @@ def self_check(verifier, sizes):
     verdicts = verifier.verify_group(sample, responses, media)
     scores = [v.grounding for v in verdicts]
     if scores == [0, 0, 0] and not verdicts[0].points[0].boxes:
-        print("self-check: the detector finds no red square in a drawing, so that points hit is not checked; look at the cards",
-              file=sys.stderr)
+        print("self-check: the detector finds no red square in a drawing, so that points hit is not checked; look "
+              "at the cards", file=sys.stderr)
     elif scores != [1, 0, 0]:
         reasons = "".join(f" ({why})" for why in verdicts[0].not_scored.values())
-        raise BadInput(f"self-check: a drawn red square scored {scores}, not [1, 0, 0], in the policy's pixels, in the file's, "
-                       f"and with x and y swapped; use teachers that work in the policy's pixels{reasons}")
+        raise BadInput(f"self-check: a drawn red square scored {scores}, not [1, 0, 0], in the policy's pixels, in "
+                       "the file's, and with x and y swapped; use teachers that work in the policy's "
+                       f"pixels{reasons}")
