@@ -17,7 +17,7 @@ Simplified against the paper ("our choice" marks, here and below, what the paper
 
 What no rule here can prevent, so look at the cards: a label that is true of everything ("picture", "shape")
 grounds any point inside it; one sure point repeated a pixel apart dilutes an unsure one, as eq. 3 is a plain
-mean; an empty claim ("in frame 3 there is something") passes a lenient judge; and R_rq is high for reasoning that
+mean; an empty claim ("in frame 3 there is something") passes a lenient judge; R_rq is high for reasoning that
 merely says "the answer is 2". The gate makes each of them worthless without a right answer.
 
     python argos.py tiny/example.png "How many red squares are there?" \\
@@ -173,8 +173,8 @@ class Group:
 
 @dataclass(eq=False)
 class Argos:
-    """The verifier. Its teachers follow the protocols in teachers/; without a pointer or judge (None), what needs
-    one drops out."""
+    """The verifier. Its teachers follow the protocols in teachers/; what needs a pointer or judge drops out
+    where that is None."""
     detector: object
     segmenter: object
     pointer: object
@@ -208,7 +208,7 @@ class Argos:
         return media
 
     def usable(self, samples):
-        """Load many files -> (the samples whose file can be read, their Media); others are named and counted."""
+        """Load many files -> (samples whose file can be read, their Media); others are named and counted."""
         readable, loaded = [], []
         for sample in samples:
             try:
@@ -237,9 +237,9 @@ class Argos:
     def verify_groups(self, samples, groups, media=None):
         """One group of responses per sample -> one list of Verdicts per sample, in five steps.
 
-        What a group shares is done once: the file is loaded, each label of a frame detected and segmented, each
-        different answer and claim judged. One call of a teacher covers all labels of a frame, all yes-or-no
-        questions of one kind in all groups, the reasoning of all responses of a group.
+        What a group shares is done once: the file is loaded, each label of a frame detected and segmented,
+        each different answer and claim judged. One call of a teacher covers all labels of a frame, all
+        yes-or-no questions of one kind in all groups, the reasoning of all responses of a group.
         """
         media = media or [self.load(sample) for sample in samples]
         work = [self._read(*one) for one in zip(samples, media, groups, strict=True)]
@@ -266,7 +266,7 @@ class Argos:
     # -- step 2: R_o
 
     def _score_outcomes(self, work):
-        """R_o of every response (eqs 6-8): by rules where they can tell; the judge gets all others in one go."""
+        """R_o of every response (eqs 6-8): by rules where they can tell; the judge gets all others at once."""
         known = [group for group in work if group.sample.answer is not None]
         questions = {}
         for group in known:
@@ -335,7 +335,7 @@ class Argos:
                 group.found[frame, label] = found
 
     def _claim_questions(self, group):
-        """{key: what to ask the judge} about all claims that show a frame; claims with one key are one question."""
+        """{key: what to ask the judge} about all claims that name a frame. One key is one question."""
         questions = {}
         for verdict in group.to_ground() if self.judge else []:
             for claim in verdict.parsed.frame_claims + verdict.parsed.segment_claims:
@@ -345,9 +345,9 @@ class Argos:
         return questions
 
     def _ground(self, group, verdict, replies):
-        """R_vg of one response (eqs 2-4). A picture has one set of pieces, a clip three: points, frame claims and
-        segment claims. Each set is averaged (eq. 3), then the means of the sets that are not empty (eq. 4). Nothing
-        to check: 0 (our choice)."""
+        """R_vg of one response (eqs 2-4). A picture has one set of pieces, a clip three: points, frame claims,
+        segment claims. Each set is averaged (eq. 3), then the means of the sets that are not empty (eq. 4).
+        Nothing to check: 0 (our choice)."""
         parsed = verdict.parsed
         own = look_ups(group.media, parsed)  # what another rollout had looked up does not help this one
         verdict.points = [self._ground_point(group, point, own) for point in parsed.points]
@@ -399,8 +399,8 @@ class Argos:
     # -- step 4: R_rq
 
     def _score_reasoning(self, work):
-        """R_rq of every response behind an open gate (eq. 5): how probable a teacher finds the answer, given the
-        reasoning. 0 without reasoning, as nothing supports the answer, and without an answer (our choices)."""
+        """R_rq of every response behind an open gate (eq. 5): how probable a teacher finds the answer, given
+        the reasoning. 0 without reasoning, as nothing supports the answer, or an answer (our choices)."""
         for group in work:
             pairs = []  # (verdict, reasoning, answer): those that the teacher is asked about
             for v in group.verdicts:
@@ -458,7 +458,7 @@ class Argos:
         draw_card(self.load(sample), sample, response, verdict, verdict.masks, path)
 
     def self_check(self):
-        """Refuse to go on where points miss: a drawn square must be hit in the policy's pixels, in no others."""
+        """Refuse to go on where points miss: a drawn square must be hit in the policy's pixels alone."""
         self_check(Argos(self.detector, self.segmenter, None, None), self.sizes)
 
 
@@ -472,11 +472,11 @@ FUNCTIONS = ("outcome", "spatial", "temporal", "reasoning")
 
 
 def select(sample, parsed, teachers, use=("outcome", "grounding", "reasoning"), selector=None):
-    """Which scoring functions this response gets -> {function: Choice} (paper 3.1: adaptive; the rules are ours).
+    """Which scoring functions a response gets -> {function: Choice} (paper 3.1: adaptive; the rules are ours).
 
-    teachers: names of those at hand, of "detector", "pointer", "judge". selector: a model's choice instead of the
-    rules, a function (sample, parsed) -> {function: why}. The outcome is always chosen; what is impossible or
-    switched off never is.
+    teachers: names of those at hand, of "detector", "pointer", "judge". selector: a model's choice instead of
+    the rules, a function (sample, parsed) -> {function: why}. The outcome is always chosen; what is impossible
+    or switched off never is.
     """
     clip = sample.media == "video"
     grounding, other = ("temporal", "spatial") if clip else ("spatial", "temporal")
@@ -511,7 +511,7 @@ def select(sample, parsed, teachers, use=("outcome", "grounding", "reasoning"), 
 
 
 def _by_rule(sample, parsed, teachers, grounding):
-    """The rules: reasoning always; grounding where the sample calls for it, or the response claims something."""
+    """The rules: reasoning always; grounding where the sample calls for it, or the response claims any."""
     chosen = {"reasoning": "p(answer | question, reasoning, picture)"}
     claims = len(parsed.points) + len(parsed.frame_claims) + len(parsed.segment_claims)
     if sample.grounding:
@@ -539,8 +539,8 @@ def main():
     add("--kind", choices=KINDS, help="default: choice with --options, else number if it is one, else phrase")
     add("--options", nargs="+", metavar="OPTION", help="the options of a multiple choice, in order")
     add("--card", metavar="FILE.png", help="write the verification card here")
-    add("--judge", metavar="FOLDER", help="a vision-language model, for reasoning, claims and free text; none: do "
-        "without; default: tiny/teacher where it exists")
+    add("--judge", metavar="FOLDER", help="a vision-language model, for reasoning, claims and free text; none: "
+        "do without; default: tiny/teacher where it exists")
     add("--detector", default="pixels", help="who finds what a label names, NAME or NAME:FOLDER (teachers/)")
     add("--segmenter", default="pixels", help="who turns boxes into masks")
     add("--pointer", default="pixels", help="who points in charts and maps")
@@ -551,7 +551,7 @@ def main():
     add("--max_frames", type=int, default=32, help="frames of a clip")
     args = parser.parse_args()
 
-    from teachers.names import load_judge, load_teachers  # torch and transformers: only this command needs them
+    from teachers.names import load_judge, load_teachers  # torch, transformers: only this command needs them
 
     shipped = Path(__file__).parent / "tiny" / "teacher"
     folder = args.judge or (str(shipped) if (shipped / "config.json").is_file() else "none")

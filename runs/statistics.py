@@ -91,7 +91,7 @@ def difference(have, a, b, dataset, score):
 def checkpoints(have, dataset):
     """Learning curves from models named "run@step". -> {run: [(steps, answers, grounding)]}, for draw_curves.
 
-    Example: rl@20 with two seeds of outcome 0 and 1, and rl@100 with .5, give {"rl": [((20, 100), (.5, .5), ...)]}:
+    Example: rl@20 with two seeds of outcome 0 and 1, rl@100 with .5 give {"rl": [((20, 100), (.5, .5), ...)]}:
     a point is the mean over seeds and items. NaN where nothing was scored.
     """
     names = {name for (name, _, data), rows in have.items() if data == dataset and rows}

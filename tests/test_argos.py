@@ -176,7 +176,7 @@ def test_selection_follows_sample_and_response(picture, clip):
 def test_writing(tmp_path):
     write_atomically(tmp_path / "new" / "a.txt", "é\ud800")
     assert (tmp_path / "new" / "a.txt").read_text() == "é\\ud800"
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError):
         write_atomically(tmp_path / "new" / "a.txt", 3)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.txt"]  # the old file, and no litter
     (tmp_path / "log.jsonl").write_text('{"torn')

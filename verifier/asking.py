@@ -6,7 +6,7 @@ choice; the paper is silent):
 
     the teacher's fault    it fails at a known-good input, too   TeacherFailed: the term drops out of R, for the
                                                                  whole group, and is named in each verdict
-    the item's own fault   such as a label that cannot be read   ItemFailed: this piece scores 0, all others as ever
+    the item's own fault   such as a label that cannot be read   ItemFailed: this piece scores 0, others as ever
 
 Wrong shapes and numbers that are not finite count as failures, as they would decide about rewards.
 
@@ -164,7 +164,7 @@ class Teachers:
     # -- failures
 
     def _ask(self, role, call, items, known_good):
-        """call(items), one result per item. Where that fails, items one by one, each with its result or an ItemFailed.
+        """call(items), one result per item. Where that fails, items one by one: a result or an ItemFailed each.
 
         known_good: an item at which only a broken teacher can fail; where it does, TeacherFailed is raised.
         """

@@ -22,7 +22,7 @@ _FORMS = {  # list -> field -> types; bool is no int here
 
 
 def add_claims(teachers, responses):
-    """Ask for the claims of each Parsed that has none, and add them. Equal texts are asked once. Raises TeacherFailed."""
+    """Ask for the claims of each Parsed that has none, equal texts once, and add them. Raises TeacherFailed."""
     prose = []
     for parsed in responses:
         text = judged(parsed.think, MAX_THINK)

@@ -19,7 +19,7 @@ HALF_A_TENTH = .05 + 1e-9  # seconds; times are written in tenths, so this much 
 def which_frame(media, frame, seconds):
     """The frame that a point or claim refers to -> (index, "") or (None, why not). A picture has one frame.
 
-    Number and time must agree within half the gap to the neighbouring frames; a time alone means the nearest frame.
+    Number and time must agree within half the gap to the neighbouring frames; a time alone: the nearest frame.
     frame: an index from 0, or None; seconds: since the clip's start, or None.
     """
     times = media.seconds
@@ -38,7 +38,7 @@ def which_frame(media, frame, seconds):
 
 
 def _tolerance(times, index):
-    """Half the wider gap between a frame and its neighbours, in seconds; at least what rounding to tenths takes."""
+    """Half the wider gap to a neighbouring frame, in seconds; at least what rounding to tenths takes."""
     around = times[max(0, index - 1):index + 2]
     gaps = [later - earlier for earlier, later in zip(around, around[1:])]
     widest = max(gaps, default=1.0)  # a clip of one frame: a second to either side

@@ -83,7 +83,7 @@ def read_samples(jsonl):
 
 
 def guess_kind(answer, options):
-    """The kind of question where nobody said it: choice with options, number where the answer is one, else phrase."""
+    """The kind of question where nobody said it: choice with options, number if the answer is one, else phrase."""
     if options:
         return "choice"
     if answer and number(answer):

@@ -45,6 +45,6 @@ def self_check(verifier, sizes):
               "at the cards", file=sys.stderr)
     elif scores != [1, 0, 0]:
         reasons = "".join(f" ({why})" for why in verdicts[0].not_scored.values())
-        raise BadInput(f"self-check: a drawn red square scored {scores}, not [1, 0, 0], in the policy's pixels, in "
-                       "the file's, and with x and y swapped; use teachers that work in the policy's "
+        raise BadInput(f"self-check: a drawn red square scored {scores}, not [1, 0, 0], in the policy's pixels, "
+                       "in the file's, and with x and y swapped; use teachers that work in the policy's "
                        f"pixels{reasons}")
