@@ -130,8 +130,7 @@ class Teachers:
             answers = self.judge.yes_or_no(batch)
         else:
             answers = [getattr(self.judge, method)(*arguments) for method, *arguments in batch]
-        of_one_type = all(isinstance(answer, (bool, np.bool_)) for answer in answers)
-        if len(answers) != len(batch) or not of_one_type:
+        if len(answers) != len(batch) or not all(isinstance(answer, (bool, np.bool_)) for answer in answers):
             raise TypeError(f"{len(batch)} times yes or no was asked for, {str(answers)[:60]} came back")
         return list(answers)
 
