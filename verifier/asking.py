@@ -1,8 +1,8 @@
 """Asking teachers that may fail. Each is asked in batches, its replies are checked, and a failure gets a name.
 
 Who pays when a teacher fails? Breaking one on purpose must not pay, and a broken one must not cost. So the item
-that failed is told from the teacher that failed, by asking about something harmless as well (all of this is our
-choice; the paper is silent):
+that failed is told from the teacher that failed, by asking about a known-good item as well, at which only a
+broken teacher fails (all of this is our choice; the paper is silent):
 
     the teacher's fault    it fails at a known-good input, too   TeacherFailed: the term drops out of R, for the
                                                                  whole group, and is named in each verdict
