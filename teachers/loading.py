@@ -16,7 +16,7 @@ from huggingface_hub import snapshot_download
 
 from runs.errors import BadInput
 
-MAX_BOXES = 64  # boxes or points per label, the surest first; argos.py counts as many points (our choice)
+MAX_BOXES = 64  # boxes or points per label, the surest first; verifier/ counts as many (our choice)
 
 
 def device_of(device):

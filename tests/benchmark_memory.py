@@ -221,7 +221,7 @@ def main():
     parser.add_argument("--only", choices=SETTINGS, help="one setting instead of all")
     parser.add_argument("--tiny", action="store_true", help="a tiny model; a CPU will do")
     parser.add_argument("--cpu", action="store_true",
-                        help="the 7B's architecture on a CPU, one small step (measured: the process' peak)")
+                        help="the 7B's architecture on a CPU, one small step (measured: the process's peak)")
     parser.add_argument("--here", action="store_true", help="run --only in this process (the script calls itself so)")
     args = parser.parse_args()
     if not (args.tiny or args.cpu or torch.cuda.is_available()):

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
-from transformers import HfArgumentParser
 
 import policy as P
+from runs.settings import parse_config
 from teachers.names import load_teachers
 from theory import noise
 from tiny import world
@@ -240,7 +240,7 @@ def table_rows(with_noise, seed):
 
 
 def main():
-    config = HfArgumentParser(Config).parse_args_into_dataclasses()[0]
+    config = parse_config(Config, __doc__)
     if config.points:
         measure_points(config.points, config.scenes, config.seed)
         return

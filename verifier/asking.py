@@ -117,7 +117,7 @@ class Teachers:
             for start in range(0, len(keys), 64):
                 part = keys[start:start + 64]
                 batch = [questions[key] for key in part]
-                *about, _ = batch[0]
+                *about, _ = batch[0]  # the last argument is the answer or the claim
                 try:
                     answers = self._ask("judge", self._yes_or_no, batch, known_good=(*about, "something"))
                     replies.update(zip(part, answers))

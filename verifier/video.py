@@ -16,7 +16,7 @@ A child that dies says nothing; the parent then names the file as one that crash
 Simplified: decord decodes on the CPU with one thread. It cannot know everything: where a file has lost a key
 frame, some decoders patch the following frames up and say nothing.
 
-Run:   python -m verifier.video CLIP '[32, {"min_pixels": 7056, "max_pixels": 28224}]' | head -1
+Run:   python -m verifier.video CLIP '[32, {"min_pixels": 7056, "max_pixels": 28224}]' > answer && head -1 answer
 Read:  before, verifier/media.py (who calls read_video); next, verifier/cards.py
 """
 import json
