@@ -351,7 +351,10 @@ class Argos:
         parsed = verdict.parsed
         own = look_ups(group.media, parsed)  # what another rollout had looked up does not help this one
         verdict.points = [self._ground_point(group, point, own) for point in parsed.points]
-        verdict.masks = {at: group.found[at].mask for at in own}
+        for v in verdict.points:
+            at = (v.frame, v.point.label.lower())
+            if at in group.found:
+                verdict.masks[at] = group.found[at].mask
         if self.judge:
             verdict.frame_scores = [self._ground_claim(group, c, replies) for c in parsed.frame_claims]
             verdict.segment_scores = [self._ground_claim(group, c, replies) for c in parsed.segment_claims]
@@ -502,11 +505,9 @@ def select(sample, parsed, teachers, use=("outcome", "grounding", "reasoning"), 
     if unknown:
         raise BadInput(f"the selector chose {unknown}; it may choose {', '.join(FUNCTIONS)}")
     chosen["outcome"] = KINDS[sample.kind]
-    selected = {}
-    for function in FUNCTIONS:
-        use = function in chosen and function not in never
-        why = never.get(function) or chosen.get(function) or otherwise
-        selected[function] = Choice(use, why)
+    selected = {function: Choice(False, otherwise) for function in FUNCTIONS}
+    selected |= {function: Choice(True, str(why)) for function, why in chosen.items()}
+    selected |= {function: Choice(False, why) for function, why in never.items()}  # what is impossible wins
     return selected
 
 

@@ -294,11 +294,11 @@ def micro_batches(groups, group_size, size):
     members_at_once = min(size, group_size)
     batches = []
     for i in range(0, len(groups), groups_at_once):
-        some = groups[i:i + groups_at_once]
+        together = groups[i:i + groups_at_once]
         for first in range(0, group_size, members_at_once):
             members = range(first, min(first + members_at_once, group_size))
-            rows = [b * group_size + g for b in some for g in members]
-            batches.append(MicroBatch(some, members, rows))
+            rows = [b * group_size + g for b in together for g in members]
+            batches.append(MicroBatch(together, members, rows))
     return batches
 
 

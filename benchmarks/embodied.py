@@ -85,7 +85,7 @@ class Config(Settings):
 
 # ---- 1. An episode -----------------------------------------------------------------------------------------
 def see(obs, cfg):
-    """An observation -> (picture as it is, media.Media in the size in which the policy sees it)."""
+    """An observation -> (picture as it is, Media in the size in which the policy sees it)."""
     image = Image.fromarray(np.ascontiguousarray(np.asarray(obs["head_rgb"], np.uint8)[..., :3]))
     size = seen_size(*image.size, 1, cfg.min_pixels, cfg.image_pixels)
     return image, Media([image.resize(size, Image.BICUBIC)], [0.], image.size)

@@ -108,9 +108,9 @@ class Goal:
 
 
 def read_task(task):
-    """ALFRED's name of a task
+    """ALFRED's name of a task -> Goal.
 
-    -> Goal. Raises argos.BadInput for a name that is none or names what there is not here.
+    Raises BadInput for a name that is none or names what there is not here.
     """
     found = _TASK.fullmatch(task)
     goal = None

@@ -187,7 +187,7 @@ CAMERAS = ("agentview", "robot0_eye_in_hand")
 
 
 def suite_of(name):
-    """LIBERO's own object for one of SUITES. Raises argos.BadInput where the simulator is not installed."""
+    """LIBERO's own object for one of SUITES. Raises BadInput where the simulator is not installed."""
     if name not in SUITES:
         raise BadInput(f"--suites {name}: choose {', '.join(SUITES)}")
     # To draw without a screen; both are read while the simulator is imported.
@@ -359,7 +359,7 @@ def read_demos(path, report):
     pictures turned upright.
 
     -> dicts: name, instruction, actions (T, 7), states (T, n), every, third and wrist ((T - 1) // every + 1,
-    H, W, 3) uint8. One that is unusable goes to report(reason, where). Raises argos.BadInput for a file that
+    H, W, 3) uint8. One that is unusable goes to report(reason, where). Raises BadInput for a file that
     is not of this layout. Nothing in it is run, and no other file is opened: links and external storage are
     refused. The hub marks every demonstration as a success; whether it is one now, --do rerender finds out.
     """

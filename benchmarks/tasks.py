@@ -143,10 +143,7 @@ class Place:
         raise Unusable("picture missing, or outside the folder", path)
 
     def column(self, value, name):
-        """A picture column, {"bytes", "path"}
-
-        -> bytes. Only the head is looked at; media.load_media decodes.
-        """
+        """A picture column, {"bytes", "path"} -> bytes. Only the head is looked at; load_media decodes."""
         data = value.get("bytes") if isinstance(value, dict) else None
         if not data:
             raise Unusable("picture missing", name)

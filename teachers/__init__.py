@@ -112,4 +112,4 @@ class Judge(Protocol):
 
     def extract_claims(self, thinks: list[str]) -> list[str]:
         """The claims in each reasoning about a clip, as JSON -> one text per think;
-        verifier.claims.read_claims checks it."""
+        verifier.extraction.read_claims checks it."""

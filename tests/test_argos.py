@@ -168,6 +168,8 @@ def test_selection_follows_sample_and_response(picture, clip):
     assert chosen(clip, selector=lambda s, p: {"temporal": "asked"}, use=("outcome",)) == {"outcome"}
     picture.drawn = picture.grounding = True
     assert "pointing model" in select(picture, parse(""), every)["spatial"].why
+    terse = select(clip, parse(""), every, selector=lambda s, p: {"temporal": "", "reasoning": None, "spatial": "never"})
+    assert [str(choice) for choice in terse.values()][1:] == ["no: this is a clip", "yes: ", "yes: None"]  # as it was given
     with pytest.raises(BadInput):
         chosen(clip, selector=lambda s, p: {"vibes": "good"})
 
@@ -428,6 +430,7 @@ def test_what_others_look_up_helps_nobody(argos, picture):
     many = f"<think>{many}</think><answer>2</answer>"
     alone, together = argos.verify(picture, many), argos.verify_group(picture, [RIGHT, many])[1]
     assert alone.grounding == together.grounding == 0 and "more than 16" in together.points[-1].why
+    assert (0, "red square") in together.masks and (0, "red square") not in alone.masks  # but its card shows what was found
 
 
 def test_a_detector_that_knows_no_drawings_is_warned_about(capsys):
@@ -446,6 +449,8 @@ def test_a_judge_that_fails_at_answers(picture):
         verdicts = Argos(None, None, None, Broken(FakeJudge(), "equivalent", what)).verify_group(picture, group)
         assert all(v.reward is v.outcome is None and "outcome" in v.not_scored for v in verdicts)
         assert "the outcome was not scored" in verdicts[0].explain()
+    verdict = Argos(None, None, None, SimpleNamespace(yes_or_no=lambda questions: None)).verify(picture, group[1])
+    assert "TypeError: object of type 'NoneType' has no len()" in verdict.not_scored["outcome"]
     verdicts = Argos(None, None, None, Broken(FakeJudge(), "equivalent", CRASH)).verify_group(picture, group[:1] * 2)
     assert [v.outcome for v in verdicts] == [1, 1]  # nobody had to be asked
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from argos import Choice, PointVerdict, Verdict
 from verifier import cards
-from verifier.claims import Point
+from verifier.claims import Parsed, Point
 from verifier.coordinates import Box, Media
 from verifier.samples import Sample
 
@@ -22,10 +23,13 @@ def pointed(x, y, score, frame=0, boxes=()):
     return Has(point=Point(x, y, "red mug"), score=score, boxes=list(boxes), frame=frame)
 
 
-def verdict(reward=.8, outcome=1.0, grounding=.5, reasoning=None, not_scored=(), lines=3):
-    text = "\n".join(["in  1", "OUT 2"] + ["prose"] * (lines - 2))
-    return Has(reward=reward, outcome=outcome, grounding=grounding, reasoning=reasoning, not_scored=not_scored,
-               explain=lambda: text)
+def verdict(reward=.8, outcome=1.0, grounding=.5, reasoning=None, not_scored=(), lines=5):
+    """One point on the mask, one off it, then prose."""
+    points = [PointVerdict(Point(1, 1, "mug"), 1., "on the mask", [], 0), PointVerdict(Point(2, 2, "mug"), 0., "beside it", [], 0)]
+    chosen = {"spatial": Choice(True, "yes: OUT of it")}  # no word of a reason colours its line
+    arithmetic = "\n".join(["prose"] * (lines - 4))
+    return Verdict(Parsed("", "2"), chosen, outcome, grounding, reasoning, points, not_scored=dict.fromkeys(not_scored, "why"),
+                   reward=reward, arithmetic=arithmetic)
 
 
 def panel(verdict, sample=SAMPLE, response="r"):
@@ -47,7 +51,7 @@ def test_long_responses_and_long_reasons_are_cut_and_say_so():
     assert "a[...100characters...]c" in said and "bbb" not in said
     assert texts[-1] == "... and 16 more lines, among them: prose"
     lines, texts = panel(verdict())
-    assert [line.colour for line in lines[-3:]] == [cards.IN, cards.OUT, cards.INK]
+    assert [line.colour for line in lines[-5:]] == [cards.INK, cards.INK, cards.IN, cards.OUT, cards.INK]
     assert [line.text for line in lines if line.term] == ["outcome", "grounding", "reasoning"]
 
 

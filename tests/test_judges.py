@@ -155,7 +155,7 @@ def test_questions_in_a_batch_get_the_answers_that_they_get_alone(policy, monkey
 
 
 def test_the_judge_lists_claims(policy, monkeypatch):
-    """What it reads is one quotation; what it says is argos.read_claims' business."""
+    """What it reads is one quotation; what it says is extraction.read_claims' business."""
     read, sample = [], P.sample
     monkeypatch.setattr(P, "sample", lambda policy, prompts, *a, **k: (
         read.extend(policy.tokenizer.decode(row) for row in prompts.input_ids), sample(policy, prompts, *a, **k))[1])

@@ -1,4 +1,4 @@
-"""Video-R1 and PixMo-Count: files in the published schema, written here, become rows that argos.read_samples takes as they are.
+"""Video-R1 and PixMo-Count: files in the published schema, written here, become rows that samples.read_samples takes as they are.
 
 Run: pytest tests/test_prepare.py        (needs pyarrow and ijson)
 """

@@ -4,6 +4,8 @@ Run: pytest tests/test_rooms.py
 """
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,17 +25,21 @@ def name_of(path):
 NAMES = {name_of(path) for path in FILES}
 
 
+def imported_modules(node):
+    """What an import statement may name: of "from verifier import claims" both verifier and verifier.claims."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"line {node.lineno}: write the whole name; this file does not follow relative imports"
+        return [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
 def imports_of(path):
     """Our own modules that a file imports, anywhere in it -> {module: line}."""
     found = {}
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            candidates = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            candidates = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for candidate in candidates:
+        for candidate in imported_modules(node):
             if candidate in NAMES:
                 found.setdefault(candidate, node.lineno)
     return found
@@ -71,9 +77,31 @@ def test_no_module_imports_itself_through_others():
 def test_the_verifier_needs_no_torch():
     """A service or a notebook imports argos alone; teachers are passed in."""
     assert {name.split(".")[0] for name in IMPORTS["argos"] if name != "teachers.names"} == {"runs", "verifier"}
-    heavy = re.compile(r"^\s*(?:import|from) (?:torch|transformers|peft|accelerate)\b", re.M)
-    for path in [ROOT / "argos.py", *(ROOT / "verifier").glob("*.py"), ROOT / "runs/errors.py", ROOT / "runs/files.py"]:
-        assert not heavy.search(path.read_text()), path
+    code = """if True:
+        import pkgutil, sys, argos, verifier
+        for module in pkgutil.iter_modules(verifier.__path__, "verifier."):
+            __import__(module.name)
+        print(sorted({"torch", "transformers", "peft", "accelerate", "teachers", "policy"} & set(sys.modules)))"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_imports_stand_at_the_top():
+    """But for heavy optional packages, each with its reason beside it or above it; never one of our own modules."""
+    for path in FILES:
+        lines = path.read_text().splitlines()
+        explained = set()  # lines of imports that have a reason; it holds for the import right below, too
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            nodes = [node for node in ast.walk(function) if isinstance(node, (ast.Import, ast.ImportFrom))]
+            for node in sorted(nodes, key=lambda node: node.lineno):
+                where = f"{path.relative_to(ROOT)} line {node.lineno}"
+                own = [name for name in imported_modules(node) if name in NAMES]
+                assert not own or where.startswith("argos.py") and "teachers.names" in own, where
+                near = lines[node.lineno - 3:node.lineno]
+                assert any("#" in line for line in near) or node.lineno - 1 in explained, f"{where}: why here?"
+                explained.add(node.lineno)
 
 
 @pytest.mark.parametrize("file, most", [("nano.py", 200), ("argos.py", 580)])

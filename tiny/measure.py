@@ -15,7 +15,7 @@ Run:     python -m tiny.measure --scenes 500 --seed 0
          python -m tiny.measure --noise             # each noise dial of theory/noise.py by itself, on scenes
          python -m tiny.measure --points tiny/base  # the same truth, asked of a model
 Before:  tiny/pixels.py (who is measured)
-Next:    tests/test_teachers.py (the thresholds), theory/dial.py (what noise in a reward does)
+Next:    tests/test_pixels.py (the thresholds), theory/dial.py (what noise in a reward does)
 """
 from dataclasses import dataclass, field
 

@@ -4,7 +4,11 @@
     claims.py       what a response says: its answer, points and times
     extraction.py   the same in free prose, listed by a judge (may be skipped)
     samples.py      the questions, read from JSONL
-    coordinates.py  pixels as the policy saw them, as a teacher sees them, and the original's
-    media.py        opening a picture or a clip; video.py opens more formats
-    cards.py        a verdict in one picture
+    coordinates.py  whose pixels is a point in? the file's, the policy's, or percent
+    media.py        a file becomes frames; video.py decodes videos in a child process
+    moments.py      which frame does a point or a claim mean?
+    asking.py       teachers are asked in batches, and may fail
+    explain.py      a verdict in words; cards.py draws it beside the picture
+    prompts.py      what the models are told
+    selfcheck.py    a check before any training: are points read in the policy's pixels?
 """

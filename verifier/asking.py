@@ -1,8 +1,8 @@
 """Asking teachers that may fail. Each is asked in batches, its replies are checked, and a failure gets a name.
 
 Who pays when a teacher fails? Breaking one on purpose must not pay, and a broken one must not cost. So the item
-that failed is told from the teacher that failed, by asking about something harmless as well (all of this is our
-choice; the paper is silent):
+that failed is told from the teacher that failed, by asking about a known-good item as well, at which only a
+broken teacher fails (all of this is our choice; the paper is silent):
 
     the teacher's fault    it fails at a known-good input, too   TeacherFailed: the term drops out of R, for the
                                                                  whole group, and is named in each verdict
@@ -130,8 +130,7 @@ class Teachers:
             answers = self.judge.yes_or_no(batch)
         else:
             answers = [getattr(self.judge, method)(*arguments) for method, *arguments in batch]
-        of_one_type = all(isinstance(answer, (bool, np.bool_)) for answer in answers)
-        if len(answers) != len(batch) or not of_one_type:
+        if len(answers) != len(batch) or not all(isinstance(answer, (bool, np.bool_)) for answer in answers):
             raise TypeError(f"{len(batch)} times yes or no was asked for, {str(answers)[:60]} came back")
         return list(answers)
 

@@ -16,7 +16,7 @@ response refers to. Inside a tile what is on a mask stays bright within a white 
 boxes are yellow and carry their label and score; points are numbered as in the reasons: green is on the mask,
 red is off, blue nobody judged.
 
-Run:   python argos.py picture.png QUESTION RESPONSE --answer ANSWER --card card.png
+Run:   python argos.py tiny/example.png QUESTION RESPONSE --answer ANSWER --card card.png
 Read:  before, verifier/media.py; next, argos.py (how a verdict comes about)
 """
 import math
@@ -29,11 +29,13 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from runs.files import save_figure
 from verifier.answers import clean
+from verifier.explain import reasons
 
 IN = (0, 140, 90)          # a point on its mask, a claim that is true
 OUT = (205, 45, 45)        # a point off its mask, a claim that is false
 CLAIMED = (40, 100, 200)   # a point that nobody judged
 INK = (25, 30, 40)
+REASON_INK = {True: IN, False: OUT, None: INK}
 FAINT = (120, 125, 135)
 RESPONSE_INK = (70, 75, 90)
 PAPER = (252, 252, 250)
@@ -124,13 +126,13 @@ def _write_panel(sample, response, verdict):
         lines.append(Line(term, body, INK, term))
     write("")
 
-    under = " " * 11  # verdict.explain() begins each line with a name in a column of 11
-    reasons = verdict.explain().split("\n")
-    for reason in reasons[:MAX_REASONS]:
-        write(reason, mono, _reason_colour(reason), under)
-    if len(reasons) > MAX_REASONS:
-        left_out = len(reasons) - MAX_REASONS
-        gate = reasons[-1]
+    under = " " * 11  # a line of reasons begins with a name in a column of 11
+    lines_of_reasons = reasons(verdict)
+    for line, good in lines_of_reasons[:MAX_REASONS]:
+        write(line, mono, REASON_INK[good], under)
+    if len(lines_of_reasons) > MAX_REASONS:
+        left_out = len(lines_of_reasons) - MAX_REASONS
+        gate, _ = lines_of_reasons[-1]
         write(f"... and {left_out} more lines, among them: {gate}", mono, FAINT, under)
     return lines
 
@@ -139,15 +141,6 @@ def _shorten(response):
     if len(response) <= MAX_RESPONSE:
         return response
     return f"{response[:600]} [... {len(response) - 900} characters ...] {response[-300:]}"
-
-
-def _reason_colour(reason):
-    """Pieces of evidence begin with a word of judgement, in verdict.explain()."""
-    if reason.strip().startswith(("in ", "yes ")):
-        return IN
-    if reason.strip().startswith(("OUT ", "NO ")):
-        return OUT
-    return INK
 
 
 def _draw_bar(pen, x, y, verdict, term):

@@ -309,7 +309,9 @@ def _moment(piece):
     kind = piece.lastgroup
     frame = piece[f"{kind}_frame"]
     seconds = piece[f"{kind}_seconds"] or piece[f"{kind}_alone"]
-    return int(frame) if frame else None, float(seconds) if seconds else None
+    frame = int(frame) if frame else None
+    seconds = float(seconds) if seconds else None
+    return frame, seconds
 
 
 def _claim_words(text, piece, taken, next_claim):

@@ -15,26 +15,32 @@ Before: argos.py (Verdict). Next: cards.py (the same beside the picture)
 
 
 def explain(verdict):
-    """argos.Verdict -> lines of text: what was selected and why, every piece, and the gate's arithmetic."""
+    """argos.Verdict -> text: what was selected and why, every piece, and the gate's arithmetic."""
+    return "\n".join(line for line, _ in reasons(verdict))
+
+
+def reasons(verdict):
+    """The same as [(line, good)]: True or False for a piece that counts for or against the response, else None."""
     parsed = verdict.parsed
     answer = repr(parsed.answer[:100]) if parsed.answer else f"none ({parsed.no_answer})"
-    lines = [f"answer     {answer}"]
+    lines = [(f"answer     {answer}", None)]
     scores = dict(outcome=verdict.outcome, spatial=verdict.grounding, temporal=verdict.grounding,
                   reasoning=verdict.reasoning)
     for function, choice in verdict.selected.items():
         score = scores[function]
         number_or_dash = "  - " if score is None or not choice.use else f"{score:.2f}"
-        lines.append(f"{function:10} {number_or_dash}  {choice}")
+        lines.append((f"{function:10} {number_or_dash}  {choice}", None))
         if choice.use and function in ("spatial", "temporal"):
             lines += _pieces(verdict, in_clip=function == "temporal")
     if parsed.extracted:
-        lines.append(f"extracted  by the judge, from free prose: {len(parsed.points)} points, "
-                     f"{len(parsed.frame_claims)} frame claims, {len(parsed.segment_claims)} segment claims")
+        found = (f"{len(parsed.points)} points, {len(parsed.frame_claims)} frame claims, "
+                 f"{len(parsed.segment_claims)} segment claims")
+        lines.append((f"extracted  by the judge, from free prose: {found}", None))
     if parsed.dropped:
         counts = [f"{count} x {reason}" for reason, count in parsed.dropped_reasons.items()]
-        lines.append("dropped    " + ", ".join(counts))
-    lines.append(verdict.arithmetic)
-    return "\n".join(lines)
+        lines.append(("dropped    " + ", ".join(counts), None))
+    lines += [(line, None) for line in verdict.arithmetic.split("\n")]
+    return lines
 
 
 def _pieces(verdict, in_clip):
@@ -42,8 +48,9 @@ def _pieces(verdict, in_clip):
     for i, v in enumerate(verdict.points, 1):
         inside = "in " if v.score else "OUT"
         moment = f" in frame {v.frame}" if in_clip and v.frame is not None else ""
-        lines.append(f"   {inside} {i:2} {v.point.label} ({v.point.x:g}, {v.point.y:g}){moment}: {v.why}")
+        where = f"{v.point.label} ({v.point.x:g}, {v.point.y:g}){moment}"
+        lines.append((f"   {inside} {i:2} {where}: {v.why}", bool(v.score)))
     for v in verdict.frame_scores + verdict.segment_scores:
         agreed = "yes" if v.score else "NO "
-        lines.append(f"   {agreed}    {v.claim.text[:120]!r}: {v.why}")
+        lines.append((f"   {agreed}    {v.claim.text[:120]!r}: {v.why}", bool(v.score)))
     return lines
