@@ -508,7 +508,7 @@ def counts_up(named):
     return len(named) > 1 and any(i is not None and named[1] == {i + 1} for i in named[0])
 
 
-CHOICE_RULES = (label_alone, label_and_text, text_alone, line_head, statement, yes_no_options, total,
+CHOICE_RULES = (label_alone, label_and_text, text_alone, statement, line_head, yes_no_options, total,
                 sentences)
 
 

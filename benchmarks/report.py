@@ -90,7 +90,7 @@ def paired(name, a, b, seed, measured=None):
     questions)
     """
     both = sorted(a.keys() & b.keys())
-    same_questions = True
+    same_questions = len(a) == len(b) == len(both)
     if measured is None or not same_questions:
         measured = [measure(name, {i: rows[i] for i in both}, seed) for rows in (a, b)]
     of_a, of_b = measured

@@ -168,7 +168,7 @@ def draw_scores(axes, media, verdict, weights, y, height):
     x = LEFT + .18
     number_bar(axes, x, y + 1.1, inner, verdict.outcome)
     write(axes, x, y + .48, f"“{verdict.parsed.answer}” against the truth “{TRUTH}”", 11.5)
-    write(axes, x, y + .22, "a rule: " + verdict.selected["outcome"].removeprefix("yes: "), 11.5)
+    write(axes, x, y + .22, "a rule: " + verdict.selected["outcome"].why, 11.5)
 
     x += COLUMN + GAP
     side = 1.5
