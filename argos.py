@@ -1,10 +1,10 @@
-"""Argos, the verifier: a response goes in, a reward between 0 and 1 comes out, with every reason why.
+r"""Argos, the verifier: a response goes in, a reward between 0 and 1 comes out, with every reason why.
 
 The paper (section 3.1) scores a response about a picture or a clip on three things, behind a gate:
 
     R_o   outcome            is the answer right?                           rules, or a language model
     R_vg  visual grounding   is what the reasoning points at really there?  detector, segmenter; clips: a judge
-    R_rq  reasoning quality  does the answer follow from the reasoning?     p(answer | question, reasoning)
+    R_rq  reasoning quality  does the answer follow from the reasoning?     p(answer | question, reasoning, media)
 
 Simplified against the paper ("our choice" marks, here and below, what the paper is silent about):
 
@@ -12,16 +12,17 @@ Simplified against the paper ("our choice" marks, here and below, what the paper
    only where the expression finds none and `extract` is on.
 2. Rules select the scores of a response, unless a `selector` is given (paper: adaptive; it does not say how).
 3. The policy is taken to be hostile: whatever it writes is data, is bounded in size, and never raises.
-4. Teachers fail, too. What could not be scored drops out of the reward, is named in the verdict, and is never
-   a silent 0 (verifier/asking.py).
+4. Teachers fail, too. One that does not work drops its term out of the reward, for the whole group, so that
+   nobody gains. One that fails at a single label, claim or answer scores that piece 0. Both are named in the
+   verdict (verifier/asking.py).
 
 What no rule here can prevent, so look at the cards: a label that is true of everything ("picture", "shape")
-grounds any point inside it; one sure point repeated a pixel apart dilutes an unsure one, as eq. 3 is a plain
-mean; an empty claim ("in frame 3 there is something") passes a lenient judge; R_rq is high for reasoning that
+grounds any point inside it; a sure point repeated a pixel away hides a bad one in the plain mean of eq. 3; an
+empty claim ("in frame 3 there is something") passes a lenient judge; R_rq is high for reasoning that
 merely says "the answer is 2". The gate makes each of them worthless without a right answer.
 
-    python argos.py tiny/example.png "How many red squares are there?" \\
-        '<think>I see <point x1="16" y1="44" alt="red square">red square</point>.</think><answer>2</answer>' \\
+    python argos.py tiny/example.png "How many red squares are there?" \
+        '<think>I see <point x1="16" y1="44" alt="red square">red square</point>.</think><answer>2</answer>' \
         --answer 2 --kind count --card card.png
 
 Before: nano.py (the idea in 200 lines). Next: verifier/claims.py (what a response says), verifier/answers.py
@@ -52,7 +53,8 @@ from verifier.selfcheck import self_check
 # ---- 1. The gate: how three scores become one reward -------------------------------------------------------
 @dataclass(frozen=True)
 class Weights:
-    """The weights of eq. 9. The paper does not print its values: our choice. 0 switches a term off."""
+    """The weights of eq. 9. The paper does not print its values: our choice. 0 switches a term off. Only their
+    ratios matter: `gate` divides by the sum of those in use."""
     outcome: float = .5
     grounding: float = .25
     reasoning: float = .25
@@ -82,13 +84,18 @@ def gate(outcome, grounding=None, reasoning=None, weights=Weights(), tau=.5):
     >>> gate(outcome=1, grounding=.25)                      # (.5 * 1 + .25 * .25) / .75
     0.75
 
-    So any open gate beats any closed one: closed is below w_o tau, open is at least that.
+    Among responses with the same terms, any open gate so beats any closed one: closed is below w_o tau, open is
+    at least that.
     """
     return gate_arithmetic(outcome, grounding, reasoning, weights, tau)[0]
 
 
 def gate_arithmetic(outcome, grounding, reasoning, weights, tau):
-    """gate, with its sum written out for the card: (0.6, "R = (0.50*1.00 + 0.25*0.00) / 0.75 = 0.67")."""
+    """gate, and its sum written out for the card.
+
+    >>> gate_arithmetic(1, 0, None, Weights(), .5)[1]
+    'R = (0.50*1.00 + 0.25*0.00) / 0.75 = 0.67'
+    """
     if not 0 < tau <= 1:
         raise BadInput(f"tau is {tau}; use a number above 0, at most 1")
     all_terms = [(weights.outcome, outcome), (weights.grounding, grounding), (weights.reasoning, reasoning)]
@@ -173,8 +180,8 @@ class Group:
 
 @dataclass(eq=False)
 class Argos:
-    """The verifier. Its teachers follow the protocols in teachers/; what needs a pointer or judge drops out
-    where that is None."""
+    """The verifier. Its teachers follow the protocols in teachers/; without a pointer or judge (None), what
+    needs one drops out."""
     detector: object
     segmenter: object
     pointer: object
@@ -222,9 +229,10 @@ class Argos:
     def verify(self, sample, response, media=None):
         """Score one response -> Verdict. media: the loaded file, where the caller has it.
 
-            verifier = Argos(*teachers.names.load_teachers(), judge=None)
-            verdict = verifier.verify(sample, "<think>...</think><answer>2</answer>")
-            verdict.reward, verdict.explain()
+            from teachers.names import load_teachers
+            verifier = Argos(*load_teachers(), judge=None, weights=Weights(.6, .4, 0))
+            sample = Sample("a", "How many red squares?", "2", "count", "tiny/example.png")
+            print(verifier.verify(sample, "<think>I count.</think><answer>2</answer>").explain())
 
         Raises BadMedia where the sample's file cannot be read; a response raises nothing.
         """
@@ -255,7 +263,7 @@ class Argos:
 
     def _read(self, sample, media, responses):
         allowed = list(sample.options or [])
-        allowed.append(sample.answer or "")  # "red or blue" is a hedge, unless it is an option or the truth
+        allowed.append(sample.answer or "")  # "red or blue" names several answers, unless it is one of these
         verdicts = []
         for response in responses:
             parsed = parse(response, sample.media, allowed)
@@ -461,7 +469,7 @@ class Argos:
         draw_card(self.load(sample), sample, response, verdict, verdict.masks, path)
 
     def self_check(self):
-        """Refuse to go on where points miss: a drawn square must be hit in the policy's pixels alone."""
+        """Stop where points would miss: a point in the policy's pixels must hit a drawn square, others not."""
         self_check(Argos(self.detector, self.segmenter, None, None), self.sizes)
 
 
