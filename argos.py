@@ -36,8 +36,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runs.errors import BadInput, BadMedia, run_main
-from verifier.answers import KINDS, MAX_THINK, PARTIAL, check_truth, judged, outcome_by_rule
-from verifier.answers import outcome_score  # noqa: F401  (eqs 6-8; people look for argos.outcome_score)
+from verifier.answers import (KINDS, MAX_THINK, PARTIAL, check_truth, judged, outcome_by_rule,
+                              outcome_score)  # noqa: F401  (people look for argos.outcome_score)
 from verifier.asking import ItemFailed, TeacherFailed, Teachers
 from verifier.cards import draw_card
 from verifier.claims import FrameClaim, Parsed, Point, SegmentClaim, parse
@@ -45,7 +45,7 @@ from verifier.coordinates import Media
 from verifier.explain import explain
 from verifier.extraction import add_claims
 from verifier.media import load_media
-from verifier.moments import MAX_LABELS, frames_shown, look_ups, question_about, which_frame
+from verifier.moments import MAX_LABELS, frames_shown, look_ups, name_frames, question_about, which_frame
 from verifier.samples import Sample, guess_kind
 from verifier.selfcheck import self_check
 
@@ -84,8 +84,7 @@ def gate(outcome, grounding=None, reasoning=None, weights=Weights(), tau=.5):
     >>> gate(outcome=1, grounding=.25)                      # (.5 * 1 + .25 * .25) / .75
     0.75
 
-    Among responses with the same terms, any open gate so beats any closed one: closed is below w_o tau, open is
-    at least that.
+    So any open gate beats any closed one with the same terms: below w_o tau, and at least that.
     """
     return gate_arithmetic(outcome, grounding, reasoning, weights, tau)[0]
 
@@ -227,28 +226,25 @@ class Argos:
         return readable, loaded
 
     def verify(self, sample, response, media=None):
-        """Score one response -> Verdict. media: the loaded file, where the caller has it.
+        """Score one response -> Verdict. media: the loaded file, where the caller has it. Raises BadMedia where
+        the sample's file cannot be read; a response raises nothing.
 
             from teachers.names import load_teachers
             verifier = Argos(*load_teachers(), judge=None, weights=Weights(.6, .4, 0))
             sample = Sample("a", "How many red squares?", "2", "count", "tiny/example.png")
             print(verifier.verify(sample, "<think>I count.</think><answer>2</answer>").explain())
-
-        Raises BadMedia where the sample's file cannot be read; a response raises nothing.
         """
         return self.verify_group(sample, [response], media)[0]
 
     def verify_group(self, sample, responses, media=None):
         """Score all responses to one sample -> Verdicts."""
-        return self.verify_groups([sample], [responses], media and [media])[0]
+        return self.verify_groups([sample], [responses], [media or self.load(sample)])[0]
 
     def verify_groups(self, samples, groups, media=None):
-        """One group of responses per sample -> one list of Verdicts per sample, in five steps.
-
-        What a group shares is done once: the file is loaded, each label of a frame detected and segmented,
-        each different answer and claim judged. One call of a teacher covers all labels of a frame, all
-        yes-or-no questions of one kind in all groups, the reasoning of all responses of a group.
-        """
+        """One group of responses per sample -> one list of Verdicts per sample, in five steps. What a group
+        shares is done once: the file is loaded, each label of a frame detected and segmented, each different
+        answer and claim judged. One call of a teacher covers all labels of a frame, all yes-or-no questions of
+        one kind in all groups, the reasoning of all responses of a group."""
         media = media or [self.load(sample) for sample in samples]
         work = [self._read(*one) for one in zip(samples, media, groups, strict=True)]
         self._score_outcomes(work)
@@ -403,9 +399,8 @@ class Argos:
         reply = replies[claim_key(group, claim)]
         if isinstance(reply, ItemFailed):
             return ClaimVerdict(claim, 0.0, reply.why, shown)
-        agrees = "agrees" if reply else "disagrees"
-        where = f"frame {shown[0]}" if isinstance(claim, FrameClaim) else f"frames {shown[0]} to {shown[-1]}"
-        return ClaimVerdict(claim, float(reply), f"the judge {agrees}, shown {where}", shown)
+        why = f"the judge {'agrees' if reply else 'disagrees'}, shown {name_frames(claim, shown)}"
+        return ClaimVerdict(claim, float(reply), why, shown)
 
     # -- step 4: R_rq
 
@@ -566,10 +561,8 @@ def main():
     folder = args.judge or (str(shipped) if (shipped / "config.json").is_file() else "none")
     judge = None if folder == "none" else load_judge(folder)
     teachers = load_teachers(args.detector, args.segmenter, args.pointer, cache=args.teacher_cache)
-    sizes = dict(min_pixels=args.min_pixels, max_pixels=args.max_pixels, video_pixels=args.video_pixels,
-                 max_frames=args.max_frames)
-    verifier = Argos(*teachers, judge, **sizes)
-
+    verifier = Argos(*teachers, judge, min_pixels=args.min_pixels, max_pixels=args.max_pixels,
+                     video_pixels=args.video_pixels, max_frames=args.max_frames)
     media = load_media(args.media, **verifier.sizes)
     kind = args.kind or guess_kind(args.answer, args.options)
     if args.answer is not None:

@@ -89,3 +89,10 @@ def question_about(media, claim):
         return "frame_claim", frames[0], text
     seconds = [media.seconds[i] for i in shown]
     return "segment_claim", frames, seconds, text
+
+
+def name_frames(claim, shown):
+    """The frames that the judge was shown, in words: "frame 5", "frames 5 to 7"."""
+    if isinstance(claim, FrameClaim):
+        return f"frame {shown[0]}"
+    return f"frames {shown[0]} to {shown[-1]}"
