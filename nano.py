@@ -1,4 +1,4 @@
-"""Argos in one file: how G responses to one question about one picture become one step of learning.
+"""Argos in one file: how a model learns from its own responses to questions about pictures (GRPO).
 
     read   '.. <point x1="44" y1="28" alt="red square"> ..' -> the points, the answer
     R_o    is the answer right?                                                    paper eq. 6
@@ -7,20 +7,19 @@
     A      (R - mean) / std: how much better than the rest of its group            paper eq. 10
     loss   -A log p(response): more of what was better, less of what was worse     paper eq. 11
 
-Two models learn, one from its answers alone (R = R_o), one from Argos (R = gate). Both start as tiny/base. It
-never wrote <think>: a cold start shows it responses written from the scenes' truth. In one of three x and y
-are swapped, the commonest bug of grounding data, put in by hand so that RL has something to repair.
+Two models learn, one from its answers alone (R = R_o), one from Argos (R = gate). Both start from tiny/base,
+which never wrote <think>: a cold start shows it responses written from the scenes' truth. In one of three x
+and y are swapped, a common bug, put in by hand so that RL has something to repair.
 
-Left out: clips (verifier/claims.py, verifier/media.py); judge, R_rq (argos.py, teachers/judges.py); hostile
-text, kinds of answers (verifier/answers.py, verifier/claims.py); failing teachers (argos.py); one prefill a
-group (policy.py); clip, KL, other losses, resume, processes (train_grpo.py); curation (curate.py).
+Left out: videos (verifier/claims.py, verifier/media.py); judge, R_rq (argos.py, teachers/judges.py); hostile
+text, kinds of answers (verifier/answers.py); failing teachers (verifier/asking.py); one prefill per group
+(policy.py); clipped ratio, KL, other losses, resume, processes (train_grpo.py); curation (curate.py).
 Run: python nano.py (under 4 minutes on one CPU core; draws out/nano.png). Next: argos.py, the full verifier.
 """
 import argparse
 import copy
 import re
 from pathlib import Path
-
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -31,14 +30,14 @@ from tiny.world import render, scene_item
 
 BASE, DETECTOR, SEGMENTER = Path(__file__).parent / "tiny/base", PixelDetector(), PixelSegmenter()
 QUESTIONS, G, COLD_STEPS, HELD_OUT = 8, 8, 60, 256  # a step asks 8 questions and gets 8 responses to each
-W_O, W_VG, TAU = 2 / 3, 1 / 3, .5                   # of eq. 9, where the paper does not print its own (our choice)
+W_O, W_VG, TAU = 2 / 3, 1 / 3, .5  # argos.py's .5 and .25, rescaled as there is no R_rq (our choice)
 ASK = ("<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{} Think and point.<|im_end|>\n"
-       "<|im_start|>assistant\n")  # what the shipped model was trained on, word for word
+       "<|im_start|>assistant\n")  # the prompt that the shipped model was trained on, word for word
 POINT = re.compile(r'<point x1="(\d+)" y1="(\d+)" alt="([^"]+)">[^<]*</point>')
 SWAPPED = r'<point x1="\2" y1="\1" alt="\3">\3</point>'
 
 def read(response):
-    """A response -> its answer, and its points, each once (our choice); neither where it lacks the form."""
+    """A response -> its answer, and its points, each once (our choice); nothing where it has another form."""
     parts = re.fullmatch("<think>(.*)</think><answer>(.*)</answer>", response)
     if parts is None:
         return "", []
@@ -78,7 +77,7 @@ def load():
     model = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32)  # 16 bits train badly
     model.model.visual.requires_grad_(False)  # the eyes stay as they are
     banned = [i for i, word in words.added_tokens_decoder.items() if word.special and i != words.eos_token_id]
-    banned += range(len(words), model.config.text_config.vocab_size)  # no pictures; top_k 0: nothing is cut
+    banned += range(len(words), model.config.text_config.vocab_size)  # no picture tokens; top_k 0: all others
     model.generation_config.update(do_sample=True, top_k=0, max_new_tokens=112, suppress_tokens=banned)
     return model, processor
 
@@ -97,12 +96,12 @@ def respond(model, processor, items):
     prompts = encode(processor, items)
     ids = model.generate(**prompts)[:, prompts["input_ids"].shape[1]:]  # (N, T)
     ends = (ids == processor.tokenizer.eos_token_id).long()             # (N, T)
-    mask = (ends.cumsum(dim=1) - ends == 0).long()                      # (N, T)  1 until the first end token
+    mask = (ends.cumsum(dim=1) - ends == 0).long()                      # (N, T)  1 up to the first end token
     texts = processor.batch_decode(ids, skip_special_tokens=True)
     return prompts, ids, mask, texts, np.array([score(item, text) for item, text in zip(items, texts)])
 
 def log_probs(model, prompts, ids, mask):
-    """log p of each token -> (N, T), 0 where none counts. Quietly wrong without mm_token_type_ids."""
+    """log p of each token -> (N, T), 0 at padding. Wrong without mm_token_type_ids, and nothing complains."""
     more = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": torch.zeros_like(ids)}  # 0: text
     both = {name: torch.cat([prompts[name], more[name]], dim=1) for name in more}  # (N, P+T)
     logits = model(**(dict(prompts) | both), use_cache=False).logits               # (N, P+T, V)
@@ -112,13 +111,14 @@ def log_probs(model, prompts, ids, mask):
     return logp.masked_fill(mask == 0, 0)
 
 def advantages(rewards):
-    """A, paper eq. 10: how many standard deviations better than the mean of its group. (B, G) -> (B, G)"""
+    """A, eq. 10: standard deviations above the group's mean; 0 where all are equal. (B, G) -> (B, G)"""
     centred = rewards - rewards.mean(dim=1, keepdim=True)
     return centred / (rewards.std(dim=1, keepdim=True) + 1e-6)
 
 def policy_loss(logp, mask, advantage):
-    """-A log p: mean over tokens, then responses. logp, mask (N, T), advantage (N,). Paper eq. 11, at one
-    update per batch: the ratio is 1 and the clip idle, so plain policy gradient is left."""
+    """-A log p, mean over tokens, then responses. logp, mask (N, T), advantage (N,). Paper eq. 11 weighs A by
+    a ratio, p now / p when sampled, clipped near 1. Here each batch is used once: the ratio is 1, the clip
+    idle, and plain policy gradient is left (ratio, clip and KL: train_grpo.py)."""
     return -(advantage * (logp * mask).sum(dim=1) / mask.sum(dim=1)).mean()
 
 def learn(model, optimizer, prompts, ids, mask, advantage):
@@ -149,15 +149,15 @@ def train(model, processor, arm, steps, rng):
         advantage = advantages(rewards)                    # (B, G)
         if step == 0 and arm == "Argos":
             b = int(rewards.std(dim=1).argmax())           # the group that teaches most
-            show(items[b], texts[b * G:], rewards[b], advantage[b])
+            show(items[b], texts[b * G:(b + 1) * G], rewards[b], advantage[b])
         learn(model, optimizer, prompts, ids, mask, advantage.flatten())
-        history.append(scores.reshape(QUESTIONS, G, 2).mean(axis=1))  # one number a question: its G are akin
+        history.append(scores.reshape(QUESTIONS, G, 2).mean(axis=1))  # per question: its G responses are akin
         if step % 10 == 9:
             print(f"{arm:11}  steps {step - 8:2}-{step + 1:2}  {summary(np.concatenate(history[-10:]))}")
     return np.array(history)
 
 def show(item, texts, rewards, advantage):
-    print(f"\n{item.question} {item.answer}.\n    A     R  R_o  R_vg  which points are there; the response")
+    print(f"\n{item.question} {item.answer}.\n    A     R  R_o  R_vg  points there, each once; the response")
     for text, r, a in zip(texts, rewards, advantage):
         r_o, r_vg = score(item, text)
         hits = ground(item.image, read(text)[1])
@@ -170,7 +170,7 @@ def summary(scores):
 def draw(curves):
     figure = Figure(figsize=(8, 3), layout="tight")
     for k, name in enumerate(("answers", "R_vg")):
-        axes = figure.add_subplot(1, 2, k + 1, title=name, xlabel="first of ten steps", ylim=(.5, 1))
+        axes = figure.add_subplot(1, 2, k + 1, title=name, xlabel="step (mean of ten)", ylim=(.5, 1))
         for arm, curve in curves.items():
             axes.plot(np.convolve(curve[:, :, k].mean(axis=1), np.ones(10) / 10, "valid"), label=arm)
     axes.legend()
