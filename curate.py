@@ -57,7 +57,7 @@ import re
 import sys
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from operator import itemgetter
 from pathlib import Path
 
@@ -69,7 +69,7 @@ from tqdm import tqdm
 from runs import processes
 from runs.errors import BadInput, BadMedia, run_main
 from runs.files import append_jsonl, claim_run, file_name, save_figure, write_atomically
-from runs.settings import TeacherSettings, parse_config, preset_arguments, verifier_options
+from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.claims import canonical
 from verifier.coordinates import Media
 from verifier.samples import read_samples
@@ -85,31 +85,24 @@ TINY_TEACHER = str(Path(__file__).parent / "tiny/teacher")
 
 @dataclass
 class Config(TeacherSettings):
-    data: str = field(default="out/data/curate.jsonl", metadata={
-        "help": "samples to curate, one JSON object per line"})
-    out: str = field(default="out/curated", metadata={"help": "folder to write"})
-    teacher: str = field(default=TINY_TEACHER, metadata={
-        "help": "the reasoning VLM, folder or hub id (paper: GLM-4.1V-9B); it extracts and judges, too"})
-    rollouts: int = field(default=8, metadata={"help": "rollouts per sample (paper: 8)"})
-    temperature: float = field(default=0.6, metadata={"help": "the teacher's temperature (paper: 0.6)"})
-    max_new_tokens: int = field(default=112, metadata={
-        "help": "a rollout is cut after this many tokens (paper: 6144)"})
-    threshold: float = field(default=0.7, metadata={
-        "help": "the best rollout's reward must reach this (app. C.3)"})
-    keep: int = field(default=4, metadata={
-        "help": "how many rollouts of a survivor SFT sees, the best of those that pass; 1: the best alone"})
-    made_up: float = field(default=0.25, metadata={
-        "help": "share of SFT examples whose points are moved elsewhere, the answer kept (our choice; "
-                "0 for real data)"})
-    batch: int = field(default=32, metadata={"help": "samples at a time"})
-    overlay: bool = field(default=True, metadata={
-        "help": "off: the teacher sees the original alone (an ablation)"})
-    extract_tokens: int = field(default=48, metadata={
-        "help": "the list of objects, actions and events is cut after this many tokens"})
-    pictures: int = field(default=12, metadata={
-        "help": "how many overlays, best and worst rollouts to keep as pictures"})
-    seed: int = field(default=0, metadata={"help": "seed of the teacher's sampling"})
-    resume: bool = field(default=False, metadata={"help": "keep OUT/rollouts.jsonl and continue after it"})
+    data: str = flag("out/data/curate.jsonl", "samples to curate, one JSON object per line")
+    out: str = flag("out/curated", "folder to write")
+    teacher: str = flag(TINY_TEACHER, "the reasoning VLM, folder or hub id (paper: GLM-4.1V-9B); it "
+                                      "extracts and judges, too")
+    rollouts: int = flag(8, "rollouts per sample (paper: 8)")
+    temperature: float = flag(0.6, "the teacher's temperature (paper: 0.6)")
+    max_new_tokens: int = flag(112, "a rollout is cut after this many tokens (paper: 6144)")
+    threshold: float = flag(0.7, "the best rollout's reward must reach this (app. C.3)")
+    keep: int = flag(4, "how many rollouts of a survivor SFT sees, the best of those that pass; 1: the best "
+                        "alone")
+    made_up: float = flag(0.25, "share of SFT examples whose points are moved elsewhere, the answer kept "
+                                "(our choice; 0 for real data)")
+    batch: int = flag(32, "samples at a time")
+    overlay: bool = flag(True, "off: the teacher sees the original alone (an ablation)")
+    extract_tokens: int = flag(48, "the list of objects, actions and events is cut after this many tokens")
+    pictures: int = flag(12, "how many overlays, best and worst rollouts to keep as pictures")
+    seed: int = flag(0, "seed of the teacher's sampling")
+    resume: bool = flag(False, "keep OUT/rollouts.jsonl and continue after it")
 
 
 # The rollouts do not depend on these: a resumed run may change them.

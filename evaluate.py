@@ -43,7 +43,7 @@ from tqdm import tqdm
 from runs.curves import draw_curves, read_curve
 from runs.errors import BadInput, run_main
 from runs.files import append_jsonl, file_name, read_jsonl, weights_stamp, write_atomically
-from runs.settings import (TeacherSettings, parse_config, parse_model, pixel_budget, preset_arguments,
+from runs.settings import (TeacherSettings, flag, parse_config, parse_model, pixel_budget, preset_arguments,
                            verifier_options)
 from runs.statistics import by_item, cell, checkpoints, difference
 from verifier.cards import draw_card
@@ -64,17 +64,15 @@ class Config(TeacherSettings):
         "help": "held-out sets, JSONL"})
     curves: list[str] = field(default_factory=list, metadata={
         "help": "name=training folder ...: learning curves from metrics.jsonl"})
-    out: str = field(default="out/eval", metadata={"help": "folder to write"})
-    judge: str = field(default=str(Path(__file__).parent / "tiny/teacher"), metadata={
-        "help": "VLM that judges claims and free-text answers"})
-    temperature: float = field(default=1.0, metadata={"help": "sampling temperature"})
-    max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut after this many tokens"})
-    limit: int = field(default=0, metadata={
-        "help": "use only so many samples of each set, the first (0: all)"})
-    batch: int = field(default=128, metadata={"help": "samples at a time"})
-    pages: int = field(default=12, metadata={
-        "help": "how many samples to draw on the page, the most telling first (0: no page)"})
-    seed: int = field(default=0, metadata={"help": "seed of sampling"})
+    out: str = flag("out/eval", "folder to write")
+    judge: str = flag(str(Path(__file__).parent / "tiny/teacher"),
+        "VLM that judges claims and free-text answers")
+    temperature: float = flag(1.0, "sampling temperature")
+    max_new_tokens: int = flag(112, "a rollout is cut after this many tokens")
+    limit: int = flag(0, "use only so many samples of each set, the first (0: all)")
+    batch: int = flag(128, "samples at a time")
+    pages: int = flag(12, "how many samples to draw on the page, the most telling first (0: no page)")
+    seed: int = flag(0, "seed of sampling")
 
 
 def check(cfg):

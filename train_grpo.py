@@ -46,7 +46,7 @@ Before: train_sft.py. Next: evaluate.py (both arms side by side).
 import json
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -56,7 +56,7 @@ from tqdm import trange
 from runs import ledger, processes
 from runs.errors import BadInput, run_main
 from runs.files import file_name
-from runs.settings import TeacherSettings, parse_config, preset_arguments, verifier_options
+from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.cards import draw_card
 from verifier.samples import Sample, read_samples
 import policy as P
@@ -71,69 +71,52 @@ TINY_TEACHER = str(Path(__file__).parent / "tiny/teacher")
 
 @dataclass
 class Config(TeacherSettings):
-    policy: str = field(default="out/sft/merged", metadata={
-        "help": "checkpoint to start from: a local folder or a hub id"})
-    data: str = field(default="out/data/rl.jsonl", metadata={
-        "help": "training prompts, one JSON object per line"})
-    val: str = field(default="out/data/val.jsonl", metadata={
-        "help": "held-out samples for the learning curve"})
-    out: str = field(default="out/grpo", metadata={"help": "folder to write"})
-    judge: str = field(default=TINY_TEACHER, metadata={
-        "help": "VLM that judges claims and R_rq, folder or hub id; base: the policy with its adapter off"})
+    policy: str = flag("out/sft/merged", "checkpoint to start from: a local folder or a hub id")
+    data: str = flag("out/data/rl.jsonl", "training prompts, one JSON object per line")
+    val: str = flag("out/data/val.jsonl", "held-out samples for the learning curve")
+    out: str = flag("out/grpo", "folder to write")
+    judge: str = flag(TINY_TEACHER, "VLM that judges claims and R_rq, folder or hub id; base: the policy "
+                                    "with its adapter off")
     # the reward
-    reward: str = field(default="argos", metadata={
-        "help": "argos; outcome: the answer alone; no-vg: without grounding; no-rq: without reasoning "
-                "quality"})
-    weights: str = field(default="0.5,0.25,0.25", metadata={"help": "w_o,w_vg,w_rq of eq. 9 (our choice)"})
-    tau: float = field(default=0.5, metadata={"help": "the gate's threshold on the outcome (our choice)"})
+    reward: str = flag("argos", "argos; outcome: the answer alone; no-vg: without grounding; no-rq: without "
+                                "reasoning quality")
+    weights: str = flag("0.5,0.25,0.25", "w_o,w_vg,w_rq of eq. 9 (our choice)")
+    tau: float = flag(0.5, "the gate's threshold on the outcome (our choice)")
     # sampling
-    steps: int = field(default=80, metadata={"help": "steps, each with new rollouts (paper: about 80)"})
-    prompts: int = field(default=16, metadata={"help": "prompts per step (paper: 56 rollouts per batch)"})
-    group_size: int = field(default=8, metadata={"help": "G, rollouts per prompt"})
-    temperature: float = field(default=1.0, metadata={"help": "sampling temperature in training"})
-    max_new_tokens: int = field(default=112, metadata={"help": "a rollout is cut after this many tokens"})
-    sample_batch: int = field(default=1024, metadata={
-        "help": "rollouts sampled at once: their cache must fit into memory"})
+    steps: int = flag(80, "steps, each with new rollouts (paper: about 80)")
+    prompts: int = flag(16, "prompts per step (paper: 56 rollouts per batch)")
+    group_size: int = flag(8, "G, rollouts per prompt")
+    temperature: float = flag(1.0, "sampling temperature in training")
+    max_new_tokens: int = flag(112, "a rollout is cut after this many tokens")
+    sample_batch: int = flag(1024, "rollouts sampled at once: their cache must fit into memory")
     # optimisation
-    lr: float = field(default=1.4e-3, metadata={"help": "AdamW learning rate at its peak"})
-    warmup: int = field(default=10, metadata={"help": "steps of linear warm-up"})
-    decay: bool = field(default=True, metadata={
-        "help": "decay the learning rate linearly to 10 %% over the run"})
-    updates: int = field(default=1, metadata={
-        "help": "optimizer steps per batch of rollouts (1 is on-policy)"})
-    micro_batch: int = field(default=64, metadata={
-        "help": "rollouts per forward pass in training: whole groups, or a part of one"})
-    checkpointing: bool = field(default=False, metadata={
-        "help": "recompute activations in the backward pass: less memory, more time"})
-    max_grad_norm: float = field(default=1.0, metadata={
-        "help": "a longer gradient is scaled down to this length"})
-    lora_rank: int = field(default=64, metadata={
-        "help": "rank of the LoRA adapter; 0 trains all weights but the vision tower"})
+    lr: float = flag(1.4e-3, "AdamW learning rate at its peak")
+    warmup: int = flag(10, "steps of linear warm-up")
+    decay: bool = flag(True, "decay the learning rate linearly to 10 %% over the run")
+    updates: int = flag(1, "optimizer steps per batch of rollouts (1 is on-policy)")
+    micro_batch: int = flag(64, "rollouts per forward pass in training: whole groups, or a part of one")
+    checkpointing: bool = flag(False, "recompute activations in the backward pass: less memory, more time")
+    max_grad_norm: float = flag(1.0, "a longer gradient is scaled down to this length")
+    lora_rank: int = flag(64, "rank of the LoRA adapter; 0 trains all weights but the vision tower")
     # the loss
-    loss: str = field(default="grpo", metadata={
-        "help": "how tokens are averaged: grpo, dr_grpo, dapo or bnpo"})
-    eps_low: float = field(default=0.2, metadata={"help": "clip range below 1"})
-    eps_high: float = field(default=0.2, metadata={"help": "clip range above 1; 0.28 is DAPO's clip-higher"})
-    beta: float = field(default=0.0, metadata={
-        "help": "weight of the KL to the frozen start (k3); 0 does not compute it"})
-    scale_advantage: bool = field(default=True, metadata={
-        "help": "divide by the group's standard deviation (eq. 10); off is Dr. GRPO's choice"})
-    mask_overlong: bool = field(default=False, metadata={
-        "help": "rollouts that were cut teach nothing (DAPO's overlong filtering)"})
+    loss: str = flag("grpo", "how tokens are averaged: grpo, dr_grpo, dapo or bnpo")
+    eps_low: float = flag(0.2, "clip range below 1")
+    eps_high: float = flag(0.2, "clip range above 1; 0.28 is DAPO's clip-higher")
+    beta: float = flag(0.0, "weight of the KL to the frozen start (k3); 0 does not compute it")
+    scale_advantage: bool = flag(True, "divide by the group's standard deviation (eq. 10); off is Dr. "
+                                       "GRPO's choice")
+    mask_overlong: bool = flag(False, "rollouts that were cut teach nothing (DAPO's overlong filtering)")
     # the rest
-    eval_every: int = field(default=20, metadata={"help": "steps between held-out evaluations (0: never)"})
-    eval_samples: int = field(default=256, metadata={"help": "held-out samples per evaluation"})
-    cards: int = field(default=4, metadata={"help": "verification cards drawn at every evaluation"})
-    save_every: int = field(default=20, metadata={"help": "steps between checkpoints"})
-    seed: int = field(default=0, metadata={"help": "seed of data order and sampling"})
-    resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
-    merge: bool = field(default=True, metadata={
-        "help": "write merged/ at the end (under nf4 the base is read once more, in bfloat16)"})
-    tracker: str = field(default="none", metadata={
-        "help": "where metrics go beside metrics.jsonl: none, tensorboard or wandb"})
-    dry_run: bool = field(default=False, metadata={"help": "print the memory ledger and stop"})
-    memory_gb: float = field(default=0., metadata={
-        "help": "refuse settings that need more GB; 0: what the GPU has free"})
+    eval_every: int = flag(20, "steps between held-out evaluations (0: never)")
+    eval_samples: int = flag(256, "held-out samples per evaluation")
+    cards: int = flag(4, "verification cards drawn at every evaluation")
+    save_every: int = flag(20, "steps between checkpoints")
+    seed: int = flag(0, "seed of data order and sampling")
+    resume: bool = flag(False, "continue from OUT/state.pt")
+    merge: bool = flag(True, "write merged/ at the end (under nf4 the base is read once more, in bfloat16)")
+    tracker: str = flag("none", "where metrics go beside metrics.jsonl: none, tensorboard or wandb")
+    dry_run: bool = flag(False, "print the memory ledger and stop")
+    memory_gb: float = flag(0., "refuse settings that need more GB; 0: what the GPU has free")
 
 
 LOSSES = ("grpo", "dr_grpo", "dapo", "bnpo")

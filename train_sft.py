@@ -30,7 +30,7 @@ checkpoint: where GRPO starts), and adapter/ with --lora_rank.
 Before: curate.py. Next: train_grpo.py
 """
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -39,7 +39,7 @@ from tqdm import trange
 from runs import ledger, processes
 from runs.errors import BadInput, BadMedia, run_main
 from runs.files import read_jsonl
-from runs.settings import Settings, parse_config, pixel_budget, preset_arguments
+from runs.settings import Settings, flag, parse_config, pixel_budget, preset_arguments
 from verifier.media import load_media
 import policy as P
 
@@ -47,37 +47,27 @@ import policy as P
 # ---- 1. Configuration --------------------------------------------------------------------------------------
 @dataclass
 class Config(Settings):
-    data: str = field(default="out/curated/sft.jsonl", metadata={
-        "help": "curated examples in HF chat format (JSONL)"})
-    policy: str = field(default=str(Path(__file__).parent / "tiny/base"), metadata={
-        "help": "checkpoint to start from: a local folder or a hub id"})
-    out: str = field(default="out/sft", metadata={"help": "folder to write"})
-    epochs: float = field(default=1., metadata={
-        "help": "passes over the data, where a sample stands with up to 4 rollouts (curate.py --keep)"})
-    batch: int = field(default=32, metadata={"help": "examples per optimizer step (paper: 256)"})
-    micro_batch: int = field(default=32, metadata={"help": "examples per forward pass"})
-    lr: float = field(default=1.5e-3, metadata={"help": "AdamW learning rate at its peak"})
-    warmup: int = field(default=10, metadata={
-        "help": "steps of linear warm-up; linear decay to zero after it"})
-    max_grad_norm: float = field(default=1.0, metadata={
-        "help": "a longer gradient is scaled down to this length"})
-    max_new_tokens: int = field(default=1024, metadata={
-        "help": "examples with longer completions are left out, and counted"})
-    checkpointing: bool = field(default=False, metadata={
-        "help": "recompute activations in the backward pass: less memory, more time"})
-    lora_rank: int = field(default=0, metadata={
-        "help": "rank of a LoRA adapter; 0 trains all weights but the vision tower"})
-    save_every: int = field(default=50, metadata={"help": "steps between checkpoints"})
-    seed: int = field(default=0, metadata={
-        "help": "seed of the adapter's first weights and of the data order"})
-    resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
-    merge: bool = field(default=True, metadata={
-        "help": "write merged/ at the end (under nf4 the base is read once more, in bfloat16)"})
-    tracker: str = field(default="none", metadata={
-        "help": "where metrics go beside metrics.jsonl: none, tensorboard or wandb"})
-    dry_run: bool = field(default=False, metadata={"help": "print the memory ledger and stop"})
-    memory_gb: float = field(default=0., metadata={
-        "help": "refuse settings that need more GB; 0: what the GPU has free"})
+    data: str = flag("out/curated/sft.jsonl", "curated examples in HF chat format (JSONL)")
+    policy: str = flag(str(Path(__file__).parent / "tiny/base"),
+        "checkpoint to start from: a local folder or a hub id")
+    out: str = flag("out/sft", "folder to write")
+    epochs: float = flag(1., "passes over the data, where a sample stands with up to 4 rollouts (curate.py "
+                             "--keep)")
+    batch: int = flag(32, "examples per optimizer step (paper: 256)")
+    micro_batch: int = flag(32, "examples per forward pass")
+    lr: float = flag(1.5e-3, "AdamW learning rate at its peak")
+    warmup: int = flag(10, "steps of linear warm-up; linear decay to zero after it")
+    max_grad_norm: float = flag(1.0, "a longer gradient is scaled down to this length")
+    max_new_tokens: int = flag(1024, "examples with longer completions are left out, and counted")
+    checkpointing: bool = flag(False, "recompute activations in the backward pass: less memory, more time")
+    lora_rank: int = flag(0, "rank of a LoRA adapter; 0 trains all weights but the vision tower")
+    save_every: int = flag(50, "steps between checkpoints")
+    seed: int = flag(0, "seed of the adapter's first weights and of the data order")
+    resume: bool = flag(False, "continue from OUT/state.pt")
+    merge: bool = flag(True, "write merged/ at the end (under nf4 the base is read once more, in bfloat16)")
+    tracker: str = flag("none", "where metrics go beside metrics.jsonl: none, tensorboard or wandb")
+    dry_run: bool = flag(False, "print the memory ledger and stop")
+    memory_gb: float = flag(0., "refuse settings that need more GB; 0: what the GPU has free")
 
 
 def check(cfg):

@@ -17,14 +17,14 @@ import copy
 import json
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from runs.errors import BadInput, run_main
 from runs.files import save_figure, write_atomically
-from runs.settings import parse_config
+from runs.settings import flag, parse_config
 from benchmarks.household import COLORS, CONTAINERS, OPENABLE, ROOMS, SLICEABLE, STATE, SUBSETS, HouseholdEnv
 
 # ---- 1. Instructions ---------------------------------------------------------------------------------------
@@ -306,8 +306,8 @@ def follow():
 # ---- 3. The command line -----------------------------------------------------------------------------------
 @dataclass
 class Config:
-    out: str = field(default="out/household", metadata={"help": "folder to write"})
-    seed: int = field(default=0, metadata={"help": "seed of the tasks"})
+    out: str = flag("out/household", "folder to write")
+    seed: int = flag(0, "seed of the tasks")
 
 
 def main():

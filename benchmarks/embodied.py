@@ -40,7 +40,7 @@ from tqdm import tqdm
 
 from runs.errors import BadInput, run_main
 from runs.files import append_jsonl, file_name, read_jsonl, write_atomically
-from runs.settings import Settings, parse_config, preset_arguments
+from runs.settings import Settings, flag, parse_config, preset_arguments
 from runs.statistics import interval
 from verifier.answers import clean
 from verifier.cards import load_font, wrap_text
@@ -55,32 +55,24 @@ MAX_STEPS, MAX_INVALID = 30, 10  # EmbodiedBench's
 
 @dataclass
 class Config(Settings):
-    model: str = field(default=str(Path(__file__).parent.parent / "tiny/base"), metadata={
-        "help": "folder or name of the model that plans"})
-    env: str = field(default="household", metadata={"help": "household, eb-alfred or eb-habitat"})
+    model: str = flag(str(Path(__file__).parent.parent / "tiny/base"),
+        "folder or name of the model that plans")
+    env: str = flag("household", "household, eb-alfred or eb-habitat")
     subset: list[str] = field(default_factory=list, metadata={"help": "subsets to play (default: all six)"})
-    splits: str = field(default="", metadata={
-        "help": "household: a splits.json, such as EB-ALFRED's (default: chores.py's own)"})
-    out: str = field(default="out/embodied", metadata={"help": "folder to write"})
-    mode: str = field(default="base", metadata={
-        "help": "base: JSON alone; cot: reason first; grounded: reason and point first"})
-    shots: int = field(default=0, metadata={"help": "worked examples in the prompt"})
-    examples: str = field(default="", metadata={
-        "help": "where those are from: EmbodiedBench's alfred_examples.json (default: our own)"})
-    match: str = field(default="name", metadata={
-        "help": "which decides where an action's name and id disagree: name or id"})
-    actions: int = field(default=20, metadata={
-        "help": "most actions that are taken from a plan; 1: plan anew after each"})
-    retries: int = field(default=0, metadata={
-        "help": "with a temperature: ask again so often before a reply without a plan counts"})
-    temperature: float = field(default=0., metadata={"help": "0: greedy (EmbodiedBench)"})
-    max_new_tokens: int = field(default=1024, metadata={"help": "a reply is cut here"})
-    limit: int = field(default=0, metadata={
-        "help": "play the first so many episodes of each subset (0: all)"})
-    batch: int = field(default=8, metadata={
-        "help": "episodes at a time (household; a simulator plays one)"})
-    gifs: int = field(default=2, metadata={"help": "episodes of each subset to draw"})
-    seed: int = field(default=0, metadata={"help": "seed of sampling, and of our own tasks"})
+    splits: str = flag("", "household: a splits.json, such as EB-ALFRED's (default: chores.py's own)")
+    out: str = flag("out/embodied", "folder to write")
+    mode: str = flag("base", "base: JSON alone; cot: reason first; grounded: reason and point first")
+    shots: int = flag(0, "worked examples in the prompt")
+    examples: str = flag("", "where those are from: EmbodiedBench's alfred_examples.json (default: our own)")
+    match: str = flag("name", "which decides where an action's name and id disagree: name or id")
+    actions: int = flag(20, "most actions that are taken from a plan; 1: plan anew after each")
+    retries: int = flag(0, "with a temperature: ask again so often before a reply without a plan counts")
+    temperature: float = flag(0., "0: greedy (EmbodiedBench)")
+    max_new_tokens: int = flag(1024, "a reply is cut here")
+    limit: int = flag(0, "play the first so many episodes of each subset (0: all)")
+    batch: int = flag(8, "episodes at a time (household; a simulator plays one)")
+    gifs: int = flag(2, "episodes of each subset to draw")
+    seed: int = flag(0, "seed of sampling, and of our own tasks")
 
 
 # ---- 1. An episode -----------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ from tqdm import tqdm
 
 from runs.errors import BadInput, run_main
 from runs.files import append_jsonl, read_jsonl, save_figure, write_atomically
-from runs.settings import Settings, parse_config, pixel_budget, preset_arguments
+from runs.settings import Settings, flag, parse_config, pixel_budget, preset_arguments
 from verifier.answers import clean
 from verifier.coordinates import Media, seen_size
 from verifier.media import load_media
@@ -62,30 +62,25 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass
 class Config(Settings):
-    do: str = field(default="", metadata={"help": "record, rerender, convert, tokens, openloop or rollout"})
-    out: str = field(default="out/libero", metadata={
-        "help": "folder to write, and where the other steps' files are"})
-    demos: str = field(default="", metadata={"help": "folder of demonstrations, *.hdf5 (default: OUT/demos)"})
-    policy: str = field(default=str(ROOT / "tiny/base"), metadata={"help": "model folder or hub name"})
+    do: str = flag("", "record, rerender, convert, tokens, openloop or rollout")
+    out: str = flag("out/libero", "folder to write, and where the other steps' files are")
+    demos: str = flag("", "folder of demonstrations, *.hdf5 (default: OUT/demos)")
+    policy: str = flag(str(ROOT / "tiny/base"), "model folder or hub name")
     suites: list[str] = field(default_factory=lambda: ["object"], metadata={
         "help": "of object, spatial, goal, 10, 90"})
     tasks: list[int] = field(default_factory=list, metadata={
         "help": "numbers of tasks within a suite (default: all)"})
-    starts: int = field(default=10, metadata={"help": "record: random starts a task"})
-    every: int = field(default=4, metadata={
-        "help": "record, rerender: steps between pictures; 1 is the hub's, and slow on a CPU"})
-    chunk: int = field(default=8, metadata={"help": "convert: actions an answer"})
-    holdout: float = field(default=.1, metadata={
-        "help": "convert: share of each task's demonstrations that goes to val.jsonl"})
-    trials: int = field(default=0, metadata={
-        "help": "rollout: episodes a task (0: the protocol's 50, or 20 in LIBERO-90)"})
-    envs: int = field(default=1, metadata={
-        "help": "rollout: episodes side by side, one answer of the policy for all"})
-    films: int = field(default=1, metadata={"help": "rollout: of so many episodes a task a gif is kept"})
-    temperature: float = field(default=0., metadata={"help": "0: greedy"})
-    limit: int = field(default=256, metadata={"help": "openloop: chunks at most"})
-    batch: int = field(default=32, metadata={"help": "openloop: chunks at a time"})
-    seed: int = field(default=7, metadata={"help": "seed of random starts, of new tokens and of sampling"})
+    starts: int = flag(10, "record: random starts a task")
+    every: int = flag(4, "record, rerender: steps between pictures; 1 is the hub's, and slow on a CPU")
+    chunk: int = flag(8, "convert: actions an answer")
+    holdout: float = flag(.1, "convert: share of each task's demonstrations that goes to val.jsonl")
+    trials: int = flag(0, "rollout: episodes a task (0: the protocol's 50, or 20 in LIBERO-90)")
+    envs: int = flag(1, "rollout: episodes side by side, one answer of the policy for all")
+    films: int = flag(1, "rollout: of so many episodes a task a gif is kept")
+    temperature: float = flag(0., "0: greedy")
+    limit: int = flag(256, "openloop: chunks at most")
+    batch: int = flag(32, "openloop: chunks at a time")
+    seed: int = flag(7, "seed of random starts, of new tokens and of sampling")
 
 
 # ---- 1. Actions as text ------------------------------------------------------------------------------------

@@ -24,27 +24,27 @@ import os
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from runs.errors import BadInput, run_main
 from runs.files import write_atomically
-from runs.settings import parse_config
+from runs.settings import flag, parse_config
 from benchmarks import sources
 
 
 @dataclass
 class Config:
-    video_r1: str = field(default="", metadata={"help": "folder of Video-R1-data"})
-    pixmo: str = field(default="", metadata={"help": "folder of pixmo-count, with the pictures in images/"})
-    out: str = field(default="out/data", metadata={"help": "folder to write"})
-    sft: int = field(default=85_000, metadata={
-        "help": "samples to curate for SFT, at most (the paper's 85K are what was left after curation)"})
-    rl: int = field(default=4_500, metadata={"help": "samples for GRPO, at most (paper: about 4.5K)"})
-    val: int = field(default=1_500, metadata={"help": "held-out samples, at most (paper, figure 4: 1.5K)"})
-    seed: int = field(default=0, metadata={"help": "seed of the tickets"})
+    video_r1: str = flag("", "folder of Video-R1-data")
+    pixmo: str = flag("", "folder of pixmo-count, with the pictures in images/")
+    out: str = flag("out/data", "folder to write")
+    sft: int = flag(85_000, "samples to curate for SFT, at most (the paper's 85K are what was left after "
+                            "curation)")
+    rl: int = flag(4_500, "samples for GRPO, at most (paper: about 4.5K)")
+    val: int = flag(1_500, "held-out samples, at most (paper, figure 4: 1.5K)")
+    seed: int = flag(0, "seed of the tickets")
 
 
 SETS = ("val", "rl", "curate")  # in this order a file is offered to them: the small ones first

@@ -41,7 +41,7 @@ from tqdm import tqdm
 from runs.curves import draw_curves
 from runs.errors import BadInput
 from runs.files import alone, append_jsonl, read_jsonl, weights_stamp, write_atomically
-from runs.settings import (TeacherSettings, parse_config, parse_model, pixel_budget, preset_arguments,
+from runs.settings import (TeacherSettings, flag, parse_config, parse_model, pixel_budget, preset_arguments,
                            verifier_options)
 from runs.statistics import checkpoints
 from teachers.names import load_judge, load_teachers
@@ -60,30 +60,21 @@ WINDOW = 8  # batches that are sorted by length together
 class Config(TeacherSettings):
     benchmark: str = field(default="all", metadata={
         "help": f"all that --data holds, or some, with commas: {', '.join(tasks.BENCHMARKS)}"})
-    data: str = field(default="benchmarks/data", metadata={
-        "help": "folder with a folder for each benchmark, of its name"})
+    data: str = flag("benchmarks/data", "folder with a folder for each benchmark, of its name")
     models: list[str] = field(default_factory=list, metadata={
         "help": "name=folder ..., name:MODE=, name:greedy=, name:MODE:greedy="})
-    model: str = field(default="", metadata={"help": "one folder: short for --models ours=FOLDER"})
-    mode: str = field(default="grounded", metadata={
-        "help": "how models without a mode of their own are asked: direct, cot or grounded"})
-    out: str = field(default="out/benchmarks", metadata={"help": "folder to write"})
-    temperature: float = field(default=.6, metadata={
-        "help": "sampling temperature (paper: 0.6); 0 decodes greedily"})
-    max_new_tokens: int = field(default=112, metadata={
-        "help": "an answer is cut here (paper: 6144 or 8192, so --preset 7b)"})
-    batch: int = field(default=64, metadata={
-        "help": "questions at a time; lower it where memory ends, what was answered stays"})
-    limit: int = field(default=0, metadata={
-        "help": "a seeded, stratified sample of so many questions of each benchmark (0: all)"})
-    rescore: bool = field(default=False, metadata={
-        "help": "read and score the stored answers again; asks no model"})
-    judge: str = field(default=str(Path(__file__).parents[1] / "tiny/teacher"), metadata={
-        "help": "VLM that judges claims about clips"})
-    judge_answers: bool = field(default=False, metadata={
-        "help": "let it judge answers, too, where the rules cannot tell"})
-    pages: int = field(default=12, metadata={"help": "failures to draw for each benchmark (0: no page)"})
-    seed: int = field(default=0, metadata={"help": "seed of --limit, sampling and bootstrap"})
+    model: str = flag("", "one folder: short for --models ours=FOLDER")
+    mode: str = flag("grounded", "how models without a mode of their own are asked: direct, cot or grounded")
+    out: str = flag("out/benchmarks", "folder to write")
+    temperature: float = flag(.6, "sampling temperature (paper: 0.6); 0 decodes greedily")
+    max_new_tokens: int = flag(112, "an answer is cut here (paper: 6144 or 8192, so --preset 7b)")
+    batch: int = flag(64, "questions at a time; lower it where memory ends, what was answered stays")
+    limit: int = flag(0, "a seeded, stratified sample of so many questions of each benchmark (0: all)")
+    rescore: bool = flag(False, "read and score the stored answers again; asks no model")
+    judge: str = flag(str(Path(__file__).parents[1] / "tiny/teacher"), "VLM that judges claims about clips")
+    judge_answers: bool = flag(False, "let it judge answers, too, where the rules cannot tell")
+    pages: int = flag(12, "failures to draw for each benchmark (0: no page)")
+    seed: int = flag(0, "seed of --limit, sampling and bootstrap")
 
 
 @dataclass

@@ -13,7 +13,7 @@ Run:   python -m theory                   # everything, to out/theory; under two
 Next:  dial.py (the noise of a real verifier)
 """
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,18 +22,18 @@ from tqdm import tqdm
 
 from runs.errors import BadInput, run_main
 from runs.files import write_atomically
-from runs.settings import parse_config
+from runs.settings import flag, parse_config
 from theory import audit, bounds, exact, figures, simulate
 from theory.landscapes import CROWD, GATE, JITTERY, LURED, SAFE, THRESHOLD, TRAP, UNREACHED, parity_pair_error
 
 
 @dataclass
 class Config:
-    out: str = field(default="out/theory", metadata={"help": "folder to write: results.md and figures/"})
-    only: str = field(default="", metadata={"help": "table, audit or figures; empty: all"})
-    trials: int = field(default=400_000, metadata={"help": "Monte Carlo trials per row"})
-    worlds: int = field(default=2000, metadata={"help": "random worlds of the audit, for each kind of noise"})
-    seed: int = field(default=0, metadata={"help": "seed of simulation and worlds"})
+    out: str = flag("out/theory", "folder to write: results.md and figures/")
+    only: str = flag("", "table, audit or figures; empty: all")
+    trials: int = flag(400_000, "Monte Carlo trials per row")
+    worlds: int = flag(2000, "random worlds of the audit, for each kind of noise")
+    seed: int = flag(0, "seed of simulation and worlds")
 
 
 @dataclass

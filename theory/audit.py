@@ -16,13 +16,13 @@ verifier the paper's bound breaks in most worlds, with few and a noisy one in so
 Run:   python -m theory.audit --worlds 5000
 Next:  figures.py
 """
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
 from runs.errors import BadInput, run_main
-from runs.settings import parse_config
+from runs.settings import flag, parse_config
 from theory import bounds, exact
 
 GROUPS = np.array([1, 2, 4, 8, 16, 32, 64])
@@ -36,8 +36,8 @@ SETTINGS = {"fresh": "fresh noise, Gaussian",
 
 @dataclass
 class Config:
-    worlds: int = field(default=2000, metadata={"help": "random worlds of each kind of noise"})
-    seed: int = field(default=0, metadata={"help": "seed of the worlds"})
+    worlds: int = flag(2000, "random worlds of each kind of noise")
+    seed: int = flag(0, "seed of the worlds")
 
 
 # ---- 1. One world ------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ import argos
 import policy as P
 from runs.errors import BadInput, run_main
 from runs.files import read_jsonl, write_atomically
-from runs.settings import parse_config
+from runs.settings import flag, parse_config
 from teachers.judges import VLMJudge
 from teachers.names import load_teachers
 from theory import bounds, exact
@@ -45,31 +45,24 @@ TERMS = ("outcome", "grounding", "reasoning")
 
 @dataclass
 class Config:
-    verdicts: str = field(default="out/verdicts.jsonl",
-                          metadata={"help": "repeated verdicts: read; with --rollouts, written"})
+    verdicts: str = flag("out/verdicts.jsonl", "repeated verdicts: read; with --rollouts, written")
     weights: list[float] = field(default_factory=lambda: [.5, .25, .25],
                                  metadata={"help": "w_o w_vg w_rq of eq. 9"})
-    tau: float = field(default=.5, metadata={"help": "the gate's threshold"})
-    eps: float = field(default=.1, metadata={"help": "the lead that counts, in every term"})
-    most: int = field(default=64, metadata={"help": "largest group size to consider"})
+    tau: float = flag(.5, "the gate's threshold")
+    eps: float = flag(.1, "the lead that counts, in every term")
+    most: int = flag(64, "largest group size to consider")
     # making the verdicts
-    rollouts: str = field(default="",
-                          metadata={"help": "rollouts to verify again: curate.py's, or rows of id and "
-                                            "response"})
-    data: str = field(default="out/data/curate.jsonl", metadata={"help": "the samples of those rollouts"})
-    judge: str = field(default=str(Path(__file__).parent.parent / "tiny/teacher"),
-                       metadata={"help": "VLM that judges"})
-    repeats: int = field(default=8, metadata={"help": "verdicts per response"})
-    limit: int = field(default=40, metadata={"help": "use the first so many samples (0: all)"})
-    jitter: float = field(default=3., metadata={"help": "pixels of random error in every box and point"})
-    judge_jitter: float = field(default=.03, metadata={"help": "random error in R_rq"})
-    miss: float = field(default=.02, metadata={"help": "probability that a thing is not found"})
-    flip: float = field(default=.0,
-                        metadata={"help": "probability that the outcome lands on the wrong side of the gate"})
-    fresh: bool = field(default=False,
-                        metadata={"help": "a new error for every question asked, not one shared by all who "
-                                          "ask it"})
-    seed: int = field(default=0, metadata={"help": "seed of the errors"})
+    rollouts: str = flag("", "rollouts to verify again: curate.py's, or rows of id and response")
+    data: str = flag("out/data/curate.jsonl", "the samples of those rollouts")
+    judge: str = flag(str(Path(__file__).parent.parent / "tiny/teacher"), "VLM that judges")
+    repeats: int = flag(8, "verdicts per response")
+    limit: int = flag(40, "use the first so many samples (0: all)")
+    jitter: float = flag(3., "pixels of random error in every box and point")
+    judge_jitter: float = flag(.03, "random error in R_rq")
+    miss: float = flag(.02, "probability that a thing is not found")
+    flip: float = flag(.0, "probability that the outcome lands on the wrong side of the gate")
+    fresh: bool = flag(False, "a new error for every question asked, not one shared by all who ask it")
+    seed: int = flag(0, "seed of the errors")
 
 
 # ---- 1. Verdicts -------------------------------------------------------------------------------------------

@@ -14,21 +14,21 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from runs.errors import BadInput, run_main
-from runs.settings import parse_config
+from runs.settings import flag, parse_config
 
 
 @dataclass
 class Config:
-    out: str = field(default="out", metadata={"help": "folder for everything that is written"})
-    seed: int = field(default=0, metadata={"help": "seed of data, curation and training"})
-    resume: bool = field(default=False, metadata={"help": "continue a run that was stopped"})
-    ood: bool = field(default=False, metadata={"help": "evaluate out of domain too (about two minutes more)"})
+    out: str = flag("out", "folder for everything that is written")
+    seed: int = flag(0, "seed of data, curation and training")
+    resume: bool = flag(False, "continue a run that was stopped")
+    ood: bool = flag(False, "evaluate out of domain too (about two minutes more)")
 
 
 def count_cores():

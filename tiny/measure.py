@@ -17,13 +17,13 @@ Run:     python -m tiny.measure --scenes 500 --seed 0
 Before:  tiny/pixels.py (who is measured)
 Next:    tests/test_pixels.py (the thresholds), theory/dial.py (what noise in a reward does)
 """
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 import policy as P
-from runs.settings import parse_config
+from runs.settings import flag, parse_config
 from teachers.names import load_teachers
 from theory import noise
 from tiny import world
@@ -210,14 +210,13 @@ def measure_points(folder, n, seed):
 # ---- 4. The table ------------------------------------------------------------------------------------------
 @dataclass
 class Config:
-    scenes: int = field(default=500, metadata={"help": "pictures per source"})
+    scenes: int = flag(500, "pictures per source")
     # one picture asks 20 labels (36 for easy-vqa)
-    seed: int = field(default=0, metadata={"help": "seed of the pictures and of the noise"})
+    seed: int = flag(0, "seed of the pictures and of the noise")
     # the same seed gives the same pictures to every row
-    noise: bool = field(default=False, metadata={"help": "show the noise dials on scenes, instead of all sources"})
+    noise: bool = flag(False, "show the noise dials on scenes, instead of all sources")
     # each dial alone, the others at 0
-    points: str = field(default="", metadata={
-        "help": "a model folder: measure how it points instead (on --scenes held-out items)"})
+    points: str = flag("", "a model folder: measure how it points instead (on --scenes held-out items)")
     # the truth is the drawn shapes, not a teacher
 
 

@@ -12,7 +12,7 @@ Run:     python -m tiny.pipeline          # and prints the README's command with
 Before:  README.md
 Next:    argos.py
 """
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -25,7 +25,7 @@ from PIL import Image  # noqa: E402
 
 from argos import Argos  # noqa: E402
 from runs.files import save_figure  # noqa: E402
-from runs.settings import parse_config  # noqa: E402
+from runs.settings import flag, parse_config  # noqa: E402
 from teachers.names import load_judge, load_teachers  # noqa: E402
 from tiny.world import Thing, render  # noqa: E402
 from verifier.cards import draw_card  # noqa: E402
@@ -48,7 +48,7 @@ COMMAND = f"""python argos.py tiny/example.png "{QUESTION}" \\
 
 @dataclass
 class Config:
-    out: str = field(default=str(FOLDER), metadata={"help": "folder for example.png and results/"})
+    out: str = flag(str(FOLDER), "folder for example.png and results/")
 
 
 def draw_example(path):

@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 from runs.curves import COLORS, read_curve  # noqa: E402
 from runs.errors import BadInput, run_main  # noqa: E402
 from runs.files import claim_run, read_jsonl, save_figure, write_atomically  # noqa: E402
-from runs.settings import parse_config  # noqa: E402
+from runs.settings import flag, parse_config  # noqa: E402
 
 SETTINGS = ("6e-4:80", "1e-3:40", "1.4e-3:80", "1.4e-3:160", "2e-3:40", "2e-3:120")
 COMPARED = ("argos", "outcome")  # the two rewards that every study compares
@@ -35,16 +35,15 @@ COMPARED = ("argos", "outcome")  # the two rewards that every study compares
 
 @dataclass
 class Config:
-    study: str = field(default="seeds", metadata={"help": "seeds or sweep"})
-    out: str = field(default="out", metadata={"help": "folder of `python -m tiny`"})
-    name: str = field(default="study", metadata={
-        "help": "results go to OUT/NAME; other --flags need another name"})
+    study: str = flag("seeds", "seeds or sweep")
+    out: str = flag("out", "folder of `python -m tiny`")
+    name: str = flag("study", "results go to OUT/NAME; other --flags need another name")
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "seeds of the seeds study"})
     rewards: list[str] = field(default_factory=lambda: ["argos", "outcome", "no-rq"], metadata={
         "help": "rewards of the seeds study"})
     settings: list[str] = field(default_factory=lambda: list(SETTINGS), metadata={
         "help": "the sweep: peak learning rate:steps"})
-    flags: str = field(default="", metadata={"help": "more flags for every train_grpo.py"})
+    flags: str = flag("", "more flags for every train_grpo.py")
 
 
 def run(jobs):

@@ -52,7 +52,7 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import policy
 from curate import overlay
 from runs.errors import BadInput, run_main
-from runs.settings import parse_config
+from runs.settings import flag, parse_config
 from tiny import models, world
 from tiny.world import (COLORS, EASY_COLORS, EASY_SHAPES, FPS, LATTICE, SHAPES, SIZE, choose, lattice, matches,
                         where)
@@ -72,30 +72,27 @@ from tiny.world import (COLORS, EASY_COLORS, EASY_SHAPES, FPS, LATTICE, SHAPES, 
 
 @dataclass
 class Config:
-    size: str = field(default="base", metadata={"help": "base or teacher (tiny/models.py)"})
-    out: str = field(default="", metadata={"help": "folder to write; default out/<size>"})
-    warmup: int = field(default=400, metadata={"help": "steps of vision alone, 96 pictures and 16 clips each"})
-    steps: int = field(default=900, metadata={"help": "steps of language after that"})
-    decay: int = field(default=300, metadata={
-        "help": "the last so many steps decay the learning rate linearly to 2 %%"})
-    batch: int = field(default=64, metadata={"help": "sequences a step"})
-    lr: float = field(default=2e-3, metadata={"help": "learning rate of both Muon and AdamW"})
-    seed: int = field(default=0, metadata={"help": "seed of weights and data"})
-    save_every: int = field(default=100, metadata={"help": "steps between checkpoints (and measurements)"})
-    grow: str = field(default="", metadata={
-        "help": "start the teacher from this trained base (block expansion) instead of random weights"})
-    echo: float = field(default=0., metadata={
-        "help": "share of base examples that repeat random words, so that it knows all of its words"})
-    reading: float = field(default=0., metadata={
-        "help": "share of base examples that conclude from a description, without a picture"})
-    mix: str = field(default="0.62,0.25,0.13", metadata={"help": "shares of scenes, clips and easy-vqa"})
-    prose: float = field(default=0., metadata={
-        "help": "share of the teacher's traces about overlaid pictures that reason in words, without a point"})
-    counting: float = field(default=0., metadata={
-        "help": "share of the scenes that ask to count, beyond the even share"})
-    start: str = field(default="", metadata={
-        "help": "start from the weights of this folder, with a new optimizer and new detection heads"})
-    resume: bool = field(default=False, metadata={"help": "continue from OUT/state.pt"})
+    size: str = flag("base", "base or teacher (tiny/models.py)")
+    out: str = flag("", "folder to write; default out/<size>")
+    warmup: int = flag(400, "steps of vision alone, 96 pictures and 16 clips each")
+    steps: int = flag(900, "steps of language after that")
+    decay: int = flag(300, "the last so many steps decay the learning rate linearly to 2 %%")
+    batch: int = flag(64, "sequences a step")
+    lr: float = flag(2e-3, "learning rate of both Muon and AdamW")
+    seed: int = flag(0, "seed of weights and data")
+    save_every: int = flag(100, "steps between checkpoints (and measurements)")
+    grow: str = flag("", "start the teacher from this trained base (block expansion) instead of random "
+                         "weights")
+    echo: float = flag(0., "share of base examples that repeat random words, so that it knows all of its "
+                           "words")
+    reading: float = flag(0., "share of base examples that conclude from a description, without a picture")
+    mix: str = flag("0.62,0.25,0.13", "shares of scenes, clips and easy-vqa")
+    prose: float = flag(0., "share of the teacher's traces about overlaid pictures that reason in words, "
+                            "without a point")
+    counting: float = flag(0., "share of the scenes that ask to count, beyond the even share")
+    start: str = flag("", "start from the weights of this folder, with a new optimizer and new detection "
+                          "heads")
+    resume: bool = flag(False, "continue from OUT/state.pt")
 
 
 # ---- 1. What the models are taught: (pictures, prompt, target) ---------------------------------------------

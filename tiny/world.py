@@ -38,7 +38,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from runs.files import save_figure
-from runs.settings import parse_config
+from runs.settings import flag, parse_config
 
 # ---- 1. What can be drawn ----------------------------------------------------------------------------------
 SIZE = 84     # pixels, width and height of every picture
@@ -629,13 +629,12 @@ def draw_item(rng, mix=(.66, .18, .16), split="train", **scene):
 # ---- 6. Datasets on disk -----------------------------------------------------------------------------------
 @dataclass
 class Config:
-    out: str = field(default="out/data", metadata={"help": "folder to write"})
-    curate: int = field(default=800, metadata={"help": "samples for curation and SFT (curate.jsonl)"})
-    rl: int = field(default=1600, metadata={"help": "samples for GRPO (rl.jsonl), disjoint from the others"})
-    val: int = field(default=1024, metadata={
-        "help": "held-out samples of the training mixture (val.jsonl; easy-vqa's test split)"})
-    ood: int = field(default=256, metadata={"help": "samples of each out-of-domain set (ood-*.jsonl)"})
-    seed: int = field(default=0, metadata={"help": "seed of everything drawn"})
+    out: str = flag("out/data", "folder to write")
+    curate: int = flag(800, "samples for curation and SFT (curate.jsonl)")
+    rl: int = flag(1600, "samples for GRPO (rl.jsonl), disjoint from the others")
+    val: int = flag(1024, "held-out samples of the training mixture (val.jsonl; easy-vqa's test split)")
+    ood: int = flag(256, "samples of each out-of-domain set (ood-*.jsonl)")
+    seed: int = flag(0, "seed of everything drawn")
 
 
 def held_out_item(rng):
