@@ -110,10 +110,10 @@ def main():
     # 5. Evaluate all, with the learning curves.
     run([f"{ask} {start} argos={argos}/merged outcome={outcome}/merged --curves argos={argos} outcome={outcome}"])
     print(f"\nAll of it in {(time.time() - clock) / 60:.1f} minutes. Look at:\n"
-          f"  {o}/eval/curves.png       the paper's figure 4, by your machine\n"
-          f"  {o}/eval/page/index.html where the models differ\n"
-          f"  {o}/curated/overlays      what the teacher read\n"
-          f"  {o}/grpo-argos/cards      verdicts during training")
+          f"  {o}/eval/curves.png        the paper's figure 4, by your machine\n"
+          f"  {o}/eval/page/index.html   where the models differ\n"
+          f"  {o}/curated/overlays       what the teacher read\n"
+          f"  {o}/grpo-argos/cards       verdicts during training")
 
 
 if __name__ == "__main__":
