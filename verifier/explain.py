@@ -42,6 +42,8 @@ def _pieces(verdict, in_clip):
         inside = "in " if v.score else "OUT"
         moment = f" in frame {v.frame}" if in_clip and v.frame is not None else ""
         lines.append(f"   {inside} {i:2} {v.point.label} ({v.point.x:g}, {v.point.y:g}){moment}: {v.why}")
+    for reason, count in verdict.parsed.unreadable.items():
+        lines.append(f"   OUT    {count} x {reason}: cannot be read, so a miss")
     for v in verdict.frame_scores + verdict.segment_scores:
         agreed = "yes" if v.score else "NO "
         lines.append(f"   {agreed}    {v.claim.text[:120]!r}: {v.why}")
