@@ -241,7 +241,7 @@ _FRAME_WORD = re.compile(r"\b(?:in|at)\s{1,3}frame\b", FLAGS)  # the same for fr
 _PAIR_WORD = re.compile(r"\([^(),]{1,40},[^(),]{1,40}\)\s{0,3}(?:in|at)\s{1,3}frame\b", FLAGS)  # and for pairs
 _STOP = re.compile(r"[.!?;](?=\s|$)|\n")  # where a claim ends; the point in "2.5" does not end one
 _BREAK = re.compile(  # where a noun phrase begins: "I see a man, the | tall woman is at (4, 8)"
-    r"[.;:!?](?=\s)|[,\n)>]|\b(?:the|an?|and|or|then|i see)\b", FLAGS)
+    r"[.;:!?](?=\s)|[,\n)>]|\b(?:the|an?|and|or|then|i see|(?:in|at)\s{1,3}frame\s{1,3}\d{1,6})\b", FLAGS)
 _VERBS = set("is are was were now seen visible located move moves moved stand stands from to at in on".split())
 _VERBS_BEHIND = _VERBS | set(  # where the noun phrase behind a point ends: "(4, 8) in frame 3 the cat | jumps"
     "has have shows show can could will appears appear leaves leave changes change becomes become turns turn goes go "

@@ -32,7 +32,8 @@ def draw_foils(samples):
     truths = {}  # normalised -> as written
     for sample in samples:
         if sample.kind == "free" and sample.answer is not None:
-            truths.setdefault(normalise(sample.answer), sample.answer)
+            key = normalise(sample.answer)
+            truths[key] = min(sample.answer, truths.get(key, sample.answer))  # of several spellings always the same
     ordered = sorted(truths)
     for sample in samples:
         if sample.kind != "free" or sample.answer is None or sample.foils:
