@@ -22,7 +22,8 @@ from runs.errors import BadInput
 from verifier.answers import clean
 from verifier.coordinates import Box
 
-MAX_BOXES = 64  # boxes per label, the surest first: a segmenter's time is linear in them (our choice); bits of Found.instances
+MAX_BOXES = 64  # boxes per label, the surest first: a segmenter's time is linear in them (our choice), and
+                # Found.instances has a bit for each
 
 
 class TeacherFailed(Exception):
@@ -40,7 +41,7 @@ class Found:
     """What detector and segmenter found for one label in one picture."""
     boxes: list
     mask: np.ndarray   # bool (H, W): the union of the boxes' masks, as there may be several instances (our choice)
-    instances: np.ndarray  # uint64 (H, W): bit i is set where the mask of boxes[i] is; a mask each would be 64 times as large
+    instances: np.ndarray  # uint64 (H, W): bit i is set where the mask of boxes[i] is (64 masks would be 8 times larger)
     failure: str = ""  # why a teacher failed at this label, while it works otherwise
 
     def instances_at(self, x, y):

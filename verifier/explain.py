@@ -2,13 +2,14 @@
 
     answer     '2'
     outcome    1.00  yes: exact number
-    spatial    0.50  yes: the sample calls for grounding
+    spatial    0.33  yes: the sample calls for grounding
        in   1 red square (44, 28): on the mask
        OUT  2 red square (10, 70): beside the mask
+       OUT    1 x malformed point tag: cannot be read, so a miss
     temporal     -   no: this is a picture
     reasoning  0.98  yes: p(answer | question, reasoning, picture)
     gate open: outcome 1.00 >= tau 0.50
-    R = (0.50*1.00 + 0.25*0.50 + 0.25*0.98) / 1.00 = 0.87
+    R = (0.50*1.00 + 0.25*0.33 + 0.25*0.98) / 1.00 = 0.83
 
 Before: argos.py (Verdict). Next: cards.py (the same beside the picture)
 """

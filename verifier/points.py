@@ -1,12 +1,12 @@
 """Points against masks: the score of each point (paper eqs 1, 2), and what does not count as a hit (our choices).
 
-A point scores 1 where the mask of its label, in its frame, holds its pixel. It is a miss, and the verdict says so,
+A point scores 1 where the mask of its label, in its frame, holds its pixel. It is a miss, and the verdict says
 
     "alt says 'green cross', the text 'green square'"    where the two name different things: a reader sees the text
     "the same red square as point 1"                     where points of one label share one instance (one box's mask)
 
 Without the first, RL learned to write a sure thing into alt and anything into the text. Without the second, one
-sure thing, pointed at often, hides a miss in eq. 3's mean.
+sure thing, pointed at often, hides a miss in eq. 3's mean. Two labels on one thing are fine.
 
 Points that cannot be read never get here: claims.py counts them, and argos.py adds them to the mean as misses.
 
