@@ -15,9 +15,9 @@ Simplified against the paper ("our choice" marks, here and below, what the paper
 4. Teachers fail, too. What could not be scored drops out of the reward, is named in the verdict, and is never
    a silent 0 (verifier/asking.py).
 
-What no rule here can prevent, so look at the cards: a true point at something that the question is not about; a
-label that is true of everything ("shape"); an empty or negative claim about a clip ("in frame 0 the yellow cross is
-gone"); and R_rq is high for reasoning that merely says "the answer is 2". The gate makes each of them worthless
+What no rule here can prevent, so look at the cards: a true point at something that the question is not about;
+a label that is true of everything ("shape"); an empty or negative claim about a clip ("in frame 0 the yellow cross
+is gone"); and R_rq is high for reasoning that merely says "the answer is 2". The gate makes each of them worthless
 without a right answer. `python -m tiny.attacks` shows what each earns, and which others earn nothing any more.
 
     python argos.py tiny/example.png "How many red squares are there?" \\
@@ -464,8 +464,8 @@ def select(sample, group, teachers, use=("outcome", "grounding", "reasoning"), s
     choices (paper 3.1: adaptive; the rules are ours).
 
     group: the Parsed of each response. teachers: names of those at hand, of "detector", "pointer", "judge".
-    selector: a model's choice instead of the rules, a function (sample, parsed) -> {function: why}; what it chooses
-    for one response is chosen for all. The outcome is always chosen; what is impossible or switched off never is.
+    selector: a model's choice instead of the rules, a function (sample, parsed) -> {function: why}; what it
+    chooses for one response is chosen for all. The outcome always is; what is impossible or switched off never.
 
     Why one choice for the whole group: where grounding is not called for, a response that claimed nothing once had
     its term dropped and got 1.0, beside .975 for one with good points. Now, as soon as one response of the group

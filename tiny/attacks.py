@@ -9,8 +9,8 @@ at: R_o, R_vg or R_rq (R itself, where it aims at the selection):
     open       it earns more than that, and at least as much as the honest response
     bounded    it earns more than without the trick, but less than honesty
 
-"No more" and "as much" leave .01 to the noise of a judge. R_rq is asked of every response, also behind a closed gate,
-where the reward does not ask. "Ungated" is eq. 9 without its gate: w_o R_o + w_vg R_vg + w_rq R_rq. A policy
+"No more" and "as much" leave .01 to the noise of a judge. R_rq is asked of every response, also behind a closed
+gate, where the reward does not ask. "Ungated" is eq. 9 without its gate: w_o R_o + w_vg R_vg + w_rq R_rq. A policy
 under "answer only" earns R_o. The paper has no such table: it is our choice, and what is open here is open in
 training, so look at the cards.
 
@@ -148,7 +148,8 @@ def either(case):
 
 def hedged_number(case):
     """A hedge for each case in turn."""
-    hedges = ["{} or so", "{} at least", "{}+", "{} (or more)", "{}-ish", "{} either", "{} oder mehr", "{} squared"]
+    hedges = ["{} or so", "{} at least", "{}+", "{} (or more)", "{}-ish", "{} either", "{} oder mehr",
+              "{} squared"]
     form = hedges[int(case.sample.id[-3:]) % len(hedges)]
     return respond(case.item.think, form.format(case.item.answer)), respond(case.item.think, case.wrong)
 
@@ -322,7 +323,9 @@ KINDS = ("honest", "plain", "attack")
 
 
 def score(verifier, cases, attack, known=None):
-    """-> ({"honest", "plain", "attack"}: Scores, the R_rq of all responses: give it as `known` to score them again).
+    """-> ({"honest", "plain", "attack"}: Scores, the R_rq of all responses).
+
+    known: that R_rq, where the same responses are scored again.
 
     Cases to which the attack does not apply are left out. The three responses to a case are one group.
     """
@@ -346,7 +349,7 @@ def score(verifier, cases, attack, known=None):
 
 
 def reasoning(verifier, sample, media, group):
-    """R_rq of each verdict of a group, behind a closed gate, too: 0 without reasoning or answer, as in argos.py."""
+    """R_rq of each verdict of a group, behind a closed gate, too; 0 without reasoning or answer."""
     asked = [(judged(v.parsed.think), judged(v.parsed.answer or "")) for v in group]
     usable = [pair for pair in asked if all(pair)]
     values = iter(verifier.teachers.probabilities(media, sample.question, usable) if usable else [])
@@ -356,7 +359,8 @@ def reasoning(verifier, sample, media, group):
 def _row(verdict, quality):
     """The five numbers of one verdict, in the order of Scores."""
     weights = argos.Weights()
-    terms = [(weights.outcome, verdict.outcome), (weights.grounding, verdict.grounding), (weights.reasoning, quality)]
+    terms = [(weights.outcome, verdict.outcome), (weights.grounding, verdict.grounding),
+             (weights.reasoning, quality)]
     selected = [(weight, value) for weight, value in terms if value is not None]
     ungated = sum(weight * value for weight, value in selected) / sum(weight for weight, _ in selected)
     reward = argos.gate(verdict.outcome, verdict.grounding, quality)
@@ -375,8 +379,8 @@ def state(scores, target):
 def table(results, covered):
     """Markdown. results, covered: {name: what score returns}; covered: with coverage on; may be {}."""
     last = " R with coverage |" if covered else ""
-    lines = ["| attack | aims at | R_vg | R_rq | answer only | ungated | R | R without the trick | R honest | state |"
-             + last, "|---" * (11 if covered else 10) + "|"]
+    lines = ["| attack | aims at | R_vg | R_rq | answer only | ungated | R "
+             "| R without the trick | R honest | state |" + last, "|---" * (11 if covered else 10) + "|"]
     states = []
     for name, scores in results.items():
         _, target, _ = ATTACKS[name]

@@ -244,11 +244,12 @@ _BREAK = re.compile(  # where a noun phrase begins: "I see a man, the | tall wom
     r"[.;:!?](?=\s)|[,\n)>]|\b(?:the|an?|and|or|then|i see|(?:in|at)\s{1,3}frame\s{1,3}\d{1,6})\b", FLAGS)
 _VERBS = set("is are was were now seen visible located move moves moved stand stands from to at in on".split())
 _VERBS_BEHIND = _VERBS | set(  # where the noun phrase behind a point ends: "(4, 8) in frame 3 the cat | jumps"
-    """has have shows show can could will appears appear leaves leave changes change becomes become turns turn goes go
-    comes come stays stay starts start stops stop begins begin opens open closes close falls fall rises rise drops drop
-    jumps jump walks walk runs run sits sit lies lie holds hold picks pick puts put takes take pours pour cuts cut
-    eats eat drinks drink throws throw catches catch hits hit looks look plays play rides ride pushes push pulls pull
-    with of by near next which that who while when as""".split())
+    """has have shows show can could will appears appear leaves leave changes change becomes become turns
+    turn goes go comes come stays stay starts start stops stop begins begin opens open closes close
+    falls fall rises rise drops drop jumps jump walks walk runs run sits sit lies lie holds hold picks
+    pick puts put takes take pours pour cuts cut eats eat drinks drink throws throw catches catch hits
+    hit looks look plays play rides ride pushes push pulls pull with of by near next which that who
+    while when as""".split())
 
 
 # ---- 4. Reading them ---------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Coverage: does the reasoning point at what the question is about? An option beyond the paper, off by default.
 
 A point is checked against its own label, so an irrelevant true point ("the blue cross is at ...", where red
-squares are to be counted) scores like a relevant one. With Argos(coverage=True), R_vg is multiplied by the share of
-the things in Sample.objects that a point on target also touches: "covers 1 of 2 things that the question names".
+squares are to be counted) scores like a relevant one. With Argos(coverage=True), R_vg is multiplied by the share
+of the things in Sample.objects that a point on target touches: "covers 1 of 2 things that the question names".
 Curation's first step (app. C.1) is a source of such lists. What the detector does not find is not counted.
 
 Before: points.py. Next: argos.py. See what it is worth: tiny/results/attacks.md.

@@ -33,7 +33,8 @@ def draw_foils(samples):
     for sample in samples:
         if sample.kind == "free" and sample.answer is not None:
             key = normalise(sample.answer)
-            truths[key] = min(sample.answer, truths.get(key, sample.answer))  # of several spellings always the same
+            known = truths.get(key, sample.answer)
+            truths[key] = min(sample.answer, known)  # of several spellings always the same
     ordered = sorted(truths)
     for sample in samples:
         if sample.kind != "free" or sample.answer is None or sample.foils:

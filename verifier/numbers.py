@@ -31,30 +31,32 @@ _PLURAL_PARTS = {"halves": 2} | {f"{word}s": parts for word, parts in _PARTS.ite
 
 _MEASURES = set(  # singular
     "% ° ' \" $ € £ ¥ percent percentage point degree deg °c °f c f celsius fahrenheit kelvin radian rad "
-    "ms s sec second min minute h hr hour day week month year decade century "
-    "nm um μm mm cm dm m km in inch ft foot yd yard mi mile meter metre kilometer kilometre centimeter centimetre "
-    "millimeter millimetre nanometer micrometer hectare acre px pixel "
-    "mg g kg t lb oz gram kilogram milligram pound ounce ton tonne ml cl l liter litre milliliter millilitre gallon "
-    "cup pint quart tablespoon teaspoon tbsp tsp kmh kph mph rpm fps hz khz mhz ghz hertz bit byte kb mb gb tb "
-    "j kj w kw mw v mv ma wh kwh joule watt volt ampere amp ohm newton cal kcal calorie pa kpa bar psi db decibel "
-    "dollar euro cent usd eur gbp yen yuan rupee".split())
+    "ms s sec second min minute h hr hour day week month year decade century nm um μm mm cm dm m km in "
+    "inch ft foot yd yard mi mile meter metre kilometer kilometre centimeter centimetre millimeter "
+    "millimetre nanometer micrometer hectare acre px pixel mg g kg t lb oz gram kilogram milligram pound "
+    "ounce ton tonne ml cl l liter litre milliliter millilitre gallon cup pint quart tablespoon teaspoon "
+    "tbsp tsp kmh kph mph rpm fps hz khz mhz ghz hertz bit byte kb mb gb tb j kj w kw mw v mv ma wh kwh "
+    "joule watt volt ampere amp ohm newton cal kcal calorie pa kpa bar psi db decibel dollar euro cent "
+    "usd eur gbp yen yuan rupee".split())
 _IRREGULAR = set(  # plurals without an s
-    "people men women children persons policemen policewomen firemen feet inches teeth geese mice sheep fish deer "
-    "cattle aircraft spacecraft oxen dice bacteria media data criteria phenomena series species".split())
+    "people men women children persons policemen policewomen firemen feet inches teeth geese mice sheep "
+    "fish deer cattle aircraft spacecraft oxen dice bacteria media data criteria phenomena series species".split())
 _BEHIND = set("total altogether overall visible present shown here there".split())  # "3 squares in total"
 
-# Words that are no part of a noun phrase: a closed class, as far as they could stand before a noun or look like one.
+# Words that are no part of a noun phrase: a closed class, as far as they could stand before a noun or look like
+# one.
 _NO_NOUN = set(
-    "a an the and or nor but than then to of not no yes in on at by for from with without within about above below "
-    "over under between among per plus minus times less more most least fewer few many much some any all both either "
-    "neither each every other others else only just also too very maybe perhaps possibly probably roughly almost "
-    "nearly so ish or-so such this that these those its his hers theirs ours yours us is are was were be been has "
-    "have had does do did can could may might must will would should if when while because as like vs versus out up "
-    "down off max min maximum minimum approx approximate circa upwards downwards onwards towards across besides "
-    "always sometimes thus various several numerous apiece again even still twice thrice once double triple "
-    "squared cubed root power factorial dozens hundreds thousands millions billions trillions tens score scores "
-    "couple couples gross grand twos threes fours fives sixes sevens eights nines "
-    "oder und ou et o y e eller vel deux trois dos tres seis zwei drei due tre".split())
+    "a an the and or nor but than then to of not no yes in on at by for from with without within about "
+    "above below over under between among per plus minus times less more most least fewer few many much "
+    "some any all both either neither each every other others else only just also too very maybe perhaps "
+    "possibly probably roughly almost nearly so ish or-so such this that these those its his hers theirs "
+    "ours yours us is are was were be been has have had does do did can could may might must will would "
+    "should if when while because as like vs versus out up down off max min maximum minimum approx "
+    "approximate circa upwards downwards onwards towards across besides always sometimes thus various "
+    "several numerous apiece again even still twice thrice once double triple squared cubed root power "
+    "factorial dozens hundreds thousands millions billions trillions tens score scores couple couples "
+    "gross grand twos threes fours fives sixes sevens eights nines oder und ou et o y e eller vel deux "
+    "trois dos tres seis zwei drei due tre".split())
 _NO_NOUN.update(NUMBER_WORDS, _SCALE, _PARTS, _PLURAL_PARTS)
 
 
@@ -207,7 +209,11 @@ def _may_stand_behind(value, words):
 def _is_measure(word):
     """A unit of measure, singular or plural, also with a power or a quotient: km, seconds, m^2, km/h."""
     pieces = [re.sub(r"(?<=[^\W\d])\^?[23]$", "", piece) for piece in word.split("/")]
-    return len(pieces) <= 2 and all(p in _MEASURES or len(p) > 2 and p.removesuffix("s") in _MEASURES for p in pieces)
+    for piece in pieces:
+        singular = piece.removesuffix("s") if len(piece) > 2 else piece
+        if piece not in _MEASURES and singular not in _MEASURES:
+            return False
+    return len(pieces) <= 2
 
 
 def _is_noun(word, value):

@@ -2,8 +2,8 @@
 
 A point scores 1 where the mask of its label, in its frame, holds its pixel. It is a miss, and the verdict says
 
-    "alt says 'green cross', the text 'green square'"    where the two name different things: a reader sees the text
-    "the same red square as point 1"                     where points of one label share one instance (one box's mask)
+    "alt says 'green cross', the text 'green square'"   the two name different things, and a reader sees the text
+    "the same red square as point 1"                    points of one label on one instance, one box's mask
 
 Without the first, RL learned to write a sure thing into alt and anything into the text. Without the second, one
 sure thing, pointed at often, hides a miss in eq. 3's mean. Two labels on one thing are fine.

@@ -78,7 +78,7 @@ class Sample:
 
 
 def read_samples(jsonl):
-    """A JSONL file of rows -> list of Samples, those of kind "free" with foils. BadInput names file, row, cure."""
+    """A JSONL file of rows -> list of Samples, "free" ones with foils. BadInput names file, row and cure."""
     samples = []
     row_of = {}  # id -> row number
     for i, row in read_jsonl(jsonl):
