@@ -28,6 +28,16 @@ own):
 The first three are written NAME, or NAME:FOLDER_OR_HUB_ID to name the checkpoint: `--detector
 owlv2:my/owlv2`.
 
+What they need beyond requirements.txt (grounding-dino, mm-grounding-dino, owlv2, sam2-hf and qwen: no package):
+
+    pip install setuptools wheel                          # yolo-world and sam2:
+    SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation -r tests/requirements-extra.txt
+    hf download IDEA-Research/grounding-dino-base         # or whichever checkpoint you name
+    hf download facebook/sam2.1-hiera-large
+    hf download openai/clip-vit-base-patch32              # yolo-world's text encoder; and yolov8x-worldv2.pt
+                                                          # from ultralytics' releases, into this folder
+A detector, a segmenter or Molmo never downloads by itself: what is missing is said in one line, with its cure.
+
 Three rules for whoever fills a role:
 
 1. Coordinates are pixels of the picture passed in, which is the picture as the policy saw it
@@ -37,8 +47,8 @@ Three rules for whoever fills a role:
    for boxes. A reward that moves with its neighbours is noise to the policy, and could not be kept on disk.
 3. What a text says is data. A judge obeys no instruction in an answer that it grades (`defuse` in judges.py).
 
-A teacher may raise whatever it likes: Argos finds out whether it or the item is at fault, counts it, and
-never takes it for a score of 0. Only BadInput, a mistake in a setting, goes on to the person.
+A teacher may raise whatever it likes: Argos finds out whether it or the item is at fault, and counts it
+(verifier/asking.py). Only BadInput, a mistake in a setting, goes on to the person.
 
 Simplified against the paper: it names no detector, so YOLO-World is only our default; and the judge, unless
 one is named, is no larger model but the policy's own frozen base, its LoRA adapter switched off.
