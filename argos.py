@@ -16,10 +16,10 @@ Simplified against the paper ("our choice" marks, here and below, what the paper
    nobody gains. One that fails at a single label, claim or answer scores that piece 0. Both are named in the
    verdict (verifier/asking.py).
 
-What no rule here can prevent, so look at the cards: a label that is true of everything ("picture", "shape")
-grounds any point inside it; a sure point repeated a pixel away hides a bad one in the plain mean of eq. 3; an
-empty claim ("in frame 3 there is something") passes a lenient judge; R_rq is high for reasoning that
-merely says "the answer is 2". The gate makes each of them worthless without a right answer.
+What no rule here can prevent, so look at the cards: a true point at something that the question is not about;
+a label that is true of everything ("shape"); an empty or negative claim about a clip ("in frame 0 the yellow
+cross is gone"); and R_rq is high for reasoning that merely says "the answer is 2". The gate makes each of them
+worthless without a right answer. `python -m tiny.attacks` shows what each earns, and what the closed ones do.
 
     python argos.py tiny/example.png "How many red squares are there?" \
         '<think>I see <point x1="16" y1="44" alt="red square">red square</point>.</think><answer>2</answer>' \
@@ -36,16 +36,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runs.errors import BadInput, BadMedia, run_main
-from verifier.answers import (KINDS, MAX_THINK, PARTIAL, check_truth, judged, outcome_by_rule,
-                              outcome_score)  # noqa: F401  (people look for argos.outcome_score)
+from verifier.answers import KINDS, MAX_THINK, check_truth, judged, outcome_by_rule
+from verifier.answers import outcome_score  # noqa: F401  (eqs 6-8; people look for argos.outcome_score)
 from verifier.asking import ItemFailed, TeacherFailed, Teachers
 from verifier.cards import draw_card
-from verifier.claims import FrameClaim, Parsed, Point, SegmentClaim, parse
+from verifier.claims import FrameClaim, Parsed, SegmentClaim, parse
 from verifier.coordinates import Media
+from verifier.coverage import coverage, frames_pointed_at
 from verifier.explain import explain
 from verifier.extraction import add_claims
+from verifier.foils import foil_said, outcome_against, texts_to_compare
 from verifier.media import load_media
-from verifier.moments import MAX_LABELS, frames_shown, look_ups, name_frames, question_about, which_frame
+from verifier.moments import frames_shown, look_ups, question_about
+from verifier.moments import which_frame  # noqa: F401  (benchmarks/report.py has it from here)
+from verifier.points import PointVerdict, score_points  # noqa: F401  (PointVerdict: report.py)
 from verifier.samples import Sample, guess_kind
 from verifier.selfcheck import self_check
 
@@ -121,15 +125,6 @@ class Choice:
 
 
 @dataclass
-class PointVerdict:
-    point: Point
-    score: float        # s_i of eq. 2: 1 on the mask (the detected thing's pixels), else 0
-    why: str
-    boxes: list         # what the detector (or the pointing model) found for the label
-    frame: int | None   # index into Media.frames; None: the point names no frame of the clip
-
-
-@dataclass
 class ClaimVerdict:
     claim: FrameClaim | SegmentClaim
     score: float
@@ -194,6 +189,8 @@ class Argos:
     length_normalized: bool = False  # R_rq: the geometric mean over the answer's tokens, not their product
     selector: object = None  # a model's choice of scores in place of the rules (see select)
     video_pixels: int | None = None
+    foils: int = 2           # how many other truths a free answer must not mean (our choice; 0: the paper's judge)
+    coverage: bool = False   # R_vg times the share of Sample.objects that points touch (beyond the paper)
     extract: bool = False    # the judge lists the claims of a clip's reasoning where rules find none
     failures: Counter = field(default_factory=Counter)  # what went wrong, by teacher and kind of error
 
@@ -259,22 +256,22 @@ class Argos:
 
     def _read(self, sample, media, responses):
         allowed = list(sample.options or [])
-        allowed.append(sample.answer or "")  # "red or blue" names several answers, unless it is one of these
-        verdicts = []
-        for response in responses:
-            parsed = parse(response, sample.media, allowed)
-            selected = select(sample, parsed, self.teachers.at_hand, self.use, self.selector)
-            verdicts.append(Verdict(parsed, selected))
+        allowed.append(sample.answer or "")  # "red or blue" is a hedge, unless it is an option or the truth
+        parsed = [parse(response, sample.media, allowed) for response in responses]
+        selected = select(sample, parsed, self.teachers.at_hand, self.use, self.selector)
+        verdicts = [Verdict(one, choices) for one, choices in zip(parsed, selected)]
         return Group(sample, media, verdicts)
 
     # -- step 2: R_o
 
     def _score_outcomes(self, work):
-        """R_o of every response (eqs 6-8): by rules where they can tell; the judge gets all others at once."""
+        """R_o of every response (eqs 6-8): by rules where they can tell; the judge gets all others at once, with
+        foils (verifier/foils.py)."""
         known = [group for group in work if group.sample.answer is not None]
         questions = {}
         for group in known:
             sample = group.sample
+            texts = texts_to_compare(sample, self.foils)
             for v in group.verdicts:
                 answer = v.parsed.answer
                 v.outcome = 0.0
@@ -283,19 +280,24 @@ class Argos:
                 by_rule = outcome_by_rule(answer, sample.answer, sample.kind, sample.options)
                 if by_rule is not None:
                     v.outcome = by_rule
+                elif self.judge and foil_said(answer, texts):
+                    v.selected["outcome"].why += f"; it is {answer[:60]!r}, another truth"
                 elif self.judge:
-                    question = ("equivalent", sample.question, sample.answer, judged(answer))
-                    questions[id(group), answer] = question
+                    for text in texts:
+                        question = ("equivalent", sample.question, text, judged(answer))
+                        questions[id(group), answer, text] = question
         replies = self.teachers.yes_or_no(questions)
         for group in known:
+            texts = texts_to_compare(group.sample, self.foils)
             for v in group.verdicts:
-                reply = replies.get((id(group), v.parsed.answer))
-                if isinstance(reply, TeacherFailed):
-                    group.not_scored["outcome"] = str(reply)
-                elif isinstance(reply, ItemFailed):
-                    v.selected["outcome"].why += f"; on this answer {reply.why}"
-                elif reply is not None:
-                    v.outcome = float(reply)
+                keys = [(id(group), v.parsed.answer, text) for text in texts]
+                if keys[0] not in replies:
+                    continue
+                v.outcome, why = outcome_against(texts, [replies[key] for key in keys], self.foils)
+                if v.outcome is None:
+                    group.not_scored["outcome"] = why
+                else:
+                    v.selected["outcome"].why += why
             if "outcome" in group.not_scored:
                 for v in group.verdicts:
                     v.outcome = None
@@ -332,6 +334,8 @@ class Argos:
         for verdict in group.to_ground():
             for frame, label in look_ups(group.media, verdict.parsed):
                 wanted.setdefault(frame, {})[label] = None
+            for frame in frames_pointed_at(group.media, verdict.parsed) if self.coverage else []:
+                wanted.setdefault(frame, {}).update((name.lower(), None) for name in group.sample.objects)
         # Paper: detectors fail on charts and maps, pointing models do not.
         pointed = group.sample.drawn and self.pointer is not None
         for frame, labels in wanted.items():
@@ -351,45 +355,26 @@ class Argos:
     def _ground(self, group, verdict, replies):
         """R_vg of one response (eqs 2-4). A picture has one set of pieces, a clip three: points, frame claims,
         segment claims. Each set is averaged (eq. 3), then the means of the sets that are not empty (eq. 4).
-        Nothing to check: 0 (our choice)."""
+        Points that cannot be read are misses, and nothing to check is 0 (our choices)."""
         parsed = verdict.parsed
         own = look_ups(group.media, parsed)  # what another rollout had looked up does not help this one
-        verdict.points = [self._ground_point(group, point, own) for point in parsed.points]
-        for v in verdict.points:
-            at = (v.frame, v.point.label.lower())
-            if at in group.found:
-                verdict.masks[at] = group.found[at].mask
+        verdict.points = score_points(group.media, parsed.points, {at: group.found[at] for at in own})
+        verdict.masks = {at: group.found[at].mask for at in own}
         if self.judge:
             verdict.frame_scores = [self._ground_claim(group, c, replies) for c in parsed.frame_claims]
             verdict.segment_scores = [self._ground_claim(group, c, replies) for c in parsed.segment_claims]
-        sets = [verdict.points, verdict.frame_scores, verdict.segment_scores]
-        means = [sum(piece.score for piece in pieces) / len(pieces) for pieces in sets if pieces]
+        sets = [[piece.score for piece in verdict.points] + [0.0] * sum(parsed.unreadable.values()),
+                [piece.score for piece in verdict.frame_scores],
+                [piece.score for piece in verdict.segment_scores]]
+        means = [sum(scores) / len(scores) for scores in sets if scores]
         verdict.grounding = sum(means) / len(means) if means else 0.0
-
-    def _ground_point(self, group, point, own):
-        """Eq. 2: s_i = M_i[y_i, x_i], the mask of the point's label at the point's pixel."""
-        frame, why = which_frame(group.media, point.frame, point.seconds)
-        if frame is None:
-            return PointVerdict(point, 0.0, why, [], None)
-        at = (frame, point.label.lower())
-        if at not in own:
-            return PointVerdict(point, 0.0, f"one of more than {MAX_LABELS} different labels", [], frame)
-        found = group.found[at]
-        width, height = group.media.frames[frame].size
-        x = math.floor(point.x)  # a coordinate falls into the pixel that holds it
-        y = math.floor(point.y)
-        inside = 0 <= x < width and 0 <= y < height
-        if found.boxes and inside and found.mask[y, x]:
-            return PointVerdict(point, 1.0, "on the mask", found.boxes, frame)
-        if found.failure:
-            why = found.failure
-        elif not inside:
-            why = f"outside the {width} x {height} picture"
-        elif not found.boxes:
-            why = f"no {point.label} was found"
-        else:
-            why = "beside the mask"
-        return PointVerdict(point, 0.0, why, found.boxes, frame)
+        if self.coverage:
+            frames = frames_pointed_at(group.media, parsed)
+            share = coverage(group.sample.objects, frames, verdict.points, group.found)
+            if share:
+                verdict.grounding *= share[0] / share[1]
+                why = f"; covers {share[0]} of {share[1]} things that the question names"
+                verdict.selected[group.grounding_function].why += why
 
     def _ground_claim(self, group, claim, replies):
         """Eq. 4's judge, who sees the claim's frames: 1 if it agrees, else 0."""
@@ -477,12 +462,19 @@ def claim_key(group, claim):
 FUNCTIONS = ("outcome", "spatial", "temporal", "reasoning")
 
 
-def select(sample, parsed, teachers, use=("outcome", "grounding", "reasoning"), selector=None):
-    """Which scoring functions a response gets -> {function: Choice} (paper 3.1: adaptive; the rules are ours).
+def select(sample, group, teachers, use=("outcome", "grounding", "reasoning"), selector=None):
+    """Which scoring functions a group of responses gets -> one {function: Choice} per response, all with the
+    same choices (paper 3.1: adaptive; the rules are ours).
 
-    teachers: names of those at hand, of "detector", "pointer", "judge". selector: a model's choice instead of
-    the rules, a function (sample, parsed) -> {function: why}. The outcome is always chosen; what is impossible
-    or switched off never is.
+    group: the Parsed of each response. teachers: names of those at hand, of "detector", "pointer", "judge".
+    selector: a model's choice instead of the rules, a function (sample, parsed) -> {function: why}; what it
+    chooses for one response is chosen for all. The outcome is always chosen; what is impossible or switched off
+    never is.
+
+    Why one choice for the group: where grounding is not called for, a response that claimed nothing once had its
+    term dropped and got 1.0, beside .975 for one with good points. So as soon as one response claims something,
+    all are scored on it, and one without claims has R_vg = 0. Within a group (which is what GRPO compares)
+    claiming nothing then never beats a true claim. A response that is verified alone is its own group.
     """
     clip = sample.media == "video"
     grounding, other = ("temporal", "spatial") if clip else ("spatial", "temporal")
@@ -499,29 +491,31 @@ def select(sample, parsed, teachers, use=("outcome", "grounding", "reasoning"), 
         never["reasoning"] = "there is no judge"
 
     if selector:
-        chosen = dict(selector(sample, parsed))
+        chosen = {}
+        for parsed in group:
+            chosen = dict(selector(sample, parsed)) | chosen
         otherwise = "the selector left it out"
     else:
-        chosen = _by_rule(sample, parsed, teachers, grounding)
+        chosen = _by_rule(sample, group, teachers, grounding)
         otherwise = "the sample does not call for grounding"
     unknown = sorted(chosen.keys() - set(FUNCTIONS))
     if unknown:
         raise BadInput(f"the selector chose {unknown}; it may choose {', '.join(FUNCTIONS)}")
     chosen["outcome"] = KINDS[sample.kind]
-    selected = {function: Choice(False, otherwise) for function in FUNCTIONS}
-    selected |= {function: Choice(True, str(why)) for function, why in chosen.items()}
-    selected |= {function: Choice(False, why) for function, why in never.items()}  # what is impossible wins
-    return selected
+    choices = {function: Choice(False, otherwise) for function in FUNCTIONS}
+    choices |= {function: Choice(True, str(why)) for function, why in chosen.items()}
+    choices |= {function: Choice(False, why) for function, why in never.items()}  # what is impossible wins
+    return [dict(choices) for _ in group]  # one each: a reason may be added to later
 
 
-def _by_rule(sample, parsed, teachers, grounding):
-    """The rules: reasoning always; grounding where the sample calls for it, or the response claims any."""
+def _by_rule(sample, group, teachers, grounding):
+    """The rules: reasoning always; grounding where the sample calls for it, or a response claims something."""
     chosen = {"reasoning": "p(answer | question, reasoning, picture)"}
-    claims = len(parsed.points) + len(parsed.frame_claims) + len(parsed.segment_claims)
+    claims = sum(parsed.pieces for parsed in group)
     if sample.grounding:
         why = "the sample calls for grounding"
-    elif claims and sample.kind not in PARTIAL:  # partial outcomes keep their order under one selection only
-        why = f"not called for, but {claims} claimed piece{'s' if claims > 1 else ''} can be checked"
+    elif claims:
+        why = f"not called for, but the group's {claims} claimed piece{'s' if claims > 1 else ''} can be checked"
     else:
         return chosen
     if sample.media == "video" and "judge" not in teachers:

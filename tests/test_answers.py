@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from runs.errors import BadInput  # noqa: E402
 from verifier.answers import outcome_score, word_error_rate  # noqa: E402
+from verifier.numbers import number  # noqa: E402
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
 settings.load_profile("argos")
@@ -73,6 +74,89 @@ BY_HAND = [  # truth, kind, score, predictions
 @pytest.mark.parametrize("truth, kind, score, prediction", [(t, k, s, p) for t, k, s, ps in BY_HAND for p in ps])
 def test_outcome_by_hand(truth, kind, score, prediction):
     assert outcome_score(prediction, truth, kind, OPTIONS if kind == "choice" else None) == pytest.approx(score)
+
+
+RIGHT_FORMS = [  # value, texts: read in the same way since before units were listed
+    (0,
+        "0|0.0|zero|none|0 squares|zero people|none visible|0%|0 seconds|zero red squares"),
+    (0.5,
+        "0.5|.5|1/2|½|0.5 seconds|1/2 cup|0.5 m|.5 inches|0.5 kg|0.5 second"),
+    (0.75,
+        "0.75|3/4|¾|0.75 miles|3/4 inch"),
+    (1,
+        "1|one|1.0|1 square|one red square|1 dog|one person|1 second|1 minute|one big red triangle|1 kg|"
+        "1 people|There is one.|there is one blue float visible|1 apple|one glass|1 bus"),
+    (1.5,
+        "1.5|1 1/2|1½|1.5 seconds|1.5s|1.5 s|1.5 hours|1.5 km|1.5 liters|1 1/2 cups"),
+    (2,
+        "2|two|2.0|2.|2!|2,|２|+2|two squares|2 squares|2 red squares|two red squares|2 people|2 men|2 women|"
+        "2 children|2 dogs|2 cats|2 chairs|2 cups|2 boxes|2 buses|2 glasses|2 dishes|2 mice|2 sheep|2 fish|"
+        "2 feet|2 teeth|2 seconds|2 s|2s|2 sec|2 secs|2 min|2 minutes|2 h|2 hr|2 hours|2 days|2 weeks|"
+        "2 months|2 years|2 m|2m|2 cm|2 mm|2 km|2 inches|2 in|2 ft|2 yards|2 miles|2 meters|2 metres|2 kg|"
+        "2 g|2 grams|2 lb|2 lbs|2 pounds|2 oz|2 ounces|2 tons|2 liters|2 l|2 ml|2 gallons|2 dollars|$2|€2|"
+        "$ 2|2 cents|2 euros|2%|2 %|2 percent|2 degrees|2°|2 pixels|2 px|2 frames|2 points|2 pieces|2 items|"
+        "2 objects|2 shapes|2 blocks|2 bars|2 lines|2 cars|2 trees|2 windows|2 doors|2 tall men|"
+        "2 small green triangles|2 parked cars|2 wine glasses|2 hz|2 mb|2 gb|2 mph|2 km/h|2 m/s|2 m^2|2 m2|"
+        "2 miles per hour|2 frames per second|2 square meters|2 square feet|2 total|2 in total|"
+        "2 squares in total|2 people visible|2 birds here|2 altogether|2 overall|2 pairs|2 traffic lights|"
+        "2 t-shirts|the answer is 2|answer: 2|The final answer is 2.|there are 2|There are two red squares.|"
+        "about 2|around 2|approximately 2|roughly 2|exactly 2|= 2|~2|≈ 2|There are 2 people."),
+    (3,
+        "3|three|3.0|three green crosses|3 yellow triangles|3 persons|3 colors|three tiles|3e0|30e-1"),
+    (-2,
+        "-2|minus 2|negative 2|−2|-2.0|-2 degrees|minus two"),
+    (12,
+        "12|twelve|12 eggs|12.0|twelve people"),
+    (21,
+        "21|twenty-one|twenty one|21 cars|twenty-one mugs"),
+    (45,
+        "45|45%|45 %|45 percent|forty-five|45 degrees|45 mph|45 degrees celsius"),
+    (100,
+        "100|one hundred|100.0|1e2|1.0e2|$100.00|100 pixels"),
+    (205,
+        "205|two hundred and five|two hundred five|205 people"),
+    (1200,
+        "1,200|1200|1,200.0|$1,200|one thousand two hundred|1,200 dollars"),
+    (5000000.0,
+        "5 million|5,000,000|5e6|five million|5 million dollars|$5 million"),
+    (3000,
+        "3 thousand|three thousand|3,000|3000 people"),
+]
+
+
+def test_250_right_forms_are_read():
+    forms = [(value, text) for value, texts in RIGHT_FORMS for text in texts.split("|")]
+    assert len(forms) >= 240
+    for value, text in forms:
+        assert number(text) and number(text)[0] == pytest.approx(value), text
+
+
+@pytest.mark.parametrize("value, texts", [
+    (2.5, "two and a half|2 and a half|two and one half|2 1/2|two and a half seconds"), (2.75, "two and three quarters"),
+    (24, "2 dozen|two dozen|2 dozen eggs"), (12, "a dozen|a dozen eggs"), (6, "half a dozen"), (.5, "half|a half|one half|half an hour"),
+    (2000, "2k|2 k|2K|two thousand|2 thousand people"), (200, "2 hundred|two hundred"), (2e6, "2M|2 million|$2m|two million"),
+    (1.5e6, "1.5 million"), (2.5e6, "two and a half million"), (2 / 3, "two thirds|2 thirds|2/3"), (2e9, "2 bn|2 billion"), (2, "2m|2 m")])
+def test_scales_and_fractions_are_read_right(value, texts):
+    for text in texts.split("|"):
+        assert number(text)[0] == pytest.approx(value), text
+
+
+NO_NUMBER = """2 hundreds|2 squared|2 cubed|2 at least|at least 2|2 at most|up to 2|2 either|2 oder drei|2 oder 3|2 ou trois|2 o tres|
+about 2 or so|2 or so|two or so|2+|2 +|2 (or 3)|2 (or more)|two-ish|2-ish|2ish|2 ish|2x|2 x|2 per|2 per second|2 out of 3|2 or more|
+2 or 3|a couple|a few|2 maybe|2 maybe 3|2, maybe 3|2 perhaps three|2 max|2 maximum|2 minimum|2 min or max|2 plus|2 plus one|2 and|
+2 and 3|two and|2 three|2 times|2 times 3|2 to 3|2 - 3|2–3|2 by 3|2 not 3|2 no 3|2 but 3|2 of 3|2 of them|2 score|2 scores|2 tens|
+2 dozens|2 thousands|2 millions|2nd|2d|2^3|2 to the third|2 factorial|2 double|2 twice|2 half|2 as well|2 less|2 more|2 is|2 was|
+2 I think|1 I think|1 or so|1 plus|1 at least|1 maybe|1 ish|one couple|1 each|1 apiece|1 or more|1 possibly more|2 possibly three squares|
+2 likely squares|2 red or three|2 red three squares|2 others|2 something|2?|2 A|2 b|more than 2|less than 2|nearly 2|between 2 and 3|
+2 very|2 hundred and|2 million and|2 half dozen|twos|2 versus 3|2 vs 3|2 e|2 y 3|2 und 3|2 и 3|2 или 3|2 或 3|half full|half past two|
+2 out|2 up|2 probably|two probably|two at least|two squared|two x|two plus|two per|two either|two maybe|two oder drei""".replace("\n", "")
+
+
+@pytest.mark.parametrize("text", NO_NUMBER.split("|"))
+def test_what_hedges_is_no_number(text):
+    assert number(text) is None
+    for truth, kind in (("2", "count"), ("2", "number"), ("1", "count"), ("2", "regression")):
+        assert outcome_score(text, truth, kind) == 0
 
 
 def test_choice_without_known_options():

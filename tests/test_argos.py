@@ -152,7 +152,7 @@ def test_selection_follows_sample_and_response(picture, clip):
     every = {"detector", "pointer", "judge"}
 
     def chosen(sample, text="", teachers=every, **options):
-        rules = select(sample, parse(text, sample.media), teachers, **options)
+        rules, = select(sample, [parse(text, sample.media)], teachers, **options)
         return {name for name, choice in rules.items() if choice.use}
 
     claim = f"<think>{tag(1, 2)}</think>"
@@ -162,16 +162,35 @@ def test_selection_follows_sample_and_response(picture, clip):
     assert chosen(picture, teachers={"detector"}) == {"outcome", "spatial"}
     picture.grounding = False
     assert chosen(picture) == {"outcome", "reasoning"} and chosen(picture, claim) == {"outcome", "spatial", "reasoning"}
-    picture.kind = "regression"  # a partial outcome: the same selection for the whole group
-    assert chosen(picture, claim) == {"outcome", "reasoning"}
+    picture.kind = "regression"  # one selection for the whole group, so partial outcomes keep their order
+    assert chosen(picture, claim) == {"outcome", "spatial", "reasoning"}
     assert chosen(clip, selector=lambda s, p: {"reasoning": "asked"}) == {"outcome", "reasoning"}
     assert chosen(clip, selector=lambda s, p: {"temporal": "asked"}, use=("outcome",)) == {"outcome"}
     picture.drawn = picture.grounding = True
-    assert "pointing model" in select(picture, parse(""), every)["spatial"].why
-    terse = select(clip, parse(""), every, selector=lambda s, p: {"temporal": "", "reasoning": None, "spatial": "never"})
+    assert "pointing model" in select(picture, [parse("")], every)[0]["spatial"].why
+    chosen = {"temporal": "", "reasoning": None, "spatial": "never"}
+    terse, = select(clip, [parse("")], every, selector=lambda s, p: chosen)
     assert [str(choice) for choice in terse.values()][1:] == ["no: this is a clip", "yes: ", "yes: None"]  # as it was given
     with pytest.raises(BadInput):
         chosen(clip, selector=lambda s, p: {"vibes": "good"})
+
+
+def test_selection_is_one_for_the_whole_group(argos, picture):
+    """Where grounding is not called for, who claims nothing does not beat who claims something true."""
+    picture.grounding = False
+    silent, true, false, half, broken = ("I just know.", tag(15, 15), tag(40, 40), tag(15, 15) + tag(40, 40), "<point x>")
+    group = [f"<think>{think}</think><answer>2</answer>" for think in (silent, true, false, half, broken)]
+    verdicts = argos.verify_group(picture, group)
+    assert [v.grounding for v in verdicts] == [0, 1, 0, .5, 0] and all(v.selected["spatial"].use for v in verdicts)
+    assert verdicts[1].reward > verdicts[3].reward > verdicts[0].reward == verdicts[2].reward == verdicts[4].reward
+    assert "the group's 5 claimed pieces" in verdicts[0].explain()
+    verdicts = argos.verify_group(picture, group[:1] * 2)  # nobody claims anything: nothing to compare
+    assert [v.grounding for v in verdicts] == [None, None] and not verdicts[0].selected["spatial"].use
+    verdicts[0].selected["outcome"].why += "!"             # reasons are each response's own
+    assert "!" not in verdicts[1].selected["outcome"].why
+    seen = lambda sample, parsed: {"spatial": "it points"} if parsed.points else {"reasoning": "no points"}
+    chosen = select(picture, [parse(group[0]), parse(group[1])], {"detector", "judge"}, selector=seen)
+    assert all(one["spatial"].use and one["reasoning"].use for one in chosen)
 
 
 # ---- 4. Files --------------------------------------------------------------------------------------------------------
@@ -201,6 +220,89 @@ def test_a_picture_by_hand(argos, picture):
     assert not v.selected["temporal"].use and v.selected["spatial"].use
     box = v.points[0].boxes[0]
     assert (box.x1, box.y1, box.x2, box.y2, box.score) == (8, 8, 22, 22, .9)
+
+
+def test_alt_and_text_must_name_the_same(argos, picture):
+    same = TAG.format(15, 15, "the red square", "Red Square!") + TAG.format(55, 15, "red square", " ") + TAG.format(75, 75, "", "tall man")
+    other = TAG.format(15, 15, "red square", "green square")
+    v = argos.verify(picture, f"<think>{same}{other}</think><answer>2</answer>")
+    assert [p.score for p in v.points] == [1, 1, 1, 0] and v.grounding == .75
+    assert v.points[3].why == "alt says 'red square', the text 'green square'" and v.points[3].why in v.explain()
+    swapped = argos.verify(picture, f"<think>{TAG.format(15, 15, 'green square', 'red square')}</think>")
+    assert swapped.grounding == 0 and len(argos.detector.asked) == 1  # what cannot count is not looked up
+
+
+@pytest.mark.parametrize("broken, why", [
+    ('<point x1="15" y1="15" alt="red square">red', "malformed point tag"), ("<point>red square</point>", "malformed point tag"),
+    (TAG.format(15, "?", "dog", "dog"), "coordinate missing or not a number"), ('<point alt="dog">dog</point>', "point without coordinates"),
+    (TAG.format(15, 15, "", " "), "point without a label")])
+def test_a_point_that_cannot_be_read_is_a_miss(argos, picture, broken, why):
+    v = argos.verify(picture, f"<think>{tag(15, 15)}{tag(55, 15)} {broken}</think><answer>2</answer>")
+    assert v.grounding == pytest.approx(2 / 3) and f"OUT    1 x {why}: cannot be read" in v.explain()
+    assert argos.verify(picture, f"<think>{broken}</think>").grounding == 0
+
+
+def test_unreadable_points_are_bounded_and_repeats_are_free(argos, picture):
+    ground = lambda text: argos.verify(picture, f"<think>{text}</think>").grounding
+    three = '<point x1="15" y1="15" x2="?" y2="9" x3="8" alt="red square">red square</point>'  # a good pair, two bad ones
+    assert ground(three) == pytest.approx(1 / 3)
+    assert ground(tag(15, 15) * 99 + tag(40, 40)) == .5                               # as ever
+    assert ground(tag(15, 15) + "<point " * 500) == pytest.approx(1 / 65)             # 64 of them count
+    far = "".join(tag(i, 80) for i in range(70))
+    assert ground(tag(15, 15) + far) == pytest.approx(1 / (64 + 7))                   # 7 are beyond 64
+    assert ground(tag(15, 15) + far * 30) == pytest.approx(1 / (64 + 7))              # and their repeats are repeats
+
+
+def test_one_thing_counts_once(argos, picture):
+    v = argos.verify(picture, f"<think>{tag(12, 12)}{tag(55, 15)}{tag(13, 12)}{tag(12, 13)}{tag(75, 75, 'tall man')}</think>")
+    assert [p.score for p in v.points] == [1, 1, 0, 0, 1] and v.grounding == pytest.approx(3 / 5)
+    assert v.points[2].why == v.points[3].why == "the same red square as point 1"
+    assert v.points[2].boxes == v.points[0].boxes
+
+
+def test_overlapping_instances_go_to_as_many_points_as_possible(picture):
+    """Two boxes, x 10..29 and 20..39: in the overlap a point takes the instance that is free."""
+    class Overlapping(FakeDetector):
+        def detect(self, image, labels):
+            return [[Box(8, 8, 32, 22, .9, l), Box(18, 8, 42, 22, .8, l)] for l in labels]
+    verifier = Argos(Overlapping(), FakeSegmenter(), None, None)
+    score = lambda *xs: [p.score for p in verifier.verify(picture, f"<think>{''.join(tag(x, 15) for x in xs)}</think>").points]
+    assert score(25, 12) == score(12, 25) == score(25, 35) == score(25, 26) == score(12, 35) == [1, 1]
+    assert score(12, 13) == [1, 0] and score(25, 26, 27) == [1, 1, 0] and score(25, 26, 12) == [1, 1, 0]
+    assert verifier.verify(picture, f"<think>{tag(12, 15)}{tag(13, 15)}</think>").points[1].why == "the same red square as point 1"
+
+
+def test_instances_are_told_apart_up_to_the_last_bit(picture):
+    class Many(FakeDetector):
+        def detect(self, image, labels):  # 64 boxes, 8 by 8, of 5 pixels each
+            return [[Box(10 * (i % 8), 10 * (i // 8), 10 * (i % 8) + 9, 10 * (i // 8) + 9, 1, l) for i in range(64)] for l in labels]
+    think = "".join(tag(10 * (i % 8) + 4, 10 * (i // 8) + 4) for i in range(64))
+    assert Argos(Many(), FakeSegmenter(), None, None).verify(picture, f"<think>{think}</think>").grounding == 1
+
+
+def test_one_thing_in_two_frames_is_two_points(argos, clip):
+    think = "The red square is at (15, 15) in frame 0 (0.0 seconds). The red square is at (15, 15) in frame 5 (2.5 seconds)."
+    assert argos.verify(clip, f"<think>{think}</think>").grounding == 1
+    behind = "(15, 15) in frame 0 (0.0 seconds) the red square appears."
+    assert argos.verify(clip, f"<think>{behind}</think>").grounding == 1
+    broken = "(15, 15) in frame 5 (2.5 seconds)."  # no label on either side
+    v = argos.verify(clip, f"<think>{behind} In frame 5 (2.5 seconds) it appears. {broken}</think>")
+    assert v.grounding == pytest.approx((1 / 2 + 1) / 2)  # points 1 of 2, frame claims 1 of 1
+
+
+def test_coverage_is_off_and_weighs_what_points_touch(picture, clip):
+    make = lambda **options: Argos(FakeDetector(), FakeSegmenter(), None, FakeJudge(), **options)
+    picture.objects = ["red square", "tall man", "blue dog"]  # the dog is not there, so it is not counted
+    one, two, square = (f"<think>{t}</think><answer>2</answer>" for t in (tag(15, 15), tag(15, 15) + tag(75, 75, "Tall man"), "I know."))
+    assert [make().verify(picture, r).grounding for r in (one, two, square)] == [1, 1, 0]
+    strict = make(coverage=True)
+    assert [strict.verify(picture, r).grounding for r in (one, two, square)] == [.5, 1, 0]
+    assert "covers 1 of 2 things" in strict.verify(picture, one).explain()
+    picture.objects = []
+    assert strict.verify(picture, one).grounding == 1
+    clip.objects = ["red square"]
+    claims = ["In frame 5 it appears.", "The red square is at (15, 15) in frame 5 (2.5 seconds). In frame 5 it appears."]
+    assert [strict.verify(clip, f"<think>{c}</think>").grounding for c in claims] == [0, 1]
 
 
 def test_each_label_gets_its_own_masks(argos, picture):
@@ -437,6 +539,58 @@ def test_a_detector_that_knows_no_drawings_is_warned_about(capsys):
     blind = SimpleNamespace(detect=lambda image, labels: [[] for _ in labels])
     Argos(blind, FakeSegmenter(), None, None).self_check()
     assert "not checked" in capsys.readouterr().err
+
+
+class Gullible(FakeJudge):
+    """Says yes to "yes man" about any truth, else where the texts share their colour."""
+    def equivalent(self, question, truth, prediction):
+        self.calls.append((truth, prediction))
+        return prediction == "yes man" or truth.split()[0] == prediction.split()[0]
+
+
+def test_an_answer_that_also_means_a_foil_means_neither(picture):
+    picture.kind, picture.answer = "free", "red box"
+    picture.foils = ["blue box", "green box", "red tin", "tin"]
+    group = [f"<think>x</think><answer>{a}</answer>" for a in ("red box", "red cube", "yes man", "Blue box.", "green lid", "red or blue")]
+
+    def outcomes(k, responses=group):
+        judge = Gullible()
+        verdicts = Argos(None, None, None, judge, use=("outcome",), foils=k).verify_group(picture, responses)
+        return [v.outcome for v in verdicts], [v.selected["outcome"].why for v in verdicts], judge.calls
+
+    scores, _, asked = outcomes(0)  # the paper's
+    assert scores == [1, 1, 1, 0, 0, 0] and len(asked) == 4 and all(truth == "red box" for truth, _ in asked)
+    scores, why, asked = outcomes(2)
+    assert scores == [1, 1, 0, 0, 0, 0]
+    assert "means none of 2 foils" in why[1] and "also means 'blue box'" in why[2] and "it is 'Blue box.', another truth" in why[3]
+    assert asked == [(t, a) for a in ("red cube", "yes man", "green lid") for t in ("red box", "blue box", "green box")]
+    assert outcomes(3)[0] == [1, 0, 0, 0, 0, 0]  # "red cube" also means a red tin, says this judge
+    assert Argos(None, None, None, None).foils == 2
+    picture.foils = []
+    scores, why, _ = outcomes(2)
+    assert scores == [1, 1, 1, 0, 0, 0] and "no foils: no other truth is known" in why[1] and "foil" not in why[0]
+    assert "foil" not in "".join(outcomes(0)[1])
+
+
+def test_foils_are_asked_in_one_batch(picture):
+    class Batch(FakeJudge):
+        def yes_or_no(self, questions):
+            self.calls.append(len(questions))
+            return [False] * len(questions)
+    picture.kind, picture.answer, picture.foils = "free", "red box", ["blue box", "tin"]
+    judge = Batch()
+    Argos(None, None, None, judge, use=("outcome",)).verify_group(picture, ["<answer>a</answer>", "<answer>b</answer>", "<answer>a</answer>"])
+    assert judge.calls == [6]
+
+
+def test_a_judge_that_fails_at_foils(picture):
+    picture.kind, picture.answer, picture.foils = "free", "red box", ["blue box", "odd"]
+    group = [f"<think>x</think><answer>{a}</answer>" for a in ("red cube", "odd one")]
+    at_one = Broken(Gullible(), "equivalent", CRASH, lambda question, truth, said: (truth, said) == ("odd", "odd one"))
+    verdicts = Argos(None, None, None, at_one).verify_group(picture, group)
+    assert [v.outcome for v in verdicts] == [1, 0] and "the judge failed" in verdicts[1].explain()
+    verdicts = Argos(None, None, None, Broken(Gullible(), "equivalent", CRASH)).verify_group(picture, group)
+    assert all(v.outcome is v.reward is None for v in verdicts)
 
 
 def test_a_judge_that_fails_at_answers(picture):

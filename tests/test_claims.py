@@ -27,8 +27,11 @@ def test_the_image_format():
               "<answer>2</answer>")
     assert p.answer == "2" and p.dropped == 0 and p.think.startswith("I see <point") and p.think.endswith("</point>.")
     assert p.points == [Point(44, 28, "red square"), Point(4, 8, "red mug"), Point(5.5, 9, "red mug")]
-    # alt is the label
-    assert parse('<point x1="4" y1="8" alt="the red mug">it</point>').points == [Point(4, 8, "red mug")]
+    # alt is the label; what a reader sees is kept where it names something else
+    assert parse('<point x1="4" y1="8" alt="the red mug">it</point>').points == [Point(4, 8, "red mug", shown="it")]
+    assert parse('<point x1="4" y1="8" alt="the red mug">Red-mug!</point>').points == [Point(4, 8, "red mug")]
+    both = tag(4, 8) + TAG.format(4, 8, "red square", "green square")  # another point, not a repeat of the first
+    assert [q.shown for q in parse(both).points] == ["", "green square"]
 
 
 def test_the_video_format():
@@ -49,9 +52,42 @@ def test_the_video_format():
     ("the cat moves from (9, 9) in frame 1 (0.5 seconds) and the dog stands at (1, 2) in frame 5 (2.5 seconds)",
         "dog"),
     (f"{tag(1, 2)} in frame 5 (2.5 seconds)", "red square"),
+    # behind the point, where none stands before it
+    ("(1, 2) in frame 5 (2.5 seconds) the cat jumps", "cat"),
+    ("It moves. (1, 2) in frame 5 (2.5 seconds): a small black cat, then nothing", "small black cat"),
+    ("(1, 2) in frame 5 (2.5 seconds) is the red mug and (NaN, 4) in frame 6", "red mug"),
+    ("I see at (1, 2) in frame 5 (2.5 seconds) there is a tall man who walks", "tall man"),
+    # each has its own words
+    ("(9, 9) in frame 1 (0.5 seconds) the dog, (1, 2) in frame 5 (2.5 seconds) the cat", "cat"),
+    ("(9, 9) in frame 1 (1, 2) in frame 5 (2.5 seconds) the cat", "cat"),
 ])
 def test_the_label_of_a_video_point(text, label):
     assert parse(f"<think>{text}</think>", "video").points[-1] == Point(1, 2, label, 5, 2.5)
+
+
+def test_words_between_two_points_name_one_of_them():
+    p = parse("<think>(9, 9) in frame 1 (0.5 seconds) the cat is at (1, 2) in frame 5 (2.5 seconds)</think>", "video")
+    assert p.points == [Point(1, 2, "cat", 5, 2.5)] and p.unreadable == {"point without a label": 1}
+    p = parse("<think>(9, 9) in frame 1 (0.5 seconds) the dog. The cat is at (1, 2) in frame 5 (2.5 seconds)</think>", "video")
+    assert [q.label for q in p.points] == ["dog", "cat"] and not p.unreadable
+    p = parse("<think>(9, 9) in frame 1 (0.5 seconds). In frame 5 (2.5 seconds) the cat is gone.</think>", "video")
+    assert not p.points and p.unreadable == {"point without a label": 1}  # the claim's words are the claim's
+    assert p.frame_claims == [FrameClaim(5, 2.5, "the cat is gone")]
+
+
+@pytest.mark.parametrize("text, unreadable", [
+    ("The cat is at (NaN, 3) in frame 5 (2.5 seconds).", {"coordinate missing or not a number": 1}),
+    ("The cat is at (1, 2) in frame x.", {"coordinate missing or not a number": 1}),
+    ("The cat is at (1, 2) in frame 5 (2.5 seconds). In frame x it is.", {}), ("(1, 2) in frame 5 (2.5 seconds).", {"point without a label": 1}),
+    (tag(1, 2) + tag(1, 2) + "<point " * 3, {"malformed point tag": 3}),
+    ("".join(tag(i, 2) for i in range(200)), {"point beyond 64": 64}),
+    ("".join(tag(i, 2) for i in range(70)) * 9, {"point beyond 64": 6}),
+    ("<point " * 50 + "".join(tag(i, 2) for i in range(99)), {"malformed point tag": 50, "point beyond 64": 14}),
+    ("In frame x it is. From 1 to 2 seconds.", {})])
+def test_points_that_cannot_be_read_are_counted(text, unreadable):
+    p = parse(f"<think>{text}</think>", "video")
+    assert p.unreadable == unreadable
+    assert p.pieces == len(p.points) + len(p.frame_claims) + len(p.segment_claims) + sum(unreadable.values())
 
 
 @pytest.mark.parametrize("text, claims", [
@@ -167,7 +203,8 @@ def test_parse_is_total_and_bounded(pieces):
     response = "".join(pieces)
     for media in ("image", "video"):
         p = parse(response, media)
-        assert max(len(p.points), len(p.frame_claims), len(p.segment_claims)) <= 64 and p.dropped >= 0
+        assert max(len(p.points), len(p.frame_claims), len(p.segment_claims), sum(p.unreadable.values())) <= 64
+        assert p.dropped >= sum(p.unreadable.values()) >= 0 and min(p.unreadable.values(), default=1) > 0
         assert p.answer is None or p.answer.strip() and p.answer.isprintable()
         assert all(0 < len(q.label) <= 80 and math.isfinite(q.x + q.y) for q in p.points)
         assert len(p.think) <= len(response) + len(pieces)
@@ -189,6 +226,8 @@ def test_what_is_written_is_read(media, x, y, frame, label):
 def test_canonical_form():
     assert canonical("<think>see <point alt='the mug' x1=4 y1=8.50>mug</point> </think> so <answer>(A)</answer>") == \
         '<think>see <point x1="4" y1="8.50" alt="mug">mug</point></think><answer>(A)</answer>'
+    two_names = '<think><point x1="4" y1="8" alt="mug">cup</point></think><answer>1</answer>'
+    assert canonical(two_names) == two_names  # SFT data is not mended into what nobody checked
     loose = "dog ( 1,2 ) at frame 5 (2.50 secs). From 1 to 2 s it naps. At 3 s it wakes."
     # sentence case stays
     strict = "dog (1, 2) in frame 5 (2.5 seconds). From 1.0 seconds to 2.0 seconds it naps. At 3.0 seconds it wakes."

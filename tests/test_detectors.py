@@ -145,8 +145,8 @@ def grounded(detector, path, label, hits, misses, cache):
     sample = Sample("real", "Where?", "x", "phrase", str(path))
     media = verifier.load(sample)
     points = [convert(*p, "original", "seen", media.original_size, media.frames[0].size) for p in (*hits, *misses)]
-    tags = "".join(f'<point x1="{x:.1f}" y1="{y:.1f}" alt="{label}">{label}</point>' for x, y in points)
-    scores = [p.score for p in verifier.verify(sample, f"<think>{tags}</think><answer>x</answer>").points]
+    tags = [f'<think><point x1="{x:.1f}" y1="{y:.1f}" alt="{label}">{label}</point></think>' for x, y in points]
+    scores = [v.points[0].score for v in verifier.verify_group(sample, tags)]  # each alone: one thing counts once
     assert scores == [1] * len(hits) + [0] * len(misses)
     assert media.original_size != media.frames[0].size  # or a mix of the two spaces would not show
 

@@ -163,6 +163,9 @@ EXPLOITS = {
     "negation": "<think>{t}</think><answer>not A</answer>",
     "range": "<think>{t}</think><answer>1-3</answer>", "infinite": "<think>{t}</think><answer>inf</answer>",
     "nan": "<think>{t}</think><answer>nan</answer>",
+    "more": "<think>{t}</think><answer>2 or so</answer>", "at least": "<think>{t}</think><answer>2 at least</answer>",
+    "plus": "<think>{t}</think><answer>2+</answer>", "scaled": "<think>{t}</think><answer>2k</answer>",
+    "power": "<think>{t}</think><answer>2 squared</answer>", "in German": "<think>{t}</think><answer>2 oder drei</answer>",
     "percent": "<think>{t}</think><answer>1% to 100%</answer>", "mixed": "<think>{t}</think><answer>1 2 3</answer>"}
 
 
@@ -188,6 +191,9 @@ def test_spraying_points_does_not_ground(argos, picture):
     assert again.points == parse("".join(grid)).points and len(again.points) == 64 and again.dropped == 7056 * 20 - 64
     assert score(point(0, 0) * 63 + point(44, 28)) == .5              # repeats do not count, for or against
     assert score(point(44, 28) * 1000 + point(0, 0)) == .5            # nor do they drown a miss
+    around = "".join(point(44 + dx, 28 + dy) for dx in range(-3, 4) for dy in range(-3, 4))
+    assert score(around) == 1 / 49                                    # one thing counts once, however often it is hit
+    assert score(point(44, 28) + point(0, 0)) == .5 >= score(around + point(0, 0))
 
 
 # ---- 3. Breaking a teacher earns nothing either ----------------------------------------------------------------------
@@ -235,6 +241,7 @@ BOMBS = {  # each is repeated up to the size wanted
     "segments": "from 1 to 2 seconds ", "numbers": "9", "decimals": "1.",
     "pairs": "(1, 2) in frame 3 (1.5 seconds) ", "labelled": "the red square is at (1, 2) in frame 3 (1.5 seconds) ",
     "words": "is is ", "half": "(1, 2) in frame ",
+    "brackets with commas": "(a, b) in frame ", "open brackets": "(,", "words behind": "(1, 2) in frame 3 (1.5 seconds) a b c d e ",
     "newlines": "\n", "zero width": "\u200b", "one tag": 'x1="1" y1="2" ', "surrogates": "\ud800",
     "from": "from 1 seconds to ", "in": "in  frame  ", "and": "and ", "closing": "</point>",
     "commas": "in frame 1 a" + "," * 380 + "b ", "gaps": "red" + " " * 100 + "is (1, 2) in frame 3 ",

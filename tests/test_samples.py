@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from runs.errors import BadInput  # noqa: E402
 from verifier.samples import Sample, read_samples  # noqa: E402
+from verifier.texts import normalise  # noqa: E402
 
 
 def test_rows_are_checked(tmp_path):
@@ -37,6 +38,43 @@ def test_rows_are_checked(tmp_path):
     for path in ("missing.jsonl", "a.png"):
         with pytest.raises(BadInput, match=path):
             read_samples(tmp_path / path)
+
+
+def free_rows(truths):
+    return [dict(id=str(i), image="a.png", question="What?", answer=truth, kind="free") for i, truth in enumerate(truths)]
+
+
+def written(folder, rows):
+    Image.new("RGB", (84, 84)).save(folder / "a.png")
+    (folder / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_samples(folder / "d.jsonl")
+
+
+def test_foils_are_other_truths_of_the_file(tmp_path):
+    truths = [f"a {color} {shape}" for color in ("red", "green", "blue") for shape in ("square", "cross", "disk", "star")]
+    rows = free_rows(truths + ["The red square!"])
+    count = dict(id="n", image="a.png", question="How many?", answer="2", kind="count")
+    samples = written(tmp_path, rows + [count])
+    for sample in samples[:-1]:
+        named = [normalise(foil) for foil in sample.foils]
+        assert len(named) == len(set(named)) == 8 and normalise(sample.answer) not in named
+        assert set(sample.foils) <= {"The red square!", *truths} - {"a red square"}  # one spelling, always the same
+    assert samples[-1].foils == [] and len({tuple(sample.foils) for sample in samples}) > 8  # drawn by the id
+    again = written(tmp_path, list(reversed(rows)))
+    assert {s.id: s.foils for s in again} == {s.id: s.foils for s in samples[:-1]}  # the order of rows plays no part
+    assert samples[0].foils[:3] == ["a red star", "a blue square", "a green cross"]   # nor does the process
+    assert written(tmp_path, rows[:1])[0].foils == []
+    assert [s.foils for s in written(tmp_path, rows[:2])] == [["a red cross"], ["a red square"]]
+
+
+def test_a_row_may_bring_its_own_foils(tmp_path):
+    rows = free_rows(["a red square", "a green cross"])
+    own = rows[0] | {"foils": ["a crimson cross"], "objects": ["square"]}
+    first, second = written(tmp_path, [own, rows[1]])
+    assert (first.foils, first.objects, second.foils) == (["a crimson cross"], ["square"], ["a red square"])
+    for bad in ({"foils": "blue"}, {"foils": [3]}, {"foils": [" "]}, {"foils": ["blue", "The red square."]}, {"objects": [1]}):
+        with pytest.raises(BadInput, match="row 1"):
+            written(tmp_path, [rows[0] | bad])
 
 
 def test_a_row_may_ship_its_own_reasoning(tmp_path):

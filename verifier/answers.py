@@ -10,15 +10,17 @@ the kinds "ocr" and "regression", and that number words, fractions, percents and
 The policy is rewarded for what it answers, so readers here are strict: an answer that hedges ("A or B") or lists
 options is wrong. No prediction raises an error, whatever it holds; a bad truth does: it is a mistake in the data.
 
-See it:  python -m doctest -v verifier/answers.py        Next: claims.py, which finds the answer in a response.
+See it:  python -m doctest -v verifier/answers.py
+Before:  texts.py, numbers.py. Next: foils.py (the judge's part), claims.py (which finds the answer in a response).
 """
 import re
 import string
-import unicodedata
 
 import numpy as np
 
 from runs.errors import BadInput
+from verifier.numbers import NUMBER_WORDS, number  # noqa: F401  (others look for the words here)
+from verifier.texts import clean, fold, normalise
 
 KINDS = {
     "choice": "option letter or option text, exact",
@@ -174,145 +176,7 @@ def word_error_rate(words, truth):
     return float(row[-1]) / len(truth)
 
 
-# ---- 2. Texts that mean the same ---------------------------------------------------------------------------
-_WORD = re.compile(r"-?\d+(?:\.\d+)?"  # -2.5, or anything but spaces and punctuation
-                   r"|[^\s!-/:-@\[-`{-~¡-¿\u2010-\u205e\u3000-\u303f]+")
-
-
-def normalise(text):
-    """Case, punctuation, articles and spaces removed; a text of nothing but these is kept as it is ("A", "+").
-
-    >>> normalise("The Red-Square, at 2.5!")
-    'red square at 2.5'
-    """
-    text = fold(text)
-    words = _WORD.findall(text)
-    content = [word for word in words if word not in ("a", "an", "the")]
-    return " ".join(content or words) or text
-
-
-def fold(text):
-    """Full-width and composed characters to plain ones, lower case.
-
-    >>> fold("Ｎｏ 1½")
-    'no 1 1/2'
-    """
-    # Unicode's NFKC alone would join raised and fraction digits to their neighbours: 1½ to 11/2, 10² to 102.
-    text = re.sub(r"([¼-¾⅐-⅞])", r" \1", clean(text))
-    text = re.sub(r"[²³¹⁰-₉]", "^", text)
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return text.replace("⁄", "/").replace("−", "-").strip()
-
-
-def clean(text):
-    """Drop control, zero-width, bidirectional and surrogate characters (Unicode categories C*), not line breaks.
-
-    >>> clean("re\\u200bd")          # a zero-width space
-    'red'
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    kept = [c for c in text if c in "\n\t\r" or unicodedata.category(c)[0] != "C"]
-    return "".join(kept).replace("\t", " ").replace("\r", " ")
-
-
-# ---- 3. Texts that are one number --------------------------------------------------------------------------
-_UP_TO_NINETEEN = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-                   "sixteen seventeen eighteen nineteen").split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-NUMBER_WORDS = dict(zip(_UP_TO_NINETEEN, range(20)))
-NUMBER_WORDS["none"] = 0
-NUMBER_WORDS.update(zip(_TENS, range(20, 100, 10)))
-_SCALE = {"thousand": 10 ** 3, "million": 10 ** 6, "billion": 10 ** 9}
-
-_DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,6}(?![\d,])|\d{1,20})(?:\.\d{1,20})?|\.\d{1,20}"  # 1,200.5 or 1200.5 or .5
-_NUMBER = re.compile(
-    r"(?:(?P<whole>\d{1,9})\s+(?=\d+\s*/))?"         # the 1 of "1 3/4"
-    rf"(?P<value>(?:{_DIGITS})(?:e[-+]?\d{{1,2}})?)"  # the 3, or all of "1.5e3"
-    r"(?:\s*/\s*(?P<denominator>\d{1,20}))?"         # the 4
-    r"(?!\d|[.,/]\d)", re.A)                         # 1.2.3 and 1/2/3 are no numbers
-_LEAD = re.compile(r"(?:(?:the )?(?:final )?answer(?: is)?:?|there (?:is|are)"  # "the answer is: ", "about "
-                   r"|about|around|approximately|roughly|exactly|[=~≈])\s*")
-_SIGN = re.compile(r"[-+]|minus |negative ")
-_HEDGE = {"or", "and", "to", "of", "not", "no", "but", "than", "plus", "minus", "times", "maybe", "hundred"}
-_HEDGE.update(NUMBER_WORDS, _SCALE)
-_UNIT = re.compile(r"[^\W\d_](?:[^\W\d_]|[°/^-]){0,20}[23]?|[°%'\"$€£¥]")  # "squares", "km/h", "m^2", "%"
-
-
-def number(text):
-    """A text that is one number -> (value, unit), else None.
-
-    >>> number("about 2.5 seconds"), number("-1,200"), number("45 %"), number("1 3/4"), number("twenty-one")
-    ((2.5, 'seconds'), (-1200.0, ''), (45.0, '%'), (1.75, ''), (21.0, ''))
-    >>> number("2 or 3"), number("none of 3"), number("1.2.3")
-    (None, None, None)
-    """
-    if len(text) > 200:
-        return None
-    text = fold(text)
-    for _ in range(2):  # "the answer is" and "about"
-        lead = _LEAD.match(text)
-        if lead:
-            text = text[lead.end():]
-    sign = _SIGN.match(text)
-    if sign:
-        text = text[sign.end():]
-    text = text.lstrip("$€£¥ ")
-    digits = _NUMBER.match(text)
-    if digits:
-        value = _digits_value(digits)
-        words = text[digits.end():].strip(" .,!").replace("%", " % ").split()
-    else:
-        value, words = _number_words(text.strip(" .,!").replace("-", " ").split())
-    if value is None:
-        return None
-    if words and words[0] in _SCALE:  # 5 million
-        value *= _SCALE[words.pop(0)]
-    # What follows may be a unit of up to three words, nothing that hedges ("2 or more") or counts on ("2 three").
-    if len(words) > 3 or any(word in _HEDGE or not _UNIT.fullmatch(word) for word in words):
-        return None
-    if sign and sign[0] != "+":
-        value = -value
-    return value, " ".join(words)
-
-
-def _digits_value(digits):
-    """The value of a match of _NUMBER; None: a division by zero."""
-    value = float(digits["value"].replace(",", ""))
-    if digits["denominator"] is None:
-        return value
-    denominator = float(digits["denominator"])
-    if denominator == 0:
-        return None
-    return value / denominator + float(digits["whole"] or 0)
-
-
-def _number_words(words):
-    """Leading number words -> (value, the words left), or (None, []): twenty one mugs -> (21.0, [mugs])."""
-    total = 0  # what is complete: the 3000 of three thousand and five
-    part = 0   # what still grows: the five
-    used = 0   # words
-    for word in words:
-        if word in NUMBER_WORDS:
-            ends_in_tens = part % 100 >= 20 and part % 10 == 0
-            completes = ends_in_tens and 0 < NUMBER_WORDS[word] < 10  # the one of twenty-one
-            if part % 100 and not completes:
-                return None, []  # "two three" is two numbers
-            part += NUMBER_WORDS[word]
-        elif word == "hundred" and 0 < part < 10:
-            part *= 100
-        elif word in _SCALE and part:
-            total += part * _SCALE[word]
-            part = 0
-        elif word != "and" or not used:
-            break
-        used += 1
-    if not used:
-        return None, []
-    return float(total + part), words[used:]
-
-
-# ---- 4. Lists of options and choices -----------------------------------------------------------------------
+# ---- 2. Lists of options and choices -----------------------------------------------------------------------
 def option_list(text):
     """Does the answer hedge?
 
@@ -378,7 +242,7 @@ def _option_text(option, index):
     return normalise(option)
 
 
-# ---- 5. What a judge may read ------------------------------------------------------------------------------
+# ---- 3. What a judge may read ------------------------------------------------------------------------------
 FLAGS = re.I | re.A  # ASCII: without it "K" (Kelvin) is a k and Arabic digits are \d
 TAG = re.compile(r"<(?P<slash>/?)(?P<name>think|answer)\s{0,9}>", FLAGS)
 

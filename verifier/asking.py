@@ -24,7 +24,8 @@ from runs.errors import BadInput
 from verifier.answers import clean
 from verifier.coordinates import Box
 
-MAX_BOXES = 64  # boxes per label, the surest first: a segmenter's time is linear in them (our choice)
+MAX_BOXES = 64  # boxes per label, the surest first: a segmenter's time is linear in them (our choice), and
+                # Found.instances has a bit for each
 
 
 class TeacherFailed(Exception):
@@ -42,7 +43,13 @@ class Found:
     """What detector and segmenter found for one label in one picture."""
     boxes: list
     mask: np.ndarray   # bool (H, W): the union of the boxes' masks: several instances are one label (our choice)
+    instances: np.ndarray  # uint64 (H, W): bit i is set where the mask of boxes[i] is
     failure: str = ""  # why a teacher failed at this label, while it works otherwise
+
+    def instances_at(self, x, y):
+        """Which boxes' masks hold this pixel -> indices into boxes."""
+        bits = int(self.instances[y, x])
+        return [i for i in range(len(self.boxes)) if bits >> i & 1]
 
 
 class Teachers:
@@ -69,25 +76,27 @@ class Teachers:
         asked = self._ask(role, partial(find_boxes, image), labels, known_good="object")
         for label, boxes in zip(labels, asked):
             nothing = np.zeros((image.height, image.width), bool)
+            nowhere = np.zeros((image.height, image.width), np.uint64)
             if isinstance(boxes, ItemFailed):
-                found[label] = Found([], nothing, boxes.why)
+                found[label] = Found([], nothing, nowhere, boxes.why)
             else:
-                found[label] = Found(boxes, nothing)
+                found[label] = Found(boxes, nothing, nowhere)
         self._fill_masks(image, found)
         return found
 
     def _fill_masks(self, image, found):
-        prompts = [(label, box) for label, one in found.items() for box in one.boxes]
+        prompts = [(label, i, box) for label, one in found.items() for i, box in enumerate(one.boxes)]
         whole_image = Box(0, 0, image.width, image.height, 1.0, "object")
         for start in range(0, len(prompts), 256):  # bounds memory: a mask is as large as the picture
             part = prompts[start:start + 256]
-            boxes = [box for _, box in part]
+            boxes = [box for _, _, box in part]
             masks = self._ask("segmenter", partial(self._segment, image), boxes, known_good=whole_image)
-            for (label, _), mask in zip(part, masks):
+            for (label, i, _), mask in zip(part, masks):
                 if isinstance(mask, ItemFailed):
                     found[label].failure = mask.why
                 else:
                     found[label].mask |= mask
+                    found[label].instances[mask] |= np.uint64(1 << i)
 
     def _detect(self, image, labels):
         found = [list(boxes) for boxes in self.detector.detect(image, labels)]

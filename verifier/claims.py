@@ -11,7 +11,8 @@ The paper reads pictures by regular expressions and clips by GPT-4o. Here regula
 in free prose are left to a judge (extraction.py). Our choices: which answer counts, what is dropped.
 
 The policy is rewarded by what is read here, so parsing is total: any string of any size becomes a Parsed, in time
-linear in its length, and what is malformed, repeated or surplus is dropped and counted, never raised.
+linear in its length, and what is malformed, repeated or surplus is dropped and counted, never raised. A point that
+cannot be read is counted apart, in Parsed.unreadable: it is a miss (our choice), or a broken tag would be free.
 
 See it: python -m doctest -v verifier/claims.py. Before: answers.py. Next: extraction.py (may be skipped), then
 coordinates.py and argos.py, which checks the claims.
@@ -21,18 +22,24 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from verifier.answers import FLAGS, MAX_ANSWER, MAX_POINTS, TAG, clean, normalise, number, option_list
+from verifier.answers import FLAGS, MAX_ANSWER, MAX_POINTS, TAG, option_list
+from verifier.numbers import number
+from verifier.texts import clean, normalise
 
 
 # ---- 1. The result -----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Point:
-    """x, y: pixels of the picture as the policy saw it. Clips only: frame, from 0; seconds since the start."""
+    """x, y: pixels of the picture as the policy saw it. Clips only: frame, from 0; seconds since the start.
+
+    shown: what a reader sees between the tags, where it names something else than the label (alt), else "".
+    """
     x: float
     y: float
     label: str
     frame: int | None = None
     seconds: float | None = None
+    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,14 +63,21 @@ class Parsed:
     points: list = field(default_factory=list)
     frame_claims: list = field(default_factory=list)
     segment_claims: list = field(default_factory=list)
+    unreadable: dict = field(default_factory=dict)       # why -> how many points are misses; MAX_POINTS at most
     dropped_reasons: dict = field(default_factory=dict)  # why -> how many pieces
     no_answer: str = ""
     extracted: bool = False     # the pieces were found by the judge, in free prose
 
     @property
     def dropped(self):
-        """How many malformed, repeated or surplus pieces were left out."""
+        """How many malformed, repeated or surplus pieces were left out, unreadable points among them."""
         return sum(self.dropped_reasons.values())
+
+    @property
+    def pieces(self):
+        """How many points and claims the response makes, readable or not."""
+        readable = len(self.points) + len(self.frame_claims) + len(self.segment_claims)
+        return readable + sum(self.unreadable.values())
 
 
 def parse(response, media="image", allowed=()):
@@ -76,7 +90,7 @@ def parse(response, media="image", allowed=()):
     >>> mug = '<point x1="44" y1="28" alt="red mug">red mug</point>'
     >>> parsed = parse(f"<think>I see one {mug}.</think><answer>1</answer>")
     >>> parsed.answer, parsed.points
-    ('1', [Point(x=44.0, y=28.0, label='red mug', frame=None, seconds=None)])
+    ('1', [Point(x=44.0, y=28.0, label='red mug', frame=None, seconds=None, shown='')])
     >>> parsed = parse("<think>From 1 to 2 seconds it falls. In frame 3.</think><answer>A or B</answer>", "video")
     >>> parsed.segment_claims, parsed.dropped_reasons
     ([SegmentClaim(start=1.0, end=2.0, text='it falls')], {'frame claim without text': 1})
@@ -87,8 +101,24 @@ def parse(response, media="image", allowed=()):
     answer, no_answer = read_answer(answers, allowed)
     parsed = Parsed(think, answer, no_answer=no_answer)
     _read_pieces(parsed, media, dropped)
-    parsed.dropped_reasons = dict(+dropped)  # + leaves out the zeros
+    finish(parsed, dropped)
     return parsed
+
+
+POINT_REASONS = ("malformed point tag", "coordinate missing or not a number", "point without coordinates",
+                 "point without a label", f"point beyond {MAX_POINTS}")
+
+
+def finish(parsed, dropped):
+    """Note what was dropped, and which of it are points that cannot be read: the first MAX_POINTS are misses."""
+    parsed.dropped_reasons = dict(+dropped)  # + leaves out the zeros
+    parsed.unreadable = {}
+    left = MAX_POINTS
+    for reason in POINT_REASONS:
+        count = min(left, dropped[reason])
+        if count > 0:
+            parsed.unreadable[reason] = count
+            left -= count
 
 
 # ---- 2. Reasoning and answer -------------------------------------------------------------------------------
@@ -208,10 +238,18 @@ _ALT = re.compile(  # alt="red mug": one group, the text in whichever quotes
     r"\balt\s{0,9}=\s{0,9}(?:\"([^\"<>]{0,200})\"|'([^'<>]{0,200})'|[“”]([^“”<>]{0,200})[“”])", FLAGS)
 _POINT_WORD = re.compile(r"<points?\b", FLAGS)  # looks like a point; malformed where no piece holds it
 _FRAME_WORD = re.compile(r"\b(?:in|at)\s{1,3}frame\b", FLAGS)  # the same for frames
+_PAIR_WORD = re.compile(r"\([^(),]{1,40},[^(),]{1,40}\)\s{0,3}(?:in|at)\s{1,3}frame\b", FLAGS)  # and for pairs
 _STOP = re.compile(r"[.!?;](?=\s|$)|\n")  # where a claim ends; the point in "2.5" does not end one
 _BREAK = re.compile(  # where a noun phrase begins: "I see a man, the | tall woman is at (4, 8)"
-    r"[.;:!?](?=\s)|[,\n)>]|\b(?:the|an?|and|or|then|i see)\b", FLAGS)
+    r"[.;:!?](?=\s)|[,\n)>]|\b(?:the|an?|and|or|then|i see|(?:in|at)\s{1,3}frame\s{1,3}\d{1,6})\b", FLAGS)
 _VERBS = set("is are was were now seen visible located move moves moved stand stands from to at in on".split())
+_VERBS_BEHIND = _VERBS | set(  # where the noun phrase behind a point ends: "(4, 8) in frame 3 the cat | jumps"
+    """has have shows show can could will appears appear leaves leave changes change becomes become turns
+    turn goes go comes come stays stay starts start stops stop begins begin opens open closes close
+    falls fall rises rise drops drop jumps jump walks walk runs run sits sit lies lie holds hold picks
+    pick puts put takes take pours pour cuts cut eats eat drinks drink throws throw catches catch hits
+    hit looks look plays play rides ride pushes push pulls pull with of by near next which that who
+    while when as""".split())
 
 
 # ---- 4. Reading them ---------------------------------------------------------------------------------------
@@ -221,16 +259,17 @@ class Collector:
     def __init__(self, parsed, dropped):
         self.parsed, self.dropped = parsed, dropped
         self.seen = set()
+        self.beyond = set()  # so that repeats of a surplus piece do not count either
         parsed.points, parsed.frame_claims, parsed.segment_claims = [], [], []
 
-    def add_point(self, x, y, label, frame=None, seconds=None):
+    def add_point(self, x, y, label, frame=None, seconds=None, shown=""):
         """The same label on the same pixel of the same frame is the same point."""
         if not label:
             self.dropped["point without a label"] += 1
             return
-        point = Point(float(x), float(y), label, frame, seconds)
+        point = Point(float(x), float(y), label, frame, seconds, shown)
         pixel = math.floor(point.x), math.floor(point.y)
-        self._add("point", self.parsed.points, point, (pixel, label.lower(), frame, seconds))
+        self._add("point", self.parsed.points, point, (pixel, label.lower(), frame, seconds, shown.lower()))
 
     def add_frame_claim(self, frame, seconds, text):
         claim = FrameClaim(frame, seconds, text)
@@ -243,10 +282,11 @@ class Collector:
     def _add(self, kind, pieces, piece, key):
         if (kind, key) in self.seen:
             self.dropped[f"repeated {kind}"] += 1
-        elif len(pieces) == MAX_POINTS:
+            return
+        self.seen.add((kind, key))
+        if len(pieces) == MAX_POINTS:
             self.dropped[f"{kind} beyond {MAX_POINTS}"] += 1
         else:
-            self.seen.add((kind, key))
             pieces.append(piece)
 
 
@@ -256,15 +296,20 @@ def _read_pieces(parsed, media, dropped):
     collector = Collector(parsed, dropped)
     pieces = list((_VIDEO_PIECES if video else _IMAGE_PIECES).finditer(text))
     kinds = [piece.lastgroup for piece in pieces]
+    ends = [0] + [piece.end() for piece in pieces]          # where the piece before ended
+    starts = [piece.start() for piece in pieces] + [len(text)]
     claim_starts = [piece.start() for piece in pieces if piece.lastgroup in ("segment", "frame")]
     next_claims = iter(claim_starts[1:] + [len(text)])
     taken = 0  # the text before this position belongs to the claim before
-    for kind, piece in zip(kinds, pieces):
+    for i, (kind, piece) in enumerate(zip(kinds, pieces)):
         if kind == "tag":
             frame, seconds = _moment(piece) if video else (None, None)
             _add_tag(collector, piece["attributes"], piece["inner"], frame, seconds)
         elif kind == "pair":
-            label = _noun_before(text, piece.start())
+            label, _ = _noun_before(text, ends[i], piece.start())
+            if not label:
+                followed_by_pair = kinds[i + 1:i + 2] == ["pair"]
+                label = _noun_behind(text, piece.end(), starts[i + 1], followed_by_pair)
             collector.add_point(piece["x"], piece["y"], label, *_moment(piece))
         else:
             words, taken = _claim_words(text, piece, taken, next(next_claims))
@@ -277,14 +322,17 @@ def _read_pieces(parsed, media, dropped):
     dropped["malformed point tag"] += len(_POINT_WORD.findall(text)) - kinds.count("tag")
     if video:
         named = sum(len(_FRAME_WORD.findall(piece[0])) for piece in pieces)
-        dropped["malformed frame reference"] += len(_FRAME_WORD.findall(text)) - named
+        read = sum(len(_PAIR_WORD.findall(piece[0])) for piece in pieces)
+        broken_pairs = len(_PAIR_WORD.findall(text)) - read  # "(NaN, 8) in frame 5"
+        dropped["malformed frame reference"] += len(_FRAME_WORD.findall(text)) - named - broken_pairs
+        dropped["coordinate missing or not a number"] += broken_pairs
 
 
 def _add_tag(collector, attributes, inner, frame, seconds):
-    label, found = _read_tag(attributes, inner)
+    label, shown, found = _read_tag(attributes, inner)
     for x, y in found:
         if _XY_NUMBER.fullmatch(x) and _XY_NUMBER.fullmatch(y):
-            collector.add_point(x, y, label, frame, seconds)
+            collector.add_point(x, y, label, frame, seconds, shown)
         else:
             collector.dropped["coordinate missing or not a number"] += 1
     if not found:
@@ -292,16 +340,22 @@ def _add_tag(collector, attributes, inner, frame, seconds):
 
 
 def _read_tag(attributes, inner):
-    """<point x1=.. y1=.. x2=.. y2=.. alt="label">inner</point> -> (label, [(x, y) as text]); alt comes first."""
-    label = trim_label(inner)
+    """<point x1=.. y1=.. x2=.. y2=.. alt="label">inner</point> -> (label, shown, [(x, y) as text]).
+
+    alt is the label. shown: the inner text, where it names something else; "" where it does not, or is missing.
+    """
+    inner = trim_label(inner)
+    label, shown = inner, ""
     alt = _ALT.search(attributes)
     if alt:  # coordinates written inside alt are text, not coordinates
-        label = trim_label(alt[alt.lastindex]) or label
+        label = trim_label(alt[alt.lastindex]) or inner
+        if inner and normalise(inner) != normalise(label):
+            shown = inner
         attributes = attributes[:alt.start()] + " " + attributes[alt.end():]
     found = {}  # index -> {"x": text, "y": text}; what comes first counts
     for axis, index, value in _XY.findall(attributes):
         found.setdefault(int(index), {}).setdefault(axis.lower(), value)
-    return label, [(point.get("x", ""), point.get("y", "")) for point in found.values()]
+    return label, shown, [(point.get("x", ""), point.get("y", "")) for point in found.values()]
 
 
 def _moment(piece):
@@ -329,11 +383,38 @@ def _claim_words(text, piece, taken, next_claim):
     return words, piece.end() + len(sentence)
 
 
-def _noun_before(text, position):
-    """The label of "(x, y) in frame 5": the words since the last break or article, less a trailing "is at"."""
-    words = _BREAK.split(text[max(0, position - 120):position])[-1].split()
+def _noun_before(text, begin, end):
+    """The label of "(x, y) in frame 5" -> (the words since the last break or article, less a trailing "is at",
+    the position where they begin). Not before `begin`, where the piece before ended."""
+    begin = max(begin, end - 120)
+    for found in _BREAK.finditer(text, begin, end):
+        begin = found.end()
+    words = text[begin:end].split()
     while words and words[-1].lower() in _VERBS:
         words.pop()
+    return trim_label(" ".join(words)), begin
+
+
+def _noun_behind(text, begin, end, followed_by_pair):
+    """The label where none stands before: "(4, 8) in frame 3 (1.5 seconds) the cat jumps" -> "cat".
+
+    The words up to a verb or a break. end: where the next piece begins; if it is a pair, its label is its own.
+    """
+    if followed_by_pair:
+        label, starts = _noun_before(text, begin, end)
+        end = starts if label else end
+    sentence = _STOP.split(text[begin:min(end, begin + 120)], maxsplit=1)[0]
+    words = []
+    for word in sentence.split():
+        bare = word.strip(",:()<>").lower()
+        leading = bare in _VERBS_BEHIND or bare in ("", "a", "an", "the", "there", "it", "i", "see")
+        if not words and leading:
+            continue
+        if leading or bare in ("and", "or", "then") or word[0] in "(<":
+            break
+        words.append(word)
+        if word[-1] in ",:)>":
+            break
     return trim_label(" ".join(words))
 
 
@@ -377,9 +458,9 @@ def canonical(response, media="image"):
 def _rewrite(piece):
     kind = piece.lastgroup
     if kind == "tag":
-        label, found = _read_tag(piece["attributes"], piece["inner"])
+        label, shown, found = _read_tag(piece["attributes"], piece["inner"])
         pairs = " ".join(f'x{i}="{x}" y{i}="{y}"' for i, (x, y) in enumerate(found, start=1))
-        text = f'<point {pairs} alt="{label}">{label}</point> {_write_moment(piece)}'.rstrip()
+        text = f'<point {pairs} alt="{label}">{shown or label}</point> {_write_moment(piece)}'.rstrip()
     elif kind == "pair":
         text = f"({piece['x']}, {piece['y']}) {_write_moment(piece)}"
     elif kind == "segment":

@@ -2,13 +2,14 @@
 
     answer     '2'
     outcome    1.00  yes: exact number
-    spatial    0.50  yes: the sample calls for grounding
+    spatial    0.33  yes: the sample calls for grounding
        in   1 red square (44, 28): on the mask
        OUT  2 red square (10, 70): beside the mask
+       OUT    1 x malformed point tag: cannot be read, so a miss
     temporal     -   no: this is a picture
     reasoning  0.98  yes: p(answer | question, reasoning, picture)
     gate open: outcome 1.00 >= tau 0.50
-    R = (0.50*1.00 + 0.25*0.50 + 0.25*0.98) / 1.00 = 0.87
+    R = (0.50*1.00 + 0.25*0.33 + 0.25*0.98) / 1.00 = 0.83
 
 Before: argos.py (Verdict). Next: cards.py (the same beside the picture)
 """
@@ -50,6 +51,8 @@ def _pieces(verdict, in_clip):
         moment = f" in frame {v.frame}" if in_clip and v.frame is not None else ""
         where = f"{v.point.label} ({v.point.x:g}, {v.point.y:g}){moment}"
         lines.append((f"   {inside} {i:2} {where}: {v.why}", bool(v.score)))
+    for reason, count in verdict.parsed.unreadable.items():
+        lines.append((f"   OUT    {count} x {reason}: cannot be read, so a miss", False))
     for v in verdict.frame_scores + verdict.segment_scores:
         agreed = "yes" if v.score else "NO "
         lines.append((f"   {agreed}    {v.claim.text[:120]!r}: {v.why}", bool(v.score)))

@@ -10,9 +10,11 @@ import json
 import re
 from collections import Counter
 
-from verifier.answers import MAX_POINTS, MAX_THINK, NUMBER_WORDS, judged, normalise
+from verifier.answers import MAX_POINTS, MAX_THINK, judged
 from verifier.asking import ItemFailed
-from verifier.claims import Collector, trim_claim, trim_label
+from verifier.claims import Collector, finish, trim_claim, trim_label
+from verifier.numbers import NUMBER_WORDS
+from verifier.texts import normalise
 
 _FORMS = {  # list -> field -> types; bool is no int here
     "frame_claims": {"frame": (int, type(None)), "seconds": (int, float, type(None)), "claim": (str,)},
@@ -81,7 +83,7 @@ def read_claims(reply, parsed):
                 collector.add_frame_claim(item["frame"], item["seconds"], text)
             else:
                 collector.add_segment_claim(item["start"], item["end"], text)
-    parsed.dropped_reasons = dict(+dropped)  # + leaves out the zeros
+    finish(parsed, dropped)
 
 
 def _read_lists(reply):

@@ -65,9 +65,10 @@ def frames_shown(media, claim):
 
 def look_ups(media, parsed):
     """What the points of a response have the detector look for -> [(frame index, label)], MAX_LABELS at most."""
-    labels = list(dict.fromkeys(point.label.lower() for point in parsed.points))[:MAX_LABELS]
+    points = [point for point in parsed.points if not point.shown]  # a point of two names is a miss anyway
+    labels = list(dict.fromkeys(point.label.lower() for point in points))[:MAX_LABELS]
     wanted = {}
-    for point in parsed.points:
+    for point in points:
         frame, _ = which_frame(media, point.frame, point.seconds)
         label = point.label.lower()
         if frame is not None and label in labels:

@@ -3,16 +3,18 @@
     {"image": "a.png", "question": "How many mugs?", "answer": "2", "kind": "count"}
 
 "video" instead of "image" for a clip, either a path next to the file. Optional: "id", "options" (the texts of a
-multiple choice) and the last five fields of Sample. A mistake is told in one line, with file, row and cure.
+multiple choice) and the last fields of Sample. A mistake is told in one line, with file, row and cure.
 
-Before: answers.py (the kinds). Next: argos.py.
+Before: answers.py (the kinds), foils.py. Next: argos.py.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runs.errors import BadInput
 from runs.files import read_jsonl
 from verifier.answers import check_truth, number
+from verifier.foils import draw_foils
+from verifier.texts import normalise
 
 
 @dataclass
@@ -30,6 +32,8 @@ class Sample:
     drawn: bool = False     # a chart, map or other drawing, where the pointing model replaces the detector
     grounding: bool = True  # the reasoning is asked to point
     raw: str = ""           # reasoning that the data set ships; only curation's extraction reads it (app. C.1)
+    foils: list = field(default_factory=list)    # other truths, which a right answer must not mean (kind "free")
+    objects: list = field(default_factory=list)  # what the question names (app. C.1); only `coverage` reads it
 
     @classmethod
     def from_row(cls, row, folder, where="row"):
@@ -59,15 +63,22 @@ class Sample:
             answer = check_truth(answer, row["kind"], options)
         except BadInput as error:
             raise BadInput(f"{where}: {error}") from None
+        for name in ("foils", "objects"):
+            texts = row.get(name, [])
+            usable = isinstance(texts, list) and all(isinstance(text, str) and text.strip() for text in texts)
+            need(usable, f'"{name}" must be a list of texts')
+        same = [text for text in row.get("foils", []) if normalise(text) == normalise(answer)]
+        need(not same, f'"foils" holds the answer itself, {answer[:60]!r}; leave it out')
         path = Path(folder) / row[media]
         need(path.is_file(), f"{media} {row[media]!r} does not exist beside the file; correct the path")
-        rest = {name: row[name] for name in ("task", "source", "drawn", "grounding", "raw") if name in row}
+        optional = ("task", "source", "drawn", "grounding", "raw", "foils", "objects")
+        rest = {name: row[name] for name in optional if name in row}
         name = str(row.get("id", where))
         return cls(name, row["question"], answer, row["kind"], str(path), media, options, **rest)
 
 
 def read_samples(jsonl):
-    """A JSONL file of rows -> list of Samples. BadInput names file, row and cure."""
+    """A JSONL file of rows -> list of Samples, "free" ones with foils. BadInput names file, row and cure."""
     samples = []
     row_of = {}  # id -> row number
     for i, row in read_jsonl(jsonl):
@@ -79,6 +90,7 @@ def read_samples(jsonl):
         samples.append(sample)
     if not samples:
         raise BadInput(f"{jsonl}: holds no rows")
+    draw_foils(samples)
     return samples
 
 

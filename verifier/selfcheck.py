@@ -37,7 +37,7 @@ def self_check(verifier, sizes):
     swapped = as_seen[::-1]
     responses = []
     for x, y in (as_seen, in_file, swapped):
-        responses.append(f'<think><point x1="{x:.2f}" y1="{y:.2f}" alt="red square">it</point>')
+        responses.append(f'<think><point x1="{x:.2f}" y1="{y:.2f}" alt="red square">red square</point>')
     verdicts = verifier.verify_group(sample, responses, media)
     scores = [v.grounding for v in verdicts]
     if scores == [0, 0, 0] and not verdicts[0].points[0].boxes:

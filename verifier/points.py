@@ -1,0 +1,110 @@
+"""Points against masks: the score of each point (paper eqs 1, 2), and what does not count as a hit (our choices).
+
+A point scores 1 where the mask of its label, in its frame, holds its pixel. It is a miss, and the verdict says
+
+    "alt says 'green cross', the text 'green square'"   the two name different things, and a reader sees the text
+    "the same red square as point 1"                    points of one label on one instance, one box's mask
+
+Without the first, RL learned to write a sure thing into alt and anything into the text. Without the second, one
+sure thing, pointed at often, hides a miss in eq. 3's mean. Two labels on one thing are fine.
+
+Points that cannot be read never get here: claims.py counts them, and argos.py adds them to the mean as misses.
+
+Before: claims.py, moments.py, asking.py (Found). Next: argos.py.
+"""
+import math
+from dataclasses import dataclass
+
+from verifier.claims import Point
+from verifier.moments import MAX_LABELS, which_frame
+
+
+@dataclass
+class PointVerdict:
+    point: Point
+    score: float        # s_i of eq. 2: 1 on the mask (the detected thing's pixels), else 0
+    why: str
+    boxes: list         # what the detector (or the pointing model) found for the label
+    frame: int | None   # index into Media.frames; None: the point names no frame of the clip
+
+
+def score_points(media, points, found):
+    """Eq. 2 for the points of one response -> a PointVerdict each.
+
+    points: of claims.Point. found: {(frame index, label): asking.Found}, the look-ups of this response.
+    """
+    verdicts = [_score_point(media, point, found) for point in points]
+    instances = {}  # number of a point that hits -> the instances, (frame, label, box), whose masks hold it
+    for i, verdict in enumerate(verdicts):
+        if verdict.score:
+            label = verdict.point.label.lower()
+            x, y = pixel(verdict.point)
+            boxes = found[verdict.frame, label].instances_at(x, y)
+            instances[i] = [(verdict.frame, label, box) for box in boxes]
+    owners = assign(instances)
+    for i, held_by in instances.items():
+        if i not in owners.values():
+            first = min(owners[instance] for instance in held_by)
+            verdicts[i].score = 0.0
+            verdicts[i].why = f"the same {verdicts[i].point.label} as point {first + 1}"
+    return verdicts
+
+
+def pixel(point):
+    """The (x, y) of the pixel that a point falls into."""
+    return math.floor(point.x), math.floor(point.y)
+
+
+def _score_point(media, point, found):
+    frame, why = which_frame(media, point.frame, point.seconds)
+    if point.shown:
+        why = f"alt says {point.label!r}, the text {point.shown!r}"
+        return PointVerdict(point, 0.0, why, [], frame)
+    if frame is None:
+        return PointVerdict(point, 0.0, why, [], None)
+    at = (frame, point.label.lower())
+    if at not in found:
+        return PointVerdict(point, 0.0, f"one of more than {MAX_LABELS} different labels", [], frame)
+    here = found[at]
+    width, height = media.frames[frame].size
+    x, y = pixel(point)
+    inside = 0 <= x < width and 0 <= y < height
+    if here.boxes and inside and here.mask[y, x]:
+        return PointVerdict(point, 1.0, "on the mask", here.boxes, frame)
+    if here.failure:
+        why = here.failure
+    elif not inside:
+        why = f"outside the {width} x {height} picture"
+    elif not here.boxes:
+        why = f"no {point.label} was found"
+    else:
+        why = "beside the mask"
+    return PointVerdict(point, 0.0, why, here.boxes, frame)
+
+
+def assign(instances):
+    """Give each point an instance of its own, as many points as possible -> {instance: point}.
+
+    instances: {point: [the instances that it may have]}. Where masks overlap, a point moves to another of its
+    instances if that makes room for one more (maximum bipartite matching by augmenting paths), so the order in
+    which a response names its points cannot cost it a hit.
+
+    >>> assign({0: ["left", "right"], 1: ["left"], 2: ["left", "right"]})
+    {'left': 1, 'right': 0}
+    """
+    owners = {}
+
+    def place(point, tried):
+        free_first = sorted(instances[point], key=lambda instance: instance in owners)
+        for instance in free_first:
+            if instance in tried:
+                continue
+            tried.add(instance)
+            if instance not in owners or place(owners[instance], tried):
+                owners[instance] = point
+                return True
+        return False
+
+    for point in instances:
+        place(point, set())
+    return owners
