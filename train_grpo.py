@@ -59,6 +59,7 @@ from runs.files import file_name
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.cards import draw_card
 from verifier.samples import Sample, read_samples
+from verifier.watch import Measure, signs_of, signs_together
 import policy as P
 from teachers.judges import VLMJudge
 from teachers.names import load_judge, load_teachers
@@ -77,20 +78,22 @@ class Config(TeacherSettings):
     out: str = flag("out/grpo", "folder to write")
     judge: str = flag(TINY_TEACHER, "VLM that judges claims and R_rq, folder or hub id; base: the policy "
                                     "with its adapter off")
+    eval_judge: str = flag("", "another VLM that judges held-out answers; empty: the same, which RL may have "
+                               "fooled (verifier/watch.py)")
     # the reward
     reward: str = flag("argos", "argos; outcome: the answer alone; no-vg: without grounding; no-rq: without "
                                 "reasoning quality")
     weights: str = flag("0.5,0.25,0.25", "w_o,w_vg,w_rq of eq. 9 (our choice)")
     tau: float = flag(0.5, "the gate's threshold on the outcome (our choice)")
     # sampling
-    steps: int = flag(80, "steps, each with new rollouts (paper: about 80)")
+    steps: int = flag(100, "steps, each with new rollouts (paper: about 80)")
     prompts: int = flag(16, "prompts per step (paper: 56 rollouts per batch)")
     group_size: int = flag(8, "G, rollouts per prompt")
     temperature: float = flag(1.0, "sampling temperature in training")
     max_new_tokens: int = flag(112, "a rollout is cut after this many tokens")
     sample_batch: int = flag(1024, "rollouts sampled at once: their cache must fit into memory")
     # optimisation
-    lr: float = flag(1.4e-3, "AdamW learning rate at its peak")
+    lr: float = flag(6e-4, "AdamW learning rate at its peak")
     warmup: int = flag(10, "steps of linear warm-up")
     decay: bool = flag(True, "decay the learning rate linearly to 10 %% over the run")
     updates: int = flag(1, "optimizer steps per batch of rollouts (1 is on-policy)")
@@ -109,7 +112,9 @@ class Config(TeacherSettings):
     # the rest
     eval_every: int = flag(20, "steps between held-out evaluations (0: never)")
     eval_samples: int = flag(256, "held-out samples per evaluation")
-    cards: int = flag(4, "verification cards drawn at every evaluation")
+    eval_temperature: float = flag(0.6, "sampling temperature of evaluation (paper: 0.6)")
+    cards: int = flag(4, "verification cards drawn at every evaluation, at least one of each kind of question "
+                         "(0: none)")
     save_every: int = flag(20, "steps between checkpoints")
     seed: int = flag(0, "seed of data order and sampling")
     resume: bool = flag(False, "continue from OUT/state.pt")
@@ -135,7 +140,10 @@ def check(cfg):
     need(cfg.reward in REWARDS, f"--reward {cfg.reward}: choose {', '.join(REWARDS)}")
     need(cfg.loss in LOSSES, f"--loss {cfg.loss}: choose {', '.join(LOSSES)}")
     need(cfg.group_size >= 2, f"--group_size {cfg.group_size}: an advantage compares at least 2 rollouts")
-    need(cfg.temperature > 0, f"--temperature {cfg.temperature}: must be above 0")
+    for name in ("temperature", "eval_temperature"):
+        need(getattr(cfg, name) > 0, f"--{name} {getattr(cfg, name)}: must be above 0")
+    need(not cfg.eval_judge or cfg.eval_judge != cfg.judge,
+         f"--eval_judge {cfg.eval_judge}: is the judge that rewards; name another, or none")
     for name in ("steps", "prompts", "updates", "micro_batch", "sample_batch", "max_new_tokens",
                  "save_every"):
         need(getattr(cfg, name) >= 1, f"--{name} {getattr(cfg, name)}: must be at least 1")
@@ -293,19 +301,25 @@ def score(policy, prompts, rollouts, batch, temperature):
 
 # ---- 3. Rewards, evaluation and the log --------------------------------------------------------------------
 def build_verifier(cfg, policy, weights):
-    """-> (the verifier that rewards, the one that measures both arms alike). They share their teachers."""
+    """-> (the verifier that rewards, the Measure of both arms alike). They share their teachers."""
     detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer,
                                                  cache=cfg.teacher_cache, base=policy)
-    if cfg.judge != "base":
-        judge = load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
-    elif policy is None:
-        raise BadInput("judge base: there is no policy here; name a model")
-    else:
-        judge = VLMJudge(policy, preset=cfg.preset, adapter_off=True)
-    options = dict(weights=weights, tau=cfg.tau, **verifier_options(cfg))
-    rewarding = Argos(detector, segmenter, pointer, judge, use=REWARDS[cfg.reward], **options)
-    measuring = Argos(detector, segmenter, pointer, judge, use=("outcome", "grounding"), **options)
-    return rewarding, measuring
+    def load(name):
+        if name != "base":
+            return load_judge(name, cfg.preset, dtype=cfg.dtype)
+        if policy is None:
+            raise BadInput("judge base: there is no policy here; name a model")
+        return VLMJudge(policy, preset=cfg.preset, adapter_off=True)
+
+    def verifier(judge, use):
+        return Argos(detector, segmenter, pointer, judge, weights, cfg.tau, use, **verifier_options(cfg))
+
+    judge = load(cfg.judge)
+    rewarding = verifier(judge, REWARDS[cfg.reward])
+    if not cfg.eval_judge:
+        return rewarding, Measure(verifier(judge, ("outcome", "grounding")))
+    other = verifier(load(cfg.eval_judge), ("outcome", "grounding"))
+    return rewarding, Measure(verifier(judge, ("outcome",)), other)
 
 
 def encode(policy, samples, media, preset):
@@ -317,45 +331,58 @@ def encode(policy, samples, media, preset):
 
 
 @torch.no_grad()
-def evaluate(policy, verifier, samples, cfg, step, accelerator):
+def evaluate(policy, measure, samples, cfg, step, accelerator):
     """Sampled answers and grounding on held-out samples, always with one seed, so that curves compare; cards.
 
-    -> {"answers": mean R_o, "grounding": mean R_vg} over all processes; None where nothing was scored.
+    -> {"answers": mean R_o as measured, "judged": the same as the judge that rewards has it, "grounding": mean
+    R_vg} over all processes, None where nothing was scored; and signs of hacking (verifier/watch.py).
     """
     generator = torch.Generator(policy.device).manual_seed(cfg.seed)
     samples = [samples[i] for i in processes.share(accelerator, len(samples))]  # this process's part
     size = max(1, min(128, cfg.sample_batch // cfg.group_size))
-    outcomes = []
-    grounding = []
+    rows = []
     scored = []
     for i in range(0, len(samples), size):
-        batch, media = verifier.usable(samples[i:i + size])  # damaged files are named and left out
+        batch, media = measure.verifier.usable(samples[i:i + size])  # damaged files are named and left out
         if not batch:
             continue
-        rollouts = P.sample(policy, encode(policy, batch, media, cfg.preset), 1, cfg.temperature,
+        rollouts = P.sample(policy, encode(policy, batch, media, cfg.preset), 1, cfg.eval_temperature,
                             max_new_tokens=cfg.max_new_tokens, generator=generator)
-        verdicts = verifier.verify_groups(batch, [[text] for text in rollouts.texts], media)
-        for sample, text, seen, (verdict,) in zip(batch, rollouts.texts, media, verdicts):
-            if verdict.outcome is not None:  # None: a teacher failed
-                outcomes.append(verdict.outcome)
-            if sample.grounding and verdict.grounding is not None:
-                grounding.append(verdict.grounding)
-            scored.append((sample, text, seen, verdict))
+        measured = measure.score(batch, rollouts.texts, media)
+        finished = rollouts.finished.tolist()
+        for sample, text, seen, one, ended in zip(batch, rollouts.texts, media, measured, finished):
+            grounding = one.verdict.grounding if sample.grounding else None
+            signs = signs_of(sample, one.verdict, ended, cfg.tau)
+            rows.append(dict(answers=one.outcome, judged=one.judged, grounding=grounding, signs=signs))
+            scored.append((sample, text, seen, one.verdict))
 
-    outcomes = processes.gather(accelerator, outcomes)
-    grounding = processes.gather(accelerator, grounding)
+    rows = processes.gather(accelerator, rows)
     if accelerator.is_main_process:
         draw_cards(scored, cfg.cards, Path(cfg.out) / "cards", step)
-    return dict(answers=mean(outcomes), grounding=mean(grounding))
+    means = {name: mean(known(rows, name)) for name in ("answers", "judged", "grounding")}
+    return means | signs_together([row["signs"] for row in rows])
 
 
 def draw_cards(scored, count, folder, step):
-    """Cards of `count` samples, spread evenly over scored, a list of (sample, response, media, verdict)."""
+    """Cards of `count` samples of scored, a list of (sample, response, media, verdict): the first of each kind of
+    question, even if there are more kinds, then others, spread evenly."""
+    if not count or not scored:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    every = max(1, len(scored) // max(1, count))
-    for sample, text, media, verdict in scored[::every][:count]:
+    first_of_kind = {}
+    for i, (sample, *_) in enumerate(scored):
+        first_of_kind.setdefault((sample.kind, sample.media), i)
+    evenly = range(0, len(scored), max(1, len(scored) // count))
+    chosen = list(dict.fromkeys([*first_of_kind.values(), *evenly]))  # each once
+    for i in chosen[:max(count, len(first_of_kind))]:
+        sample, text, media, verdict = scored[i]
         path = folder / f"step-{step:05d}-{file_name(sample.id)}.png"
         draw_card(media, sample, text, verdict, verdict.masks, path)
+
+
+def known(rows, name):
+    """The values of a column that are there: None where a teacher failed, or nothing was asked for."""
+    return [row[name] for row in rows if row[name] is not None]
 
 
 def mean(values, if_empty=None):
@@ -401,36 +428,34 @@ class UpdateStats:
             grad_norm=self.grad_norm)  # of the summed gradients: the same in every process
 
 
-def summarise(accelerator, verdicts, rollouts, causes, tau):
+def summarise(accelerator, samples, verdicts, rollouts, causes, tau):
     """What a step's rollouts of all processes looked like. Every process has to call it, since it gathers.
 
-    verdicts: a list per group. causes: why groups of this process were skipped, as zero_variance_cause names
+    verdicts: a list per sample. causes: why groups of this process were skipped, as zero_variance_cause names
     it. -> {name: number}, as metrics.jsonl gets them. None: not part of this reward, or a teacher failed for
     all.
     """
     scores = []
-    for group in verdicts:
+    finished = iter(rollouts.finished.tolist())
+    for sample, group in zip(samples, verdicts):
         for v in group:
-            scores.append(dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding,
-                               reasoning=v.reasoning, points=len(v.parsed.points)))
+            scores.append(dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding, reasoning=v.reasoning,
+                               points=len(v.parsed.points), signs=signs_of(sample, v, next(finished), tau)))
     scores = processes.gather(accelerator, scores)
     causes = processes.gather(accelerator, causes)
     lengths = processes.gather(accelerator, rollouts.mask.sum(dim=1).tolist())
-    finished = processes.gather(accelerator, rollouts.finished.tolist())
-
-    def known(name):
-        return [row[name] for row in scores if row[name] is not None]
-
-    outcomes = known("outcome")
+    signs = [row["signs"] for row in scores]
+    outcomes = known(scores, "outcome")
     return dict(
-        reward=torch.tensor(known("reward") or [0.]).mean().item(),
+        reward=torch.tensor(known(scores, "reward") or [0.]).mean().item(),
         outcome=mean(outcomes, 0.),
-        grounding=mean(known("grounding")),
-        reasoning=mean(known("reasoning")),
+        grounding=mean(known(scores, "grounding")),
+        reasoning=mean(known(scores, "reasoning")),
         gate_open=mean([outcome >= tau for outcome in outcomes], 0.),
-        points=mean(known("points"), 0.),  # per rollout
+        points=mean(known(scores, "points"), 0.),  # per rollout
         length=torch.tensor(lengths, dtype=torch.float).mean().item(),  # tokens per rollout
-        unfinished=1 - torch.tensor(finished, dtype=torch.float).mean().item(),  # share that was cut
+        unfinished=mean([sign["unfinished"] for sign in signs], 0.),  # share that was cut
+        **signs_together(signs),
         skipped=len(causes),
         **{cause: causes.count(cause) for cause in CAUSES})
 
@@ -561,7 +586,7 @@ def main():
         phases.done("update")
 
         # 4e. What happened, in all processes.
-        summary = summarise(accelerator, verdicts, rollouts, causes, cfg.tau)
+        summary = summarise(accelerator, samples, verdicts, rollouts, causes, cfg.tau)
         updated = vars(stats.over_all(accelerator))
         if not n_rollouts:
             updated = dict.fromkeys(updated)  # nothing was learned: None, not 0
@@ -609,15 +634,15 @@ def verify_rows(verifier, rows, texts):
     return verdicts
 
 
-TRL_COLUMNS = ("question", "answer", "kind", "image", "video", "options", "drawn", "grounding")
+TRL_COLUMNS = ("question", "answer", "kind", "image", "video", "options", "drawn", "grounding", "foils", "objects")
 
 
 def trl_reward(verifier):
     """The reward for TRL: GRPOTrainer(reward_funcs=trl_reward(verifier), ...). verifier: an argos.Argos.
 
     The dataset needs the columns question, answer, kind, and image (a PIL picture or a path), images (the
-    first counts) or video (a path); options, drawn and grounding where they apply. The terms appear in TRL's
-    table of completions.
+    first counts) or video (a path); options, drawn, grounding and objects where they apply, and for kind "free"
+    foils, since one batch does not know the other truths. The terms appear in TRL's table of completions.
     """
     def argos_reward(completions, log_extra=None, **columns):  # TRL names its metrics after this function
         if columns.get("images"):

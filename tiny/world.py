@@ -706,6 +706,8 @@ def write_item(split, out, seed, index):
     row["video" if len(item.pixels) > 1 else "image"] = str(path.relative_to(out))
     if item.options:
         row["options"] = item.options
+    if item.kind == "free":
+        row["exact"] = True  # who draws the scene knows the one right answer
     return row
 
 

@@ -26,6 +26,7 @@ class PointVerdict:
     why: str
     boxes: list         # what the detector (or the pointing model) found for the label
     frame: int | None   # index into Media.frames; None: the point names no frame of the clip
+    miss: str = ""      # the kind of miss, for counting; "" for a hit. `why` names labels and sizes, too
 
 
 def score_points(media, points, found):
@@ -46,6 +47,7 @@ def score_points(media, points, found):
         if i not in owners.values():
             first = min(owners[instance] for instance in held_by)
             verdicts[i].score = 0.0
+            verdicts[i].miss = "same instance"
             verdicts[i].why = f"the same {verdicts[i].point.label} as point {first + 1}"
     return verdicts
 
@@ -59,12 +61,12 @@ def _score_point(media, point, found):
     frame, why = which_frame(media, point.frame, point.seconds)
     if point.shown:
         why = f"alt says {point.label!r}, the text {point.shown!r}"
-        return PointVerdict(point, 0.0, why, [], frame)
+        return PointVerdict(point, 0.0, why, [], frame, "two names")
     if frame is None:
-        return PointVerdict(point, 0.0, why, [], None)
+        return PointVerdict(point, 0.0, why, [], None, "no such frame")
     at = (frame, point.label.lower())
     if at not in found:
-        return PointVerdict(point, 0.0, f"one of more than {MAX_LABELS} different labels", [], frame)
+        return PointVerdict(point, 0.0, f"one of more than {MAX_LABELS} different labels", [], frame, "too many labels")
     here = found[at]
     width, height = media.frames[frame].size
     x, y = pixel(point)
@@ -72,14 +74,14 @@ def _score_point(media, point, found):
     if here.boxes and inside and here.mask[y, x]:
         return PointVerdict(point, 1.0, "on the mask", here.boxes, frame)
     if here.failure:
-        why = here.failure
+        miss, why = "teacher failed", here.failure
     elif not inside:
-        why = f"outside the {width} x {height} picture"
+        miss, why = "outside", f"outside the {width} x {height} picture"
     elif not here.boxes:
-        why = f"no {point.label} was found"
+        miss, why = "not found", f"no {point.label} was found"
     else:
-        why = "beside the mask"
-    return PointVerdict(point, 0.0, why, here.boxes, frame)
+        miss, why = "beside", "beside the mask"
+    return PointVerdict(point, 0.0, why, here.boxes, frame, miss)
 
 
 def assign(instances):

@@ -32,6 +32,7 @@ class Sample:
     drawn: bool = False     # a chart, map or other drawing, where the pointing model replaces the detector
     grounding: bool = True  # the reasoning is asked to point
     raw: str = ""           # reasoning that the data set ships; only curation's extraction reads it (app. C.1)
+    exact: bool = False     # a drawn world knows the only right text: held-out free answers count by it (watch.py)
     foils: list = field(default_factory=list)    # other truths, which a right answer must not mean (kind "free")
     objects: list = field(default_factory=list)  # what the question names (app. C.1); only `coverage` reads it
 
@@ -56,7 +57,7 @@ class Sample:
             several = isinstance(options, list) and len(options) > 1
             texts = several and all(isinstance(option, str) for option in options)
             need(texts, '"options" must be a list of two or more texts')
-        for name in ("drawn", "grounding"):
+        for name in ("drawn", "grounding", "exact"):
             need(isinstance(row.get(name, True), bool), f'"{name}" must be true or false')
         need(isinstance(row.get("raw", ""), str), '"raw" must be a text')
         try:
@@ -71,7 +72,7 @@ class Sample:
         need(not same, f'"foils" holds the answer itself, {answer[:60]!r}; leave it out')
         path = Path(folder) / row[media]
         need(path.is_file(), f"{media} {row[media]!r} does not exist beside the file; correct the path")
-        optional = ("task", "source", "drawn", "grounding", "raw", "foils", "objects")
+        optional = ("task", "source", "drawn", "grounding", "raw", "exact", "foils", "objects")
         rest = {name: row[name] for name in optional if name in row}
         name = str(row.get("id", where))
         return cls(name, row["question"], answer, row["kind"], str(path), media, options, **rest)
