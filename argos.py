@@ -47,7 +47,7 @@ from verifier.explain import explain
 from verifier.extraction import add_claims
 from verifier.foils import foil_said, outcome_against, texts_to_compare
 from verifier.media import load_media
-from verifier.moments import frames_shown, look_ups, question_about
+from verifier.moments import frames_shown, look_ups, name_frames, question_about
 from verifier.moments import which_frame  # noqa: F401  (benchmarks/report.py has it from here)
 from verifier.points import PointVerdict, score_points  # noqa: F401  (PointVerdict: report.py)
 from verifier.samples import Sample, guess_kind

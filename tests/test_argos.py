@@ -168,8 +168,8 @@ def test_selection_follows_sample_and_response(picture, clip):
     assert chosen(clip, selector=lambda s, p: {"temporal": "asked"}, use=("outcome",)) == {"outcome"}
     picture.drawn = picture.grounding = True
     assert "pointing model" in select(picture, [parse("")], every)[0]["spatial"].why
-    chosen = {"temporal": "", "reasoning": None, "spatial": "never"}
-    terse, = select(clip, [parse("")], every, selector=lambda s, p: chosen)
+    given = {"temporal": "", "reasoning": None, "spatial": "never"}
+    terse, = select(clip, [parse("")], every, selector=lambda s, p: given)
     assert [str(choice) for choice in terse.values()][1:] == ["no: this is a clip", "yes: ", "yes: None"]  # as it was given
     with pytest.raises(BadInput):
         chosen(clip, selector=lambda s, p: {"vibes": "good"})
