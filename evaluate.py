@@ -5,9 +5,12 @@ the reasoning points at really there? Both are Argos's own scores (R_o and R_vg;
 not a measure). Every number comes with a 95 % bootstrap interval over items, and over seeds too where a model
 was trained with several; differences are paired, item by item (and seed by seed).
 
+Never measure with the model that rewards: RL learns what it can be told. So answers stand in two columns,
+"answers" and "as its judge scores them" (--judge, with --foils as in training); between them lies what was
+hacked. See verifier/watch.py for who measures, and --eval_judge for real data.
+
 Different from the paper:
-  1. One rollout per sample at temperature 1, the policy as RL trains it; the paper evaluates at 0.6, and so
-     does --preset 7b.
+  1. One rollout per sample. The temperature is the paper's, 0.6.
   2. A model asked `:direct` is never asked to point: its R_vg is 0 by construction.
 
 Run:
@@ -24,7 +27,8 @@ one model with several seeds. Names that end in a step (`argos@20=... argos@40=.
 run: they give figure 4.
 
 What to watch in table.md: `answers` against the per-task majority above the table (what always giving the
-most frequent answer would earn), and intervals of paired differences that leave out 0.
+most frequent answer would earn), and against its judge's score; intervals of paired differences that leave
+out 0; and by source the share of responses without an answer, which must be small for the rest to mean much.
 
 Writes: answers.jsonl (append-only; what is there is not asked again), table.md, curves.png (curves-SET.png of
 checkpoints), page/index.html.
@@ -48,6 +52,7 @@ from runs.settings import (TeacherSettings, flag, parse_config, parse_model, pix
 from runs.statistics import by_item, cell, checkpoints, difference
 from verifier.cards import draw_card
 from verifier.samples import read_samples
+from verifier.watch import Measure
 import policy as P
 from teachers.names import load_judge, load_teachers
 from argos import Argos
@@ -66,8 +71,9 @@ class Config(TeacherSettings):
         "help": "name=training folder ...: learning curves from metrics.jsonl"})
     out: str = flag("out/eval", "folder to write")
     judge: str = flag(str(Path(__file__).parent / "tiny/teacher"),
-        "VLM that judges claims and free-text answers")
-    temperature: float = flag(1.0, "sampling temperature")
+        "VLM that judged claims and free-text answers in training")
+    eval_judge: str = flag("", "another VLM that measures; empty: the same judge, and the table says what rests on it")
+    temperature: float = flag(0.6, "sampling temperature (paper: 0.6)")
     max_new_tokens: int = flag(112, "a rollout is cut after this many tokens")
     limit: int = flag(0, "use only so many samples of each set, the first (0: all)")
     batch: int = flag(128, "samples at a time")
@@ -84,6 +90,8 @@ def check(cfg):
         twice = namesakes.count((mode, folder)) > 1         # and each of its folders is one seed
         if another_way or twice:
             raise BadInput(f"--models: {name} is asked in two ways, or twice the same; give each its own name")
+    if cfg.eval_judge and cfg.eval_judge == cfg.judge:
+        raise BadInput(f"--eval_judge {cfg.eval_judge}: is the judge of training; name another, or none")
     if len({set_name(path) for path in cfg.data}) < len(cfg.data):
         raise BadInput("--data: two sets have one file name; rename one, or evaluate them into two --out")
 
@@ -97,20 +105,32 @@ def read_set(path, cfg):
 
 
 # ---- 2. Asking ---------------------------------------------------------------------------------------------
-SCORES = ("outcome", "grounding")  # the columns "answers" and "R_vg" of every table
+SCORES = ("outcome", "judged", "grounding")
+HEADINGS = "answers | as its judge scores them | R_vg"  # of SCORES, in every table
 # How a model is asked -> which of the texts in policy.PROMPTS.
 PROMPTS = {"sampled": "reason", "greedy": "reason", "direct": "direct", "overlay": "overlay"}
 
 
-def load_verifier(cfg):
-    """The verifier with the teachers that were named, tried on a drawing. R_rq is no measure: it stays off."""
+def load_measure(cfg):
+    """The verifier with the teachers that were named, tried on a drawing -> verifier.watch.Measure.
+
+    R_rq is no measure: it stays off.
+    """
     judge = load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype)
     base = getattr(judge, "policy", None)  # --pointer base: the judge points
     detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer,
                                                  cache=cfg.teacher_cache, base=base)
-    verifier = Argos(detector, segmenter, pointer, judge, use=SCORES, **verifier_options(cfg))
-    verifier.self_check()
-    return verifier
+
+    def verifier(judge, *use):
+        return Argos(detector, segmenter, pointer, judge, use=use, **verifier_options(cfg))
+
+    if cfg.eval_judge:
+        other = verifier(load_judge(cfg.eval_judge, cfg.preset, dtype=cfg.dtype), "outcome", "grounding")
+        measure = Measure(verifier(judge, "outcome"), other)
+    else:
+        measure = Measure(verifier(judge, "outcome", "grounding"))
+    measure.verifier.self_check()
+    return measure
 
 
 def draw_overlays(policy, samples, media, cfg, pointer):
@@ -128,29 +148,30 @@ def draw_overlays(policy, samples, media, cfg, pointer):
 
 
 def ask(policy, samples, media, mode, cfg, pointer):
-    """One response per sample. mode: sampled, greedy, direct or overlay."""
+    """One response per sample -> texts, and whether each came to its end. mode: sampled, greedy, direct, overlay."""
     if mode == "overlay":
         media = draw_overlays(policy, samples, media, cfg, pointer)
     items = []
     for sample, seen in zip(samples, media):
         items.append((seen, P.prompt(cfg.preset, PROMPTS[mode], question=sample.question)))
     generator = torch.Generator(policy.device).manual_seed(cfg.seed)
-    texts = P.sample(policy, P.encode_prompts(policy, items), 1, cfg.temperature, greedy=mode == "greedy",
-                     max_new_tokens=cfg.max_new_tokens, generator=generator).texts
+    rollouts = P.sample(policy, P.encode_prompts(policy, items), 1, cfg.temperature, greedy=mode == "greedy",
+                        max_new_tokens=cfg.max_new_tokens, generator=generator)
+    texts = rollouts.texts
     if mode == "direct":
-        return [f"<answer>{text}</answer>" for text in texts]
-    return texts
+        texts = [f"<answer>{text}</answer>" for text in texts]
+    return texts, rollouts.finished.tolist()
 
 
 def run(cfg):
     """Ask every model everything; append to answers.jsonl; skip what is there.
 
-    -> {(name, folder, set): {id of a sample: its row}}, and the verifier.
+    -> {(name, folder, set): {id of a sample: its row}}, and the Measure.
     """
     log = Path(cfg.out) / "answers.jsonl"
     logged = [row for _, row in read_jsonl(log, torn=True)] if log.exists() else []
     have = {}
-    verifier = load_verifier(cfg)
+    measure = load_measure(cfg)
     for spec in cfg.models:
         name, mode, folder = parse_model(spec)
         policy = None  # loaded when the first sample is asked
@@ -166,18 +187,20 @@ def run(cfg):
                     continue
                 if policy is None:
                     policy = P.load_policy(folder, dtype=cfg.dtype)
-                batch, media = verifier.usable(batch)  # damaged files are named and left out
+                batch, media = measure.verifier.usable(batch)  # damaged files are named and left out
                 if not batch:
                     continue
-                texts = ask(policy, batch, media, mode, cfg, verifier.pointer)
-                verdicts = verifier.verify_groups(batch, [[text] for text in texts], media)
-                for sample, text, (verdict,) in zip(batch, texts, verdicts):
+                texts, finished = ask(policy, batch, media, mode, cfg, measure.verifier.pointer)
+                measured = measure.score(batch, texts, media)
+                for sample, text, ended, one in zip(batch, texts, finished, measured):
+                    no_answer = one.verdict.parsed.answer is None
                     row = dict(model=name, folder=folder, set=set_name(path), id=sample.id, task=sample.task,
-                               source=sample.source, kind=sample.kind, outcome=verdict.outcome,
-                               grounding=grounding_of(verdict, sample), response=text, stamp=stamp)
+                               source=sample.source, kind=sample.kind, outcome=one.outcome, judged=one.judged,
+                               grounding=grounding_of(one.verdict, sample), malformed=no_answer,
+                               unfinished=not ended, response=text, stamp=stamp)
                     append_jsonl(log, row)
                     answers[sample.id] = row
-    return have, verifier
+    return have, measure
 
 
 def grounding_of(verdict, sample):
@@ -187,7 +210,8 @@ def grounding_of(verdict, sample):
 
 def stamp_of(cfg, mode, path, folder):
     """An answer counts again only if all this is the same: the weights, and how they were asked and scored."""
-    asked = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge)]
+    asked = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge),
+             str(cfg.eval_judge), cfg.foils]
     seen = [str(path), cfg.dtype, *pixel_budget(cfg).values()]
     return asked + seen + [cfg.detector, cfg.segmenter, cfg.pointer, weights_stamp(folder)]
 
@@ -198,7 +222,7 @@ def logged_answers(logged, name, folder, stamp, samples):
     answers = {}
     for row in logged:
         same = row["model"] == name and row["folder"] == folder and row["stamp"] == stamp
-        if same and row["id"] in ids and row["outcome"] is not None:
+        if same and row["id"] in ids and row["outcome"] is not None and row["judged"] is not None:
             answers[row["id"]] = row
     return answers
 
@@ -215,7 +239,7 @@ def majority(samples):
     return sum(counts.most_common(1)[0][1] for counts in answers.values()) / len(samples)
 
 
-def tables(cfg, have):
+def tables(cfg, have, measure):
     """Markdown: per set the scores, seed by seed, by source and by task, and paired differences of models."""
     names = model_names(cfg.models)
     lines = []
@@ -223,10 +247,13 @@ def tables(cfg, have):
         dataset = set_name(path)
         samples = read_set(path, cfg)
         lines += [f"## {dataset}: {len(samples)} samples, per-task majority {majority(samples):.3f}", ""]
+        if measure.remark(samples):
+            lines += [measure.remark(samples), ""]
         lines += score_table(have, names, dataset, len(samples))
         lines += seed_table(have, names, dataset)
         lines += group_table(have, names, dataset, samples, "source")
         lines += group_table(have, names, dataset, samples, "task")
+        lines += broken_table(have, names, dataset, samples)
         lines += difference_table(have, names, dataset)
         lines.append("")
     return "\n".join(lines)
@@ -243,13 +270,13 @@ def model_names(specs, but=()):
 
 
 def score_table(have, names, dataset, n_samples):
-    lines = ["| model | seeds | answers | R_vg |", "|---|---|---|---|"]
+    lines = [f"| model | seeds | {HEADINGS} |", "|---|---|---|---|---|"]
     for name in names:
         answers, _, seeds = by_item(have, name, dataset, "outcome")
-        grounding, _, _ = by_item(have, name, dataset, "grounding")
         missing = n_samples - answers.shape[1]
         label = f"{name} ({missing} not scored)" if missing else name
-        lines.append(f"| {label} | {seeds} | {cell(answers)} | {cell(grounding)} |")
+        cells = [cell(by_item(have, name, dataset, score)[0]) for score in SCORES]
+        lines.append(f"| {label} | {seeds} | {' | '.join(cells)} |")
     return lines
 
 
@@ -258,13 +285,13 @@ def seed_table(have, names, dataset):
     seeds = [by_item(have, name, dataset, "outcome")[2] for name in names]
     if max(seeds) < 2:
         return []
-    lines = ["", "| seed by seed | answers | R_vg |", "|---|---|---|"]
+    lines = ["", f"| seed by seed | {HEADINGS} |", "|---|---|---|---|"]
     for name in names:
         cells = []
         for score in SCORES:
             values, _, _ = by_item(have, name, dataset, score)  # (seeds, items)
             cells.append(", ".join(f"{value:.3f}" for value in values.mean(1)))
-        lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
@@ -292,14 +319,31 @@ def group_mean(values, rows, key, group):
     return f"{chosen.mean():.2f}" if chosen.size else "-"
 
 
+def broken_table(have, names, dataset, samples):
+    """Responses that are no responses, by source of the data: without an answer, and cut before their end."""
+    sources = sorted({sample.source for sample in samples})
+    lines = ["", "share without an answer / unfinished, by source", "",
+             "| model | " + " | ".join(source or "all" for source in sources) + " |",
+             "|---" * (len(sources) + 1) + "|"]
+    for name in names:
+        malformed, rows, _ = by_item(have, name, dataset, "malformed")
+        unfinished, _, _ = by_item(have, name, dataset, "unfinished")
+        cells = []
+        for source in sources:
+            cells.append(f"{group_mean(malformed, rows, 'source', source)} / "
+                         f"{group_mean(unfinished, rows, 'source', source)}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def difference_table(have, names, dataset):
     if len(names) < 2:
         return []
-    lines = ["", "| paired difference | answers | R_vg |", "|---|---|---|"]
+    lines = ["", f"| paired difference | {HEADINGS} |", "|---|---|---|---|"]
     for i, later in enumerate(names):
         for earlier in names[:i]:
-            answers, grounding = (difference(have, later, earlier, dataset, score) for score in SCORES)
-            lines.append(f"| {later} - {earlier} | {cell(answers)} | {cell(grounding)} |")
+            cells = [cell(difference(have, later, earlier, dataset, score)) for score in SCORES]
+            lines.append(f"| {later} - {earlier} | {' | '.join(cells)} |")
     return lines
 
 
@@ -369,12 +413,12 @@ def draw_training_curves(cfg, path):
 # ---- 5. The whole ------------------------------------------------------------------------------------------
 def evaluate_models(cfg, out):
     """Ask, then write the table, the curves of checkpoints, and the page."""
-    have, verifier = run(cfg)
-    text = tables(cfg, have)
+    have, measure = run(cfg)
+    text = tables(cfg, have, measure)
     write_atomically(out / "table.md", text)
     print(text)
-    if verifier.failures:
-        failures = ", ".join(f"{count} x {what}" for what, count in verifier.failures.items())
+    if measure.failures:
+        failures = ", ".join(f"{count} x {what}" for what, count in measure.failures.items())
         print(f"failures: {failures}", file=sys.stderr)
     for path in cfg.data:
         curves = checkpoints(have, set_name(path))
@@ -382,7 +426,7 @@ def evaluate_models(cfg, out):
             draw_curves(curves, out / f"curves-{set_name(path)}.png")
     written = f"{out}/table.md, {out}/answers.jsonl"
     if cfg.pages:
-        draw_page(cfg, have, verifier)
+        draw_page(cfg, have, measure.verifier)
         written += f", {out}/page/index.html"
     print(f"wrote {written}")
 

@@ -492,6 +492,7 @@ def main():
                            checkpointing=cfg.checkpointing)
     verifier, measure = build_verifier(cfg, policy, weights)
     verifier.self_check()  # refuses to train where points miss
+    accelerator.print(measure.remark(val) or "Held-out answers are measured without the judge that rewards.")
     parameters = list(P.trainable(policy).values())
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(cfg.seed)).tolist()

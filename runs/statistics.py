@@ -8,15 +8,17 @@ it could be, we draw as many items as we have from our own items, with replaceme
 seeds, and take the mean. We do so 2,000 times, and the middle 95 % of these means is the interval.
 
 `have` below is what evaluate.py has read from its logs: {(name of a model, its key, dataset): {item: row}};
-seeds of one model share its name, and each row holds the item's scores ("outcome", "grounding"), None where
-there is none.
+seeds of one model share its name, and each row holds the item's scores ("outcome", "grounding", and from
+evaluate.py "judged"), None where there is none.
 
-Before: evaluate.py. Next: runs/curves.py
+Before: runs/curves.py
 """
 import math
 from collections import defaultdict
 
 import numpy as np
+
+from runs.curves import Curve
 
 
 def interval(values, draws=2000, seed=0):
@@ -62,9 +64,14 @@ def by_item(have, name, dataset, score):
         if model == name and data == dataset and rows:
             runs.append(rows)
     shared = set.intersection(*(set(rows) for rows in runs))
-    items = sorted(item for item in shared if all(rows[item][score] is not None for rows in runs))
-    values = np.array([[rows[item][score] for item in items] for rows in runs])
+    items = sorted(item for item in shared if all(score_of(rows[item], score) is not None for rows in runs))
+    values = np.array([[score_of(rows[item], score) for item in items] for rows in runs])
     return values, [runs[0][item] for item in items], len(runs)
+
+
+def score_of(row, score):
+    """A row's score; "judged" is its outcome where nobody else measured."""
+    return row.get(score, row["outcome"]) if score == "judged" else row[score]
 
 
 def difference(have, a, b, dataset, score):
@@ -89,24 +96,25 @@ def difference(have, a, b, dataset, score):
 
 
 def checkpoints(have, dataset):
-    """Learning curves from models named "run@step". -> {run: [(steps, answers, grounding)]}, for draw_curves.
+    """Learning curves from models named "run@step". -> {run: [Curve]}, for draw_curves.
 
-    Example: rl@20 with two seeds of outcome 0 and 1, rl@100 with .5 give {"rl": [((20, 100), (.5, .5), ...)]}:
-    a point is the mean over seeds and items. NaN where nothing was scored.
+    Example: rl@20 with two seeds of outcome 0 and 1, rl@100 with .5 give {"rl": [Curve([20, 100], [.5, .5], ...)]}:
+    a point is the mean over seeds and items. NaN where nothing was scored. Rows without "judged" have had no
+    second judge: their outcome stands for it.
     """
     names = {name for (name, _, data), rows in have.items() if data == dataset and rows}
-    points = defaultdict(list)  # {run: [(step, answers, grounding)]}
+    points = defaultdict(list)  # {run: [(step, answers, judged, grounding)]}
     for name in names:
         run, _, step = name.rpartition("@")
         if not run or not step.isdigit():
             continue
         point = [int(step)]
-        for score in ("outcome", "grounding"):
+        for score in ("outcome", "judged", "grounding"):
             values, _, _ = by_item(have, name, dataset, score)
             point.append(values.mean() if values.size else math.nan)
-        points[run].append(tuple(point))
+        points[run].append(point)
     curves = {}
     for run, in_any_order in points.items():
-        steps, answers, grounding = zip(*sorted(in_any_order))
-        curves[run] = [(steps, answers, grounding)]
+        columns = [list(column) for column in zip(*sorted(in_any_order))]
+        curves[run] = [Curve(*columns)]
     return curves

@@ -10,7 +10,7 @@ from tiny import study
 
 def finished(folder, seed, evals):
     (folder / "merged").mkdir(parents=True)
-    rows = [dict(kind="config", seed=seed)]
+    rows = [dict(kind="config", seed=seed, foils=0)]
     for i, (answers, grounding) in enumerate(evals):
         rows.append(dict(kind="eval", step=10 * i, answers=answers, grounding=grounding))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -29,6 +29,7 @@ class Config:
     seed: int = flag(0, "seed of data, curation and training")
     resume: bool = flag(False, "continue a run that was stopped")
     ood: bool = flag(False, "evaluate out of domain too (about two minutes more)")
+    foils: int = flag(0, "0: the paper's judge, which RL can fool, to see it happen; 2: one that is harder to fool")
 
 
 def count_cores():
@@ -75,6 +76,7 @@ def main():
     more = f"--seed {cfg.seed}"
     if cfg.resume:
         more += " --resume"
+    judge = f"--foils {cfg.foils}"
     clock = time.time()
 
     # 1. Draw the data.
@@ -87,19 +89,20 @@ def main():
     if sys.platform == "linux" and CORES > 1 and not torch.cuda.is_available():
         processes = min(CORES, 8)
         python = f"ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node {processes}"
-    run([f"{python} curate.py --data {o}/data/curate.jsonl --out {o}/curated {more}"])
+    run([f"{python} curate.py --data {o}/data/curate.jsonl --out {o}/curated {judge} {more}"])
 
     # 3. The cold start.
     run([f"python train_sft.py --data {o}/curated/sft.jsonl --out {o}/sft {more}"])
 
     # 4. GRPO with both rewards, side by side. Answer-only RL asks no judge and is done first: its core then
     # goes on to evaluate the models that are there. What they answer is kept for the last command.
-    grpo = f"python train_grpo.py --policy {o}/sft/merged --data {o}/data/rl.jsonl --val {o}/data/val.jsonl {more}"
+    grpo = (f"python train_grpo.py --policy {o}/sft/merged --data {o}/data/rl.jsonl --val {o}/data/val.jsonl "
+            f"{judge} {more}")
     names = ["val"]
     if cfg.ood:
         names += ["ood-objects", "ood-pairs", "ood-clips"]
     sets = " ".join(f"{o}/data/{name}.jsonl" for name in names)
-    ask = f"python evaluate.py --data {sets} --out {o}/eval --models"
+    ask = f"python evaluate.py --data {sets} --out {o}/eval {judge} --models"
     start = f"base:direct=tiny/base sft-greedy:greedy={o}/sft/merged sft={o}/sft/merged"
     argos, outcome = f"{o}/grpo-argos", f"{o}/grpo-outcome"
     Path(cfg.out, "eval").mkdir(exist_ok=True)

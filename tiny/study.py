@@ -1,12 +1,13 @@
 """The longer experiments behind tiny/README.md: three seeds, with and without R_rq, and a sweep over step size.
 
-    python -m tiny.study seeds    # both rewards, and Argos without R_rq, with three seeds: tables and figure
-    python -m tiny.study sweep    # both rewards at several step sizes and lengths: where pointing collapses
+    python -m tiny.study seeds                           # Argos, answer only, Argos without R_rq; three seeds each
+    python -m tiny.study seeds --foils 2 --name foils    # the same with a judge that is harder to fool
+    python -m tiny.study sweep                           # the first two at three step sizes
 
-Both start from the checkpoint that `python -m tiny` leaves in out/sft/merged, run two training processes side
-by side, skip runs that are complete, and write to out/study/. Every run is the same `train_grpo.py` command a
-person would type; the tables are printed by `evaluate.py`. The paper reports one run per reward; seeds and
-step sizes are our addition.
+All start from the checkpoint that `python -m tiny` leaves in out/sft/merged, run two processes side by side, skip
+runs that are complete, and write to out/NAME/. Every run is the same `train_grpo.py` command a person would type;
+the tables are printed by `evaluate.py`, sampled at 0.6 (the paper's temperature) and 1 (as RL samples) and greedy.
+The paper reports one run per reward; seeds, step sizes and foils are our addition.
 
 Before:  tiny/__main__.py (the one run that these repeat)
 Next:    tiny/README.md (what came out)
@@ -29,7 +30,7 @@ from runs.errors import BadInput, run_main  # noqa: E402
 from runs.files import claim_run, read_jsonl, save_figure, write_atomically  # noqa: E402
 from runs.settings import flag, parse_config  # noqa: E402
 
-SETTINGS = ("6e-4:80", "1e-3:40", "1.4e-3:80", "1.4e-3:160", "2e-3:40", "2e-3:120")
+SETTINGS = ("3e-4:100", "6e-4:100", "1.4e-3:100")
 COMPARED = ("argos", "outcome")  # the two rewards that every study compares
 
 
@@ -43,6 +44,7 @@ class Config:
         "help": "rewards of the seeds study"})
     settings: list[str] = field(default_factory=lambda: list(SETTINGS), metadata={
         "help": "the sweep: peak learning rate:steps"})
+    foils: int = flag(0, "foils of the judge that rewards; 0: the paper's judge, as in `python -m tiny`")
     flags: str = flag("", "more flags for every train_grpo.py")
 
 
@@ -85,39 +87,49 @@ def seed_folders(cfg, out):
         return folders
     for reward in COMPARED:  # `python -m tiny` has trained one seed of these, by the same command
         done = Path(cfg.out) / f"grpo-{reward}"
-        if (done / "merged").exists():
-            _, settings = next(read_jsonl(done / "metrics.jsonl"))
-            if (reward, settings["seed"]) in folders:
-                folders[reward, settings["seed"]] = done
+        settings = settings_of(done)
+        if settings and settings.get("foils") == cfg.foils and (reward, settings["seed"]) in folders:
+            folders[reward, settings["seed"]] = done
     return folders
 
 
-def evaluation(models, cfg, sets, out, more):
+def settings_of(folder):
+    """The settings of a training run that is complete -> {flag: value}, or None."""
+    if not (folder / "merged").exists():
+        return None
+    _, settings = next(read_jsonl(folder / "metrics.jsonl"))
+    return settings
+
+
+OOD_SETS = ("ood-objects", "ood-pairs", "ood-clips")
+
+
+def evaluation(models, cfg, out, sets=("val",), more=("--pages", "0")):
     """The job that asks the models all samples of the sets: (command, folder)."""
     data = [f"{cfg.out}/data/{name}.jsonl" for name in sets]
-    words = ["python", "evaluate.py", "--models", *models, "--data", *data, "--out", str(out), *more]
+    words = ["python", "evaluate.py", "--models", *models, "--data", *data, "--out", str(out),
+             "--foils", str(cfg.foils), *more]
     return shlex.join(words), out
 
 
 def seeds(cfg, out, grpo):
-    """Train every reward with every seed, then one table on held-out items and one out of domain."""
+    """Train every reward with every seed, then tables: held out (at 0.6, at 1, greedy) and out of domain."""
     folders = seed_folders(cfg, out)
     train([(f"{grpo} --reward {reward} --seed {seed} --out {shlex.quote(str(folder))}", folder)
            for (reward, seed), folder in folders.items()])
 
     models = [f"sft={cfg.out}/sft/merged"]
-    curves = []
-    for (reward, _), folder in folders.items():
-        models.append(f"{reward}={folder}/merged")
-        if reward in COMPARED:
-            curves.append(f"{reward}={folder}")
-    held_out = evaluation(models, cfg, ["val"], out / "seeds", ["--curves", *curves])
-    ood_sets = ["ood-objects", "ood-pairs", "ood-clips"]
-    out_of_domain = evaluation(models, cfg, ood_sets, out / "ood", ["--pages", "0"])
-    run([held_out, out_of_domain])
-    print((out / "seeds/table.md").read_text())
-    print((out / "ood/table.md").read_text())
-    print(f"wrote {out}/seeds and {out}/ood")
+    models += [f"{reward}={folder}/merged" for (reward, _), folder in folders.items()]
+    greedy = [model.replace("=", ":greedy=", 1) for model in models]
+    curves = [f"{reward}={folder}" for (reward, _), folder in folders.items()]
+    tables = [evaluation(models, cfg, out / "seeds", more=("--curves", *curves)),
+              evaluation(models, cfg, out / "seeds-t1", more=("--pages", "0", "--temperature", "1")),
+              evaluation(greedy, cfg, out / "seeds-greedy"),
+              evaluation(models, cfg, out / "ood", OOD_SETS)]
+    run(tables)
+    for _, folder in tables:
+        print(f"# {folder.name}\n\n{(folder / 'table.md').read_text()}")
+        print(f"wrote {folder}")
 
 
 # ---- 2. The sweep ------------------------------------------------------------------------------------------
@@ -133,10 +145,26 @@ def read_settings(words):
     return settings
 
 
+def sweep_folders(cfg, out):
+    """Where each run of the sweep lies: {(learning rate, steps, reward): folder}; the seeds study's run with seed 0
+    is taken where it has these settings."""
+    known = []
+    if not cfg.flags:
+        known = [(reward, seed_folders(cfg, out).get((reward, 0))) for reward in COMPARED]
+    folders = {}
+    for lr, steps in read_settings(cfg.settings):
+        for reward in COMPARED:
+            folders[lr, steps, reward] = out / f"{reward}-lr{lr:g}-steps{steps}"
+            for trained, folder in known:
+                settings = settings_of(folder) if folder and trained == reward else None
+                if settings and (settings["lr"], settings["steps"]) == (lr, steps):
+                    folders[lr, steps, reward] = folder
+    return folders
+
+
 def sweep(cfg, out, grpo):
     """Train both rewards at every setting, then a table and a figure of how each run went."""
-    folders = {(lr, steps, reward): out / f"{reward}-lr{lr:g}-steps{steps}"
-               for lr, steps in read_settings(cfg.settings) for reward in COMPARED}
+    folders = sweep_folders(cfg, out)
     jobs = []
     for (lr, steps, reward), folder in folders.items():
         eval_every = max(1, min(20, steps // 4))
@@ -144,11 +172,12 @@ def sweep(cfg, out, grpo):
                      f"--out {shlex.quote(str(folder))}", folder))
     train(jobs)
 
-    lines = ["| step size | steps | reward | answers start | answers end | R_vg start | R_vg end | R_vg lowest |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = ["| step size | steps | reward | answers start | answers end | as its judge scores them "
+             "| R_vg start | R_vg end | R_vg lowest |", "|---|---|---|---|---|---|---|---|---|"]
     for (lr, steps, reward), folder in folders.items():
-        _, answers, grounding = read_curve(folder)
-        lines.append(f"| {lr:g} | {steps} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} "
+        curve = read_curve(folder)
+        answers, grounding = curve.answers, curve.grounding
+        lines.append(f"| {lr:g} | {steps} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} | {curve.judged[-1]:.3f} "
                      f"| {grounding[0]:.3f} | {grounding[-1]:.3f} | {min(grounding):.3f} |")
     draw_sweep(folders, out / "sweep.png")
     write_atomically(out / "sweep.md", "\n".join(lines) + "\n")
@@ -159,10 +188,10 @@ def draw_sweep(folders, path):
     """Grounding (left) and answers (right) of every run over its steps. folders: {(lr, steps, reward): folder}."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
     for (lr, _, reward), folder in folders.items():
-        steps, answers, grounding = read_curve(folder)
-        for axis, values in zip(axes, (grounding, answers)):
-            axis.plot(steps, values, "-o", markersize=3, color=COLORS[reward], alpha=.75)
-            axis.annotate(f" {lr:g}", (steps[-1], values[-1]), color=COLORS[reward], fontsize=8, va="center")
+        curve = read_curve(folder)
+        for axis, values in zip(axes, (curve.grounding, curve.answers)):
+            axis.plot(curve.steps, values, "-o", markersize=3, color=COLORS[reward], alpha=.75)
+            axis.annotate(f" {lr:g}", (curve.steps[-1], values[-1]), color=COLORS[reward], fontsize=8, va="center")
     for axis, title in zip(axes, ("visual grounding $R_{vg}$, held out", "answer accuracy, held out")):
         axis.set(title=title, xlabel="GRPO step (at each curve's end: its peak learning rate)", ylim=(0, 1))
         axis.grid(alpha=.3)
@@ -183,10 +212,10 @@ def main():
     out = Path(cfg.out) / cfg.name
     out.mkdir(parents=True, exist_ok=True)
     # Folders name reward, seed, step size and steps only: other flags in the same folder are refused.
-    claim_run(out / f"{cfg.study}.jsonl", dict(flags=cfg.flags, resume=True))
+    claim_run(out / f"{cfg.study}.jsonl", dict(flags=cfg.flags, foils=cfg.foils, resume=True))
     folder = shlex.quote(cfg.out)
     grpo = (f"python train_grpo.py --policy {folder}/sft/merged --data {folder}/data/rl.jsonl "
-            f"--val {folder}/data/val.jsonl {cfg.flags}").strip()
+            f"--val {folder}/data/val.jsonl --foils {cfg.foils} {cfg.flags}").strip()
     if cfg.study == "seeds":
         seeds(cfg, out, grpo)
     else:
