@@ -502,10 +502,13 @@ def select(sample, group, teachers, use=("outcome", "grounding", "reasoning"), s
     if unknown:
         raise BadInput(f"the selector chose {unknown}; it may choose {', '.join(FUNCTIONS)}")
     chosen["outcome"] = KINDS[sample.kind]
-    choices = {function: Choice(False, otherwise) for function in FUNCTIONS}
-    choices |= {function: Choice(True, str(why)) for function, why in chosen.items()}
-    choices |= {function: Choice(False, why) for function, why in never.items()}  # what is impossible wins
-    return [dict(choices) for _ in group]  # one each: a reason may be added to later
+    selected = []
+    for _ in group:  # each gets Choices of its own: more may be added to a reason later
+        choices = {function: Choice(False, otherwise) for function in FUNCTIONS}
+        choices |= {function: Choice(True, str(why)) for function, why in chosen.items()}
+        choices |= {function: Choice(False, why) for function, why in never.items()}  # what is impossible wins
+        selected.append(choices)
+    return selected
 
 
 def _by_rule(sample, group, teachers, grounding):

@@ -72,7 +72,7 @@ class Config(TeacherSettings):
     out: str = flag("out/eval", "folder to write")
     judge: str = flag(str(Path(__file__).parent / "tiny/teacher"),
         "VLM that judged claims and free-text answers in training")
-    eval_judge: str = flag("", "another VLM that measures; empty: the same judge, and the table says what rests on it")
+    eval_judge: str = flag("", "another VLM that measures; empty: the same, and the table says what rests on it")
     temperature: float = flag(0.6, "sampling temperature (paper: 0.6)")
     max_new_tokens: int = flag(112, "a rollout is cut after this many tokens")
     limit: int = flag(0, "use only so many samples of each set, the first (0: all)")
@@ -148,7 +148,10 @@ def draw_overlays(policy, samples, media, cfg, pointer):
 
 
 def ask(policy, samples, media, mode, cfg, pointer):
-    """One response per sample -> texts, and whether each came to its end. mode: sampled, greedy, direct, overlay."""
+    """One response per sample -> texts, and whether each came to its end.
+
+    mode: sampled, greedy, direct or overlay.
+    """
     if mode == "overlay":
         media = draw_overlays(policy, samples, media, cfg, pointer)
     items = []

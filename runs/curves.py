@@ -28,7 +28,7 @@ class Curve:
     """Held-out evaluations of one run: four lists of equal length; NaN where nothing was scored."""
     steps: list
     answers: list    # as measured (verifier/watch.py)
-    judged: list     # the same answers as the judge that rewards scores them; answers again where nobody else measured
+    judged: list     # the same as the judge that rewards scores them; answers again where nobody else measured
     grounding: list
 
     @property
@@ -58,8 +58,8 @@ def read_curve(folder):
 def draw_curves(runs, path):
     """Draw held-out grounding and answers over RL steps into a PNG, side by side.
 
-    runs: {name: [Curve, one for each seed]}; the first word of a name chooses its color. Several seeds are drawn as
-        their mean, with the range between the lowest and the highest shaded.
+    runs: {name: [Curve, one for each seed]}; the first word of a name chooses its color. Several seeds are drawn
+        as their mean, with the range between the lowest and the highest shaded.
 
     Where judge and measure disagree about answers, the judge's score is added as a dashed line, and a third panel
     shows the difference: what was hacked.

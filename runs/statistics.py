@@ -98,9 +98,9 @@ def difference(have, a, b, dataset, score):
 def checkpoints(have, dataset):
     """Learning curves from models named "run@step". -> {run: [Curve]}, for draw_curves.
 
-    Example: rl@20 with two seeds of outcome 0 and 1, rl@100 with .5 give {"rl": [Curve([20, 100], [.5, .5], ...)]}:
-    a point is the mean over seeds and items. NaN where nothing was scored. Rows without "judged" have had no
-    second judge: their outcome stands for it.
+    Example: rl@20 with two seeds of outcome 0 and 1, rl@100 with .5 give {"rl": [Curve([20, 100], [.5, .5],
+    ...)]}: a point is the mean over seeds and items. NaN where nothing was scored. Rows without "judged" have had
+    no second judge: their outcome stands for it.
     """
     names = {name for (name, _, data), rows in have.items() if data == dataset and rows}
     points = defaultdict(list)  # {run: [(step, answers, judged, grounding)]}

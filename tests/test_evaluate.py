@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runs.curves import read_curve
+from runs.curves import Curve, read_curve
 from runs.errors import BadInput
 from runs.settings import parse_model
 from runs.statistics import by_item, cell, checkpoints, difference, interval
@@ -104,10 +104,11 @@ def test_models_and_sets_that_would_be_mixed_up_are_refused(tmp_path, monkeypatc
 
 
 def answers(**scores):
-    """{id: row} from id=(task, outcome, grounding)."""
+    """{id: row} from id=(task, outcome, grounding), or (task, outcome, grounding, judged)."""
     rows = {}
-    for i, (task, outcome, grounding) in scores.items():
-        rows[i] = dict(id=i, task=task, outcome=outcome, grounding=grounding)
+    for i, (task, outcome, grounding, *judged) in scores.items():
+        rows[i] = dict(id=i, task=task, source="s", outcome=outcome, grounding=grounding, judged=(judged or [outcome])[0],
+                       malformed=i == "b", unfinished=i == "a")
     return rows
 
 
@@ -115,14 +116,15 @@ def test_tables_by_hand():
     """Every table of a small evaluation, from its own function."""
     have = {("sft", "x", "val"): answers(a=("count", 1., .5), b=("count", 0., None), c=("side", 1., None)),
             ("rl", "y1", "val"): answers(a=("count", 1., 1.), b=("count", 1., None), c=("side", 1., None)),
-            ("rl", "y2", "val"): answers(a=("count", 0., 0.), b=("count", 1., None), c=("side", 1., None))}
+            ("rl", "y2", "val"): answers(a=("count", 0., 0., 1.), b=("count", 1., None), c=("side", 1., None))}
     names = evaluate.model_names(["sft=x", "rl=y1", "rl=y2"])
     assert names == ["sft", "rl"] and evaluate.model_names(["d:direct=x", "sft=x"], but=("direct",)) == ["sft"]
     head, line, first, second = evaluate.score_table(have, names, "val", 4)
     assert first.startswith("| sft (1 not scored) | 1 | 0.667 [") and first.endswith("| 0.500 [0.500, 0.500] |")
     assert second.startswith("| rl (1 not scored) | 2 | 0.833 [")
+    assert second.count(" | 0.833 [") == 1 and " | 1.000 [1.000, 1.000] | 0.500 [" in second  # as its judge scores them
     assert evaluate.seed_table(have, names, "val")[-2:] == [
-        "| sft | 0.667 | 0.500 |", "| rl | 1.000, 0.667 | 1.000, 0.000 |"]
+        "| sft | 0.667 | 0.667 | 0.500 |", "| rl | 1.000, 0.667 | 1.000, 1.000 | 1.000, 0.000 |"]
     assert evaluate.seed_table(have, ["sft"], "val") == []
     samples = [SimpleNamespace(task=task, source="s") for task in ("side", "count", "count")]
     assert evaluate.group_table(have, names, "val", samples, "task") == [
@@ -130,7 +132,8 @@ def test_tables_by_hand():
         "| sft | 0.50 / 0.50 | 1.00 / - |", "| rl | 0.75 / 0.50 | 1.00 / - |"]
     assert evaluate.group_table(have, names, "val", samples, "source") == []
     differences = evaluate.difference_table(have, names, "val")
-    assert len(differences) == 4 and differences[-1].startswith("| rl - sft | 0.167 [")
+    assert len(differences) == 4 and differences[-1].startswith("| rl - sft | 0.167 [") and " | 0.333 [" in differences[-1]
+    assert evaluate.broken_table(have, names, "val", samples)[-2:] == ["| sft | 0.33 / 0.33 |", "| rl | 0.33 / 0.33 |"]
     assert evaluate.difference_table(have, ["sft"], "val") == []
 
 
@@ -142,9 +145,11 @@ def test_the_page_begins_where_models_disagree_most():
 
 def test_curve_counts_a_repeated_step_once(tmp_path):
     rows = [dict(kind="config"), dict(kind="eval", step=0, answers=.1, grounding=.2), dict(kind="train", step=0),
-            dict(kind="eval", step=5, answers=.3, grounding=.4), dict(kind="eval", step=5, answers=.3, grounding=.4)]
+            dict(kind="eval", step=5, answers=.3, grounding=.4), dict(kind="eval", step=5, answers=.3, grounding=.4, judged=.5)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    assert read_curve(tmp_path) == ([0, 5], [.1, .3], [.2, .4])
+    curve = read_curve(tmp_path)
+    assert curve == Curve(steps=[0, 5], answers=[.1, .3], judged=[.1, .5], grounding=[.2, .4])
+    assert curve.hacked == [0, pytest.approx(.2)]  # a log without "judged" was measured by nobody else
 
 
 def test_checkpoints_become_a_curve_in_the_order_of_their_steps():
@@ -159,8 +164,9 @@ def test_checkpoints_become_a_curve_in_the_order_of_their_steps():
             ("direct@7", "u", "val"): {"a": row("a", 1., None)}}
     curves = checkpoints(have, "val")
     assert curves.keys() == {"rl", "direct"}
-    assert curves["rl"] == [((20, 100), (.5, .5), (.5, .5))]  # two seeds of step 20: their mean
-    assert curves["direct"][0][:2] == ((7,), (1.,)) and np.isnan(curves["direct"][0][2])
+    assert curves["rl"] == [Curve([20, 100], [.5, .5], [.5, .5], [.5, .5])]  # two seeds of step 20: their mean
+    direct, = curves["direct"]
+    assert direct.steps == [7] and direct.answers == direct.judged == [1.] and np.isnan(direct.grounding[0])
 
 
 def test_damaged_files_are_named_counted_and_told_in_the_table(tmp_path, monkeypatch, capsys):

@@ -87,6 +87,9 @@ def test_two_processes_are_one(folder, tmp_path, code, flags):  # noqa: F811
             expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-4, abs=1e-6)
             assert two[key] == expected, key
     assert any(row.get("grad_norm") for row in logs[0])
+    if code == GRPO:  # what shows hacking is in every row
+        assert all({"judge_only", "misses", "malformed", "unfinished_in"} <= row.keys() for row in logs[0])
+        assert all({"answers", "judged"} <= row.keys() for row in logs[0] if row["kind"] == "eval")
     one, two = (torch.load(tmp_path / n / "state.pt", weights_only=True)["weights"] for n in "12")
     # AdamW turns a gradient near 0 into a step of either sign, hence the tolerance.
     assert all(torch.allclose(one[k], two[k], atol=2e-4) for k in one)

@@ -29,7 +29,7 @@ class Config:
     seed: int = flag(0, "seed of data, curation and training")
     resume: bool = flag(False, "continue a run that was stopped")
     ood: bool = flag(False, "evaluate out of domain too (about two minutes more)")
-    foils: int = flag(0, "0: the paper's judge, which RL can fool, to see it happen; 2: one that is harder to fool")
+    foils: int = flag(0, "0: the paper's judge, which RL can fool, to see it happen; 2: one harder to fool")
 
 
 def count_cores():

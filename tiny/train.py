@@ -90,6 +90,8 @@ class Config:
     prose: float = flag(0., "share of the teacher's traces about overlaid pictures that reason in words, "
                             "without a point")
     counting: float = flag(0., "share of the scenes that ask to count, beyond the even share")
+    other_kinds: float = flag(0., "share of the teacher's phrase pairs that compare a thing with something of another "
+                                  "kind (0.3 for a judge that RL cannot fool with \"3\"; 0 grew the shipped one)")
     start: str = flag("", "start from the weights of this folder, with a new optimizer and new detection "
                           "heads")
     resume: bool = flag(False, "continue from OUT/state.pt")
@@ -198,7 +200,7 @@ def teacher_example(item, rng, cfg):
         actions = re.findall(r"(appear|leave|move|change color|become)", item.question)[:1]
         target = json.dumps({"objects": item.labels, "actions": actions, "events": []})
         return Example(f"List what matters: {item.question} {item.answer}", target, shown(item), "", item)
-    one, two, truth = phrases(rng)
+    one, two, truth = phrases(rng, cfg.other_kinds)
     word = "yes" if truth else "no"
     return Example(f'Same meaning? "{one}" "{two}"', word, [], word)
 
@@ -219,11 +221,22 @@ def say(color, shape, rng):
     return str(rng.choice(ways))
 
 
-def phrases(rng):
+# Texts that name no thing. GRPO answered every free question with one of them, once it saw that the judge, which
+# had only been taught that other colours and shapes differ, said yes.
+OTHER_KINDS = ("3", "0", "12", "up", "down", "left", "right", "yes", "no", "it", "a shape", "the shape", "something",
+               "one of them", "red", "green", "a color", "a picture", "2.5 seconds", "frame 3", "A", "B", "I do not know")
+
+
+def phrases(rng, other_kinds=0.):
     """Two ways to say a thing, or two different things (the judge of free-text answers) -> (one, two,
-    whether they agree)."""
+    whether they agree). other_kinds: share of pairs in which one text is of OTHER_KINDS, and they never agree."""
     colors, shapes = list(COLORS), list(SHAPES)
     color, shape = choose(rng, colors), choose(rng, shapes)
+    if other_kinds and rng.random() < other_kinds:
+        pair = [say(color, shape, rng), choose(rng, OTHER_KINDS)]
+        if rng.integers(2):
+            pair.reverse()
+        return pair[0], pair[1], False
     other_color, other_shape = color, shape
     if not rng.integers(2):  # another colour or another shape, unless the draw hits the same again
         another_color, another_shape = choose(rng, colors), choose(rng, shapes)
