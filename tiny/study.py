@@ -146,8 +146,8 @@ def read_settings(words):
 
 
 def sweep_folders(cfg, out):
-    """Where each run of the sweep lies: {(learning rate, steps, reward): folder}; the seeds study's run with seed 0
-    is taken where it has these settings."""
+    """Where each run of the sweep lies: {(learning rate, steps, reward): folder}. Where the seeds study's run with
+    seed 0 has these settings, it is taken."""
     known = []
     if not cfg.flags:
         known = [(reward, seed_folders(cfg, out).get((reward, 0))) for reward in COMPARED]
@@ -177,8 +177,8 @@ def sweep(cfg, out, grpo):
     for (lr, steps, reward), folder in folders.items():
         curve = read_curve(folder)
         answers, grounding = curve.answers, curve.grounding
-        lines.append(f"| {lr:g} | {steps} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} | {curve.judged[-1]:.3f} "
-                     f"| {grounding[0]:.3f} | {grounding[-1]:.3f} | {min(grounding):.3f} |")
+        lines.append(f"| {lr:g} | {steps} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} "
+                     f"| {curve.judged[-1]:.3f} | {grounding[0]:.3f} | {grounding[-1]:.3f} | {min(grounding):.3f} |")
     draw_sweep(folders, out / "sweep.png")
     write_atomically(out / "sweep.md", "\n".join(lines) + "\n")
     print("\n".join(lines), f"\nwrote {out}/sweep.png and {out}/sweep.md")

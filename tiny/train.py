@@ -90,8 +90,8 @@ class Config:
     prose: float = flag(0., "share of the teacher's traces about overlaid pictures that reason in words, "
                             "without a point")
     counting: float = flag(0., "share of the scenes that ask to count, beyond the even share")
-    other_kinds: float = flag(0., "share of the teacher's phrase pairs that compare a thing with something of another "
-                                  "kind (0.3 for a judge that RL cannot fool with \"3\"; 0 grew the shipped one)")
+    other_kinds: float = flag(0., "share of the teacher's phrase pairs that compare a thing with something of "
+                                  "another kind, such as \"3\" (0 grew the shipped judge, which RL can fool)")
     start: str = flag("", "start from the weights of this folder, with a new optimizer and new detection "
                           "heads")
     resume: bool = flag(False, "continue from OUT/state.pt")
@@ -223,8 +223,9 @@ def say(color, shape, rng):
 
 # Texts that name no thing. GRPO answered every free question with one of them, once it saw that the judge, which
 # had only been taught that other colours and shapes differ, said yes.
-OTHER_KINDS = ("3", "0", "12", "up", "down", "left", "right", "yes", "no", "it", "a shape", "the shape", "something",
-               "one of them", "red", "green", "a color", "a picture", "2.5 seconds", "frame 3", "A", "B", "I do not know")
+OTHER_KINDS = ("3", "0", "12", "up", "down", "left", "right", "yes", "no", "it", "a shape", "the shape",
+               "something", "one of them", "red", "green", "a color", "a picture", "2.5 seconds", "frame 3", "A", "B",
+               "I do not know")
 
 
 def phrases(rng, other_kinds=0.):

@@ -66,7 +66,8 @@ def _score_point(media, point, found):
         return PointVerdict(point, 0.0, why, [], None, "no such frame")
     at = (frame, point.label.lower())
     if at not in found:
-        return PointVerdict(point, 0.0, f"one of more than {MAX_LABELS} different labels", [], frame, "too many labels")
+        why = f"one of more than {MAX_LABELS} different labels"
+        return PointVerdict(point, 0.0, why, [], frame, "too many labels")
     here = found[at]
     width, height = media.frames[frame].size
     x, y = pixel(point)

@@ -72,8 +72,8 @@ class Measure:
         free = sum(sample.kind == "free" and not sample.exact for sample in samples)
         if not free:
             return ""
-        return (f"The judge that rewards also measures: {free} of {len(samples)} samples are free text, scored by it "
-                "in both columns. --eval_judge names another model.")
+        return (f"The judge that rewards also measures: {free} of {len(samples)} samples are free text, scored by "
+                "it in both columns. --eval_judge names another model.")
 
 
 def says_truth(sample, verdict):
@@ -114,11 +114,14 @@ def signs_together(rows):
         by_source[row["source"]].append(row)
         misses.update(row["misses"])
     points = sum(row["points"] for row in rows)
+
+    def in_sources(name):
+        return {source: share([row[name] for row in of]) for source, of in sorted(by_source.items())}
+
     return dict(judge_only=share([row["judge_only"] for row in rows if row["judge_only"] is not None]),
                 misses={kind: count / points for kind, count in sorted(misses.items()) if count},
-                malformed={source: share([row["malformed"] for row in of]) for source, of in sorted(by_source.items())},
-                unfinished_in={source: share([row["unfinished"] for row in of])
-                               for source, of in sorted(by_source.items())})
+                malformed=in_sources("malformed"),
+                unfinished_in=in_sources("unfinished"))
 
 
 def share(flags):
