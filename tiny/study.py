@@ -177,8 +177,9 @@ def sweep(cfg, out, grpo):
     for (lr, steps, reward), folder in folders.items():
         curve = read_curve(folder)
         answers, grounding = curve.answers, curve.grounding
-        lines.append(f"| {lr:g} | {steps} | {reward} | {answers[0]:.3f} | {answers[-1]:.3f} "
-                     f"| {curve.judged[-1]:.3f} | {grounding[0]:.3f} | {grounding[-1]:.3f} | {min(grounding):.3f} |")
+        numbers = (answers[0], answers[-1], curve.judged[-1], grounding[0], grounding[-1], min(grounding))
+        cells = " | ".join(f"{number:.3f}" for number in numbers)
+        lines.append(f"| {lr:g} | {steps} | {reward} | {cells} |")
     draw_sweep(folders, out / "sweep.png")
     write_atomically(out / "sweep.md", "\n".join(lines) + "\n")
     print("\n".join(lines), f"\nwrote {out}/sweep.png and {out}/sweep.md")

@@ -224,8 +224,8 @@ def say(color, shape, rng):
 # Texts that name no thing. GRPO answered every free question with one of them, once it saw that the judge, which
 # had only been taught that other colours and shapes differ, said yes.
 OTHER_KINDS = ("3", "0", "12", "up", "down", "left", "right", "yes", "no", "it", "a shape", "the shape",
-               "something", "one of them", "red", "green", "a color", "a picture", "2.5 seconds", "frame 3", "A", "B",
-               "I do not know")
+               "something", "one of them", "red", "green", "a color", "a picture", "2.5 seconds", "frame 3", "A",
+               "B", "I do not know")
 
 
 def phrases(rng, other_kinds=0.):
