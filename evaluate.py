@@ -52,7 +52,7 @@ from runs.settings import (TeacherSettings, flag, parse_config, parse_model, pix
 from runs.statistics import by_item, cell, checkpoints, difference
 from verifier.cards import draw_card
 from verifier.samples import read_samples
-from verifier.watch import Measure
+from verifier.watch import Measure, same_model
 import policy as P
 from teachers.names import load_judge, load_teachers
 from argos import Argos
@@ -90,7 +90,7 @@ def check(cfg):
         twice = namesakes.count((mode, folder)) > 1         # and each of its folders is one seed
         if another_way or twice:
             raise BadInput(f"--models: {name} is asked in two ways, or twice the same; give each its own name")
-    if cfg.eval_judge and cfg.eval_judge == cfg.judge:
+    if same_model(cfg.eval_judge, cfg.judge):
         raise BadInput(f"--eval_judge {cfg.eval_judge}: is the judge of training; name another, or none")
     if len({set_name(path) for path in cfg.data}) < len(cfg.data):
         raise BadInput("--data: two sets have one file name; rename one, or evaluate them into two --out")

@@ -59,7 +59,7 @@ from runs.files import file_name
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.cards import draw_card
 from verifier.samples import Sample, read_samples
-from verifier.watch import Measure, signs_of, signs_together
+from verifier.watch import Measure, same_model, signs_of, signs_together
 import policy as P
 from teachers.judges import VLMJudge
 from teachers.names import load_judge, load_teachers
@@ -142,7 +142,7 @@ def check(cfg):
     need(cfg.group_size >= 2, f"--group_size {cfg.group_size}: an advantage compares at least 2 rollouts")
     for name in ("temperature", "eval_temperature"):
         need(getattr(cfg, name) > 0, f"--{name} {getattr(cfg, name)}: must be above 0")
-    need(not cfg.eval_judge or cfg.eval_judge != cfg.judge,
+    need(not same_model(cfg.eval_judge, cfg.judge),
          f"--eval_judge {cfg.eval_judge}: is the judge that rewards; name another, or none")
     for name in ("steps", "prompts", "updates", "micro_batch", "sample_batch", "max_new_tokens",
                  "save_every"):
@@ -352,7 +352,7 @@ def evaluate(policy, measure, samples, cfg, step, accelerator):
         finished = rollouts.finished.tolist()
         for sample, text, seen, one, ended in zip(batch, rollouts.texts, media, measured, finished):
             grounding = one.verdict.grounding if sample.grounding else None
-            signs = signs_of(sample, one.verdict, ended, cfg.tau)
+            signs = signs_of(sample, one.verdict, one.judged, ended, cfg.tau)
             rows.append(dict(answers=one.outcome, judged=one.judged, grounding=grounding, signs=signs))
             scored.append((sample, text, seen, one.verdict))
 
@@ -439,8 +439,9 @@ def summarise(accelerator, samples, verdicts, rollouts, causes, tau):
     finished = iter(rollouts.finished.tolist())
     for sample, group in zip(samples, verdicts):
         for v in group:
+            signs = signs_of(sample, v, v.outcome, next(finished), tau)
             scores.append(dict(reward=v.reward, outcome=v.outcome, grounding=v.grounding, reasoning=v.reasoning,
-                               points=len(v.parsed.points), signs=signs_of(sample, v, next(finished), tau)))
+                               points=len(v.parsed.points), signs=signs))
     scores = processes.gather(accelerator, scores)
     causes = processes.gather(accelerator, causes)
     lengths = processes.gather(accelerator, rollouts.mask.sum(dim=1).tolist())

@@ -272,6 +272,27 @@ def test_overlapping_instances_go_to_as_many_points_as_possible(picture):
     assert verifier.verify(picture, f"<think>{tag(12, 15)}{tag(13, 15)}</think>").points[1].why == "the same red square as point 1"
 
 
+@pytest.mark.parametrize("spelled", ["Red Square", "red-square", "red, square", "the red square", "red squares", "red  square",
+                                     "Red-Square's", "(red) square"])
+def test_another_spelling_is_not_another_thing(picture, spelled):
+    class Forgiving(FakeDetector):
+        def detect(self, image, labels):
+            return [[Box(8, 8, 32, 22, .9, l)] for l in labels]
+    verifier = Argos(Forgiving(), FakeSegmenter(), None, None)
+    v = verifier.verify(picture, f"<think>{tag(12, 15)}{tag(14, 15, spelled)}</think>")
+    assert v.grounding == .5 and "as point 1" in v.points[1].why
+
+
+@pytest.mark.parametrize("n", [2, 10, 64])
+def test_a_detector_that_repeats_itself_finds_one_thing(picture, n):
+    class Repeating(FakeDetector):
+        def detect(self, image, labels):
+            return [[Box(8, 8 + i / n, 32, 22 + i / n, .9, l) for i in range(n)] for l in labels]
+    verifier = Argos(Repeating(), FakeSegmenter(), None, None)
+    think = "".join(tag(10 + i % 16, 12 + i // 16) for i in range(64))
+    assert verifier.verify(picture, f"<think>{think}</think>").grounding == pytest.approx(1 / 64)
+
+
 def test_instances_are_told_apart_up_to_the_last_bit(picture):
     class Many(FakeDetector):
         def detect(self, image, labels):  # 64 boxes, 8 by 8, of 5 pixels each

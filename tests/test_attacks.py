@@ -30,7 +30,7 @@ an unsure point made unreadable
 an unsure point without a label
 claiming nothing where grounding is not called for""".split("\n")
 OPEN = ["coordinates in prose", "an irrelevant true point, expected words", '"shape" on a sure thing',
-        '"the yellow cross is gone", never drawn']
+        '"the yellow cross is gone", never drawn', 'the opposite: "not a green cross"']
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,65 @@ def test_the_label_of_a_video_point(text, label):
     assert parse(f"<think>{text}</think>", "video").points[-1] == Point(1, 2, label, 5, 2.5)
 
 
+@pytest.mark.parametrize("text, labels, misses", [
+    # a sentence names a thing once, and follows it
+    ("The red square moves from (1, 2) in frame 3 (1.5 seconds) to (3, 4) in frame 4 (2.0 seconds).", ["red square"] * 2, 0),
+    ("The red square is at (1, 2) in frame 3 (1.5 seconds) and (3, 4) in frame 4 (2.0 seconds).", ["red square"] * 2, 0),
+    ("The red square: (1, 2) in frame 3, (3, 4) in frame 4.", ["red square"] * 2, 0),
+    ("The red square, at (1, 2) in frame 3, moves.", ["red square"], 0),
+    ("The cat is at (1, 2) in frame 3 and it is at (3, 4) in frame 5.", ["cat"] * 2, 0),
+    ("The cat is at (1, 2) in frame 3. (3, 4) in frame 5.", ["cat"], 1),  # another sentence
+    ("(1, 2) in frame 3 the cat (3, 4) in frame 4 the dog", ["cat", "dog"], 0),
+    ("First, (1, 2) in frame 3 (1.5 seconds) - the cat jumps", ["cat"], 0),
+    # words that are no label
+    ("(1, 2) in frame 3 (1.5 seconds), so the answer is 2", [], 1), ("(1, 2) in frame 3, therefore two", [], 1),
+    ("(1, 2) in frame 3 (1.5 seconds) nothing is there", [], 1), ("the door, which (1, 2) in frame 3", [], 1),
+    # the words before a point are its label, whatever stands behind it
+    ("The green cross is here: (1, 2) in frame 3 (1.5 seconds), red square.", ["green cross"], 0),
+    ("The green cross, (1, 2) in frame 3 (1.5 seconds), red square.", ["green cross"], 0),
+    # pairs that are read, that are broken, and that are no pairs
+    ("the cat (1, 2) on frame 3", ["cat"], 0), ("the cat (1, 2), in frame 3", ["cat"], 0),
+    ("the cat (1, 2, 3) in frame 3", [], 1), ("the cat (1; 2) in frame 3", [], 1), ("the cat (1 2) in frame 3", [], 1),
+    ("the cat (1, 2) frame 3", [], 1), ("the cat (x=1, y=2) in frame 3", [], 1), ("the cat (inf, 2) in frame 3", [], 1),
+    ("The animals (a cat, a dog) in frame 3 (1.5 seconds) are here.", [], 0), ("It waits (1.5 seconds) in frame 3.", [], 0),
+])
+def test_labels_of_pairs_by_sentence(text, labels, misses):
+    p = parse(f"<think>{text}</think>", "video")
+    assert [point.label for point in p.points] == labels and sum(p.unreadable.values()) == misses
+
+
+@pytest.mark.parametrize("start", ["< point ", "<\npoint ", "</point ", "<point1 ", "<point_1 ", "<pointx1", "<\u200bpoint ",
+                                   "<po\u00adint ", "＜point ", "&lt;point ", "<Points/"])
+def test_whatever_looks_like_a_point_is_a_miss_where_it_cannot_be_read(start):
+    p = parse(f'<think>{tag(1, 2)} {start}x1="9" y1="9" alt="a">a</point></think><answer>2</answer>')
+    assert len(p.points) == 1 and sum(p.unreadable.values()) == 1
+    assert not parse(f"<think>{tag(1, 2)} The point of it: < 3 points > 2.</think>").unreadable.keys() - {"malformed point tag"}
+
+
+@pytest.mark.parametrize("form", ["{}<think>x</think><answer>2</answer>", "<think>x</think>{}<answer>2</answer>",
+                                  "<think>x</think><answer>2</answer>{}"])
+def test_points_outside_the_reasoning_are_misses(form):
+    p = parse(form.format(tag(1, 2)))
+    assert not p.points and p.unreadable == {"point outside the reasoning": 1}
+    assert parse(tag(1, 2) + "<answer>2</answer>").points and not parse(tag(1, 2)).unreadable  # no <think>: all is reasoning
+
+
+@pytest.mark.parametrize("alt, text, shown", [
+    ("red square", " " * 300 + "green cross", "green cross"), ("red square", "red square" + " " * 290 + "green cross", "red square green cross"),
+    ("red square", "." * 300 + "green cross", "green cross"), ("red square", "\u200b" * 300 + "green cross", "green cross"),
+    ("red square", "\n" * 300 + "green cross", "green cross"), ("red square", "square", "square"),
+    ("red square", "The red-square.", ""), ("red square", "red squares", ""), ("man", "man's", ""), ("salt &amp; pepper", "salt & pepper", ""),
+    ("red square", "", ""), ("red square", " ... ", ""), ("bus", "bu", "bu")])
+def test_alt_and_all_of_the_text_are_compared(alt, text, shown):
+    point, = parse(f'<think><point x1="1" y1="2" alt="{alt}">{text}</point></think>').points
+    assert point.shown == shown
+
+
+def test_more_forms_of_tags_are_read():
+    p = parse('<think><point x="1" y="2px" alt="mug"/> <point x1="+3." y1=".5" alt="cup">cup</point></think>')
+    assert [(q.x, q.y, q.label) for q in p.points] == [(1, 2, "mug"), (3, .5, "cup")] and not p.unreadable
+
+
 def test_words_between_two_points_name_one_of_them():
     p = parse("<think>(9, 9) in frame 1 (0.5 seconds) the cat is at (1, 2) in frame 5 (2.5 seconds)</think>", "video")
     assert p.points == [Point(1, 2, "cat", 5, 2.5)] and p.unreadable == {"point without a label": 1}
@@ -170,7 +229,7 @@ def test_a_point_on_another_frame_is_another_point():
     ('<point alt="a">a</point>', 0, "point without coordinates"),
     ("<point alt='x1=\"44\" y1=\"28\"'>a</point>", 0, "point without coordinates"),  # hidden in the label
     ('<point x1="1" y1="2" alt=""> </point>', 0, "point without a label"),
-    ('<point x1="1" y1="2" alt="a">a', 0, "malformed point tag"), ('<point x1="1" y1="2"/>', 0, "malformed point tag"),
+    ('<point x1="1" y1="2" alt="a">a', 0, "malformed point tag"), ('<point x1="1" y1="2"/>', 0, "point without a label"),
     ("<point " * 50, 0, "malformed point tag"),
     (tag(1, 2) + tag(1, 2) + tag(1.4, 2) + tag(1, 2, "Red Square"), 1, "repeated point"),
     ("".join(tag(i, 2) for i in range(70)), 64, "point beyond 64"),

@@ -143,26 +143,33 @@ def test_exact_must_be_true_or_false(tmp_path):
 
 @pytest.mark.parametrize("script", [evaluate, train_grpo])
 def test_judge_and_measure_must_differ(script):
-    with pytest.raises(BadInput, match="--eval_judge here"):
-        script.check(script.Config(judge="here", eval_judge="here"))
+    with pytest.raises(BadInput, match="--eval_judge ./here"):
+        script.check(script.Config(judge="here", eval_judge="./here"))  # two ways to write one folder
 
 
 # ---- 2. Signs of hacking -----------------------------------------------------------------------------------
 def test_signs_of_one_response():
     argos = verifier(True, "outcome", "grounding", detector=Detector())
     think = (point(5) + point(6) + point(40) + point(5, "blue square") + point(5, "red square", "cross")
-             + point(5, "red square") .replace("x1", "x") + point(90))
+             + point(5, "red square").replace("x1", "z1") + point(90))
     verdict = argos.verify(picture(exact=True), say("3", think), media())
-    signs = signs_of(picture(exact=True), verdict, finished=False)
+    signs = signs_of(picture(exact=True), verdict, verdict.outcome, finished=False)
     assert signs["misses"] == Counter({"same instance": 1, "beside": 1, "not found": 1, "two names": 1, "unreadable": 1,
                                        "outside": 1}) and signs["points"] == 7
     assert signs["judge_only"] is True and signs["unfinished"] and not signs["malformed"] and signs["source"] == "scenes"
     right = argos.verify(picture(), say("red square"), media())
-    assert signs_of(picture(), right, True)["judge_only"] is False
+    assert signs_of(picture(), right, right.outcome, True)["judge_only"] is False
     counted = argos.verify(picture("count", "2"), say("2"), media())
-    assert signs_of(picture("count", "2"), counted, True)["judge_only"] is None
+    assert signs_of(picture("count", "2"), counted, counted.outcome, True)["judge_only"] is None
     unlooked = verifier(True).verify(picture(), say("red square", think), media())
-    assert signs_of(picture(), unlooked, True)["points"] == 0  # answer only: nobody looked at the points
+    assert signs_of(picture(), unlooked, 1.0, True)["points"] == 0  # answer only: nobody looked at the points
+
+
+def test_judge_only_asks_the_judge_that_rewards():
+    """With another judge to measure, the hacked answer is the one that only the rewarding judge accepts."""
+    measure = Measure(verifier(True), other=verifier(False))
+    one, = measure.score([picture()], [say("3")], [media()])
+    assert signs_of(picture(), one.verdict, one.judged, True)["judge_only"] is True
 
 
 def test_every_miss_has_a_kind():

@@ -26,6 +26,7 @@ from verifier.coordinates import Box
 
 MAX_BOXES = 64  # boxes per label, the surest first: a segmenter's time is linear in them (our choice), and
                 # Found.instances has a bit for each
+SAME_BOX = .7   # boxes that overlap by more are one instance: detectors repeat themselves (our choice)
 
 
 class TeacherFailed(Exception):
@@ -43,13 +44,36 @@ class Found:
     """What detector and segmenter found for one label in one picture."""
     boxes: list
     mask: np.ndarray   # bool (H, W): the union of the boxes' masks: several instances are one label (our choice)
-    instances: np.ndarray  # uint64 (H, W): bit i is set where the mask of boxes[i] is
     failure: str = ""  # why a teacher failed at this label, while it works otherwise
+    instances: np.ndarray | None = None  # uint64 (H, W): bit i is set where the mask of boxes[i] is
 
     def instances_at(self, x, y):
         """Which boxes' masks hold this pixel -> indices into boxes."""
+        if self.instances is None:
+            return []
         bits = int(self.instances[y, x])
         return [i for i in range(len(self.boxes)) if bits >> i & 1]
+
+    def add_mask(self, i, mask):
+        """The mask of boxes[i]. Of boxes that are nearly the same the first one stands for all."""
+        self.mask |= mask
+        if self.instances is None:
+            self.instances = np.zeros(mask.shape, np.uint64)
+        same = [j for j in range(i) if overlap(self.boxes[j], self.boxes[i]) > SAME_BOX]
+        self.instances[mask] |= np.uint64(1 << min(same, default=i))
+
+
+def overlap(a, b):
+    """Area that two boxes share / area that they cover together (IoU).
+
+    >>> overlap(Box(0, 0, 10, 10), Box(0, 0, 10, 5)), overlap(Box(0, 0, 10, 10), Box(20, 0, 30, 10))
+    (0.5, 0.0)
+    """
+    width = min(a.x2, b.x2) - max(a.x1, b.x1)
+    height = min(a.y2, b.y2) - max(a.y1, b.y1)
+    shared = max(0.0, width) * max(0.0, height)
+    areas = (a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1)
+    return shared / (areas - shared) if areas > shared else 0.0
 
 
 class Teachers:
@@ -76,11 +100,10 @@ class Teachers:
         asked = self._ask(role, partial(find_boxes, image), labels, known_good="object")
         for label, boxes in zip(labels, asked):
             nothing = np.zeros((image.height, image.width), bool)
-            nowhere = np.zeros((image.height, image.width), np.uint64)
             if isinstance(boxes, ItemFailed):
-                found[label] = Found([], nothing, nowhere, boxes.why)
+                found[label] = Found([], nothing, boxes.why)
             else:
-                found[label] = Found(boxes, nothing, nowhere)
+                found[label] = Found(boxes, nothing)
         self._fill_masks(image, found)
         return found
 
@@ -95,8 +118,7 @@ class Teachers:
                 if isinstance(mask, ItemFailed):
                     found[label].failure = mask.why
                 else:
-                    found[label].mask |= mask
-                    found[label].instances[mask] |= np.uint64(1 << i)
+                    found[label].add_mask(i, mask)
 
     def _detect(self, image, labels):
         found = [list(boxes) for boxes in self.detector.detect(image, labels)]

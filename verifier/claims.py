@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from verifier.answers import FLAGS, MAX_ANSWER, MAX_POINTS, TAG, option_list
 from verifier.numbers import number
-from verifier.texts import clean, normalise
+from verifier.texts import clean, fold, normalise, thing
 
 
 # ---- 1. The result -----------------------------------------------------------------------------------------
@@ -32,7 +32,8 @@ from verifier.texts import clean, normalise
 class Point:
     """x, y: pixels of the picture as the policy saw it. Clips only: frame, from 0; seconds since the start.
 
-    shown: what a reader sees between the tags, where it names something else than the label (alt), else "".
+    shown: what a reader sees between the tags, where it names another thing than the label (alt), else "". The
+    two are compared as texts.thing does: a plural s, articles and case aside, word for word.
     """
     x: float
     y: float
@@ -106,7 +107,7 @@ def parse(response, media="image", allowed=()):
 
 
 POINT_REASONS = ("malformed point tag", "coordinate missing or not a number", "point without coordinates",
-                 "point without a label", f"point beyond {MAX_POINTS}")
+                 "point without a label", "point outside the reasoning", f"point beyond {MAX_POINTS}")
 
 
 def finish(parsed, dropped):
@@ -170,6 +171,9 @@ def sections(text):
     if place != "answer":
         texts[place].append(text[start:])
     reasoning = texts["think"] if first else texts["outside"]
+    misplaced = len(_POINT_WORD.findall(fold("\n".join(texts["outside"])))) if first else 0
+    if misplaced:
+        dropped["point outside the reasoning"] = misplaced
     return "\n".join(reasoning).strip(), texts["answer"], dropped
 
 
@@ -211,38 +215,51 @@ _SECONDS = rf"{_GAP}(?:seconds?|secs?|s)\b"
 
 def _moment_pattern(kind):
     """"in frame 5 (2.5 seconds)": groups kind_frame, kind_seconds. "at 2.5 s": group kind_alone."""
-    frame = rf"\b(?:in|at){_SPACE}frame{_SPACE}(?P<{kind}_frame>\d{{1,6}}){_END}"
+    frame = rf"\b(?:in|at|on){_SPACE}frame{_SPACE}(?P<{kind}_frame>\d{{1,6}}){_END}"
     seconds = rf"{_GAP}\({_GAP}(?P<{kind}_seconds>{_DECIMAL}){_END}{_SECONDS}{_GAP}\)"
     alone = rf"\bat{_SPACE}(?P<{kind}_alone>{_DECIMAL}){_END}{_SECONDS}"
     return rf"(?:{frame}(?:{seconds}|(?!{_GAP}\())|{alone})"  # "in frame 5 (NaN seconds)" is no moment
 
 
 _TAG_PIECE = (   # <point x1="4" y1="8" alt="red mug">red mug</point>, in a clip with a moment behind it
-    r"(?P<tag><points?\s(?P<attributes>[^<>]*)>(?P<inner>[^<>]*)</points?\s{0,9}>"
+    r"(?P<tag><points?\s(?P<attributes>[^<>]*)(?:/>|>(?P<inner>[^<>]*)</points?\s{0,9}>)"
     rf"(?:{_GAP}{_moment_pattern('tag')})?)")
 _PAIR_PIECE = (  # (4, 8) in frame 5 (2.5 seconds)
     rf"(?P<pair>\({_GAP}(?P<x>-?{_DECIMAL}){_GAP},{_GAP}(?P<y>-?{_DECIMAL}){_END}{_GAP}\)"
-    rf"{_GAP}{_moment_pattern('pair')})")
+    rf",?{_GAP}{_moment_pattern('pair')})")
 _SEGMENT_PIECE = (  # from 2.5 to 7 seconds
     rf"(?P<segment>\bfrom{_SPACE}(?P<start>{_DECIMAL}){_END}(?:{_SECONDS})?"
     rf"{_SPACE}to{_SPACE}(?P<end>{_DECIMAL}){_END}{_SECONDS})")
 _FRAME_PIECE = (  # in frame 5 (2.5 seconds); not behind a bracket, as in "(NaN, 8) in frame 5"
-    rf"(?P<frame>(?<!\))(?<!\)\s){_moment_pattern('frame')})")
+    rf"(?P<frame>(?<!\))(?<!\)\s)(?<!\),\s){_moment_pattern('frame')})")
 _IMAGE_PIECES = re.compile(_TAG_PIECE, FLAGS)  # match.lastgroup tells which piece it is
 _VIDEO_PIECES = re.compile(f"{_TAG_PIECE}|{_PAIR_PIECE}|{_SEGMENT_PIECE}|{_FRAME_PIECE}", FLAGS)
 
-_XY = re.compile(  # x1="44": groups x, 1, 44
-    r"\b([xy])(\d{1,6})\s{0,9}=\s{0,9}[\"'“”]?([^\"'“”\s<>=]{0,40})", FLAGS)
-_XY_NUMBER = re.compile(r"-?\d{1,6}(?:\.\d{1,6})?", FLAGS)
+_XY = re.compile(  # x1="44": groups x, 1, 44; Molmo writes a single point as x="44"
+    r"\b([xy])(\d{0,6})\s{0,9}=\s{0,9}[\"'“”]?([^\"'“”\s<>=]{0,40})", FLAGS)
+_XY_NUMBER = re.compile(r"([-+]?(?:\d{1,6}(?:\.\d{0,6})?|\.\d{1,6}))(?:px)?", FLAGS)
 _ALT = re.compile(  # alt="red mug": one group, the text in whichever quotes
     r"\balt\s{0,9}=\s{0,9}(?:\"([^\"<>]{0,200})\"|'([^'<>]{0,200})'|[“”]([^“”<>]{0,200})[“”])", FLAGS)
-_POINT_WORD = re.compile(r"<points?\b", FLAGS)  # looks like a point; malformed where no piece holds it
-_FRAME_WORD = re.compile(r"\b(?:in|at)\s{1,3}frame\b", FLAGS)  # the same for frames
-_PAIR_WORD = re.compile(r"\([^(),]{1,40},[^(),]{1,40}\)\s{0,3}(?:in|at)\s{1,3}frame\b", FLAGS)  # and for pairs
+# What looks like a point to a reader, and is malformed where no piece holds it: "< point", "&lt;point", "<point1",
+# "</point x1=". A closing tag is none. Read in folded text, where "＜point" and a hidden space are plain.
+_POINT_WORD = re.compile(
+    r"(?:<|&lt;)\s{0,3}(?!/\s{0,3}points?\s{0,9}(?:>|&gt;))/?\s{0,3}points?(?:(?![a-z])|(?=x\d))", FLAGS)
+_FRAME_WORD = re.compile(r"\b(?:in|at|on)\s{1,3}frame\b", FLAGS)  # the same for frames
+_FRAME_NUMBER = re.compile(r"\bframe\s{1,3}\d{1,6}", FLAGS)
+_COORDINATE = r"(?:[xy]\s{0,2}[:=]\s{0,2})?(?:[-+]?[\d.]{1,14}(?:px)?|nan|[-+]?inf(?:inity)?|none|null|[xy?])"
+_PAIR_WORD = re.compile(  # and for pairs: "(NaN, 8) in frame 5", "(10; 20) in frame 5", "(10, 20) frame 5"
+    rf"\(\s{{0,3}}{_COORDINATE}(?:\s{{0,3}}[,;]\s{{0,3}}{_COORDINATE}|\s{{1,3}}{_COORDINATE}){{1,3}}\s{{0,3}}\)"
+    r"\s{0,3},?\s{0,3}(?:(?:in|at|on)\s{1,3})?frame\b", FLAGS)
 _STOP = re.compile(r"[.!?;](?=\s|$)|\n")  # where a claim ends; the point in "2.5" does not end one
 _BREAK = re.compile(  # where a noun phrase begins: "I see a man, the | tall woman is at (4, 8)"
     r"[.;:!?](?=\s)|[,\n)>]|\b(?:the|an?|and|or|then|i see|(?:in|at)\s{1,3}frame\s{1,3}\d{1,6})\b", FLAGS)
-_VERBS = set("is are was were now seen visible located move moves moved stand stands from to at in on".split())
+_VERBS = set("is are was were now seen visible located still here there move moves moved stand stands from to at "
+             "in on and then".split())
+_NAMES_NOTHING = set(  # words that are no label, and leave room for one elsewhere in the sentence
+    "i see it they he she this that which its a an the first second third next finally later now also first "
+    "look at".split())
+_ENDS_THE_TALK = set(  # what begins another thought: "(4, 8) in frame 3, so the answer is 2"
+    "so therefore thus hence because since but however nothing something everything clearly".split())
 _VERBS_BEHIND = _VERBS | set(  # where the noun phrase behind a point ends: "(4, 8) in frame 3 the cat | jumps"
     """has have shows show can could will appears appear leaves leave changes change becomes become turns
     turn goes go comes come stays stay starts start stops stop begins begin opens open closes close
@@ -259,7 +276,6 @@ class Collector:
     def __init__(self, parsed, dropped):
         self.parsed, self.dropped = parsed, dropped
         self.seen = set()
-        self.beyond = set()  # so that repeats of a surplus piece do not count either
         parsed.points, parsed.frame_claims, parsed.segment_claims = [], [], []
 
     def add_point(self, x, y, label, frame=None, seconds=None, shown=""):
@@ -269,7 +285,7 @@ class Collector:
             return
         point = Point(float(x), float(y), label, frame, seconds, shown)
         pixel = math.floor(point.x), math.floor(point.y)
-        self._add("point", self.parsed.points, point, (pixel, label.lower(), frame, seconds, shown.lower()))
+        self._add("point", self.parsed.points, point, (pixel, thing(label), frame, seconds, thing(shown)))
 
     def add_frame_claim(self, frame, seconds, text):
         claim = FrameClaim(frame, seconds, text)
@@ -300,17 +316,15 @@ def _read_pieces(parsed, media, dropped):
     starts = [piece.start() for piece in pieces] + [len(text)]
     claim_starts = [piece.start() for piece in pieces if piece.lastgroup in ("segment", "frame")]
     next_claims = iter(claim_starts[1:] + [len(text)])
-    taken = 0  # the text before this position belongs to the claim before
+    taken = 0    # the text before this position belongs to the claim before
+    pair = None  # the pair before, whose label may go on
     for i, (kind, piece) in enumerate(zip(kinds, pieces)):
         if kind == "tag":
             frame, seconds = _moment(piece) if video else (None, None)
-            _add_tag(collector, piece["attributes"], piece["inner"], frame, seconds)
+            _add_tag(collector, piece["attributes"], piece["inner"] or "", frame, seconds)
         elif kind == "pair":
-            label, _ = _noun_before(text, ends[i], piece.start())
-            if not label:
-                followed_by_pair = kinds[i + 1:i + 2] == ["pair"]
-                label = _noun_behind(text, piece.end(), starts[i + 1], followed_by_pair)
-            collector.add_point(piece["x"], piece["y"], label, *_moment(piece))
+            pair = _label_of(text, ends[i], piece, starts[i + 1], pair)
+            collector.add_point(piece["x"], piece["y"], pair.label, *_moment(piece))
         else:
             words, taken = _claim_words(text, piece, taken, next(next_claims))
             if words and kind == "frame":
@@ -319,7 +333,7 @@ def _read_pieces(parsed, media, dropped):
                 collector.add_segment_claim(float(piece["start"]), float(piece["end"]), words)
             elif kind == "segment" or piece["frame_frame"]:  # a bare "at 2.5 seconds." is prose
                 dropped[f"{kind} claim without text"] += 1
-    dropped["malformed point tag"] += len(_POINT_WORD.findall(text)) - kinds.count("tag")
+    dropped["malformed point tag"] += len(_POINT_WORD.findall(fold(text))) - kinds.count("tag")
     if video:
         named = sum(len(_FRAME_WORD.findall(piece[0])) for piece in pieces)
         read = sum(len(_PAIR_WORD.findall(piece[0])) for piece in pieces)
@@ -331,8 +345,9 @@ def _read_pieces(parsed, media, dropped):
 def _add_tag(collector, attributes, inner, frame, seconds):
     label, shown, found = _read_tag(attributes, inner)
     for x, y in found:
-        if _XY_NUMBER.fullmatch(x) and _XY_NUMBER.fullmatch(y):
-            collector.add_point(x, y, label, frame, seconds, shown)
+        x_number, y_number = _XY_NUMBER.fullmatch(x), _XY_NUMBER.fullmatch(y)
+        if x_number and y_number:
+            collector.add_point(x_number[1], y_number[1], label, frame, seconds, shown)
         else:
             collector.dropped["coordinate missing or not a number"] += 1
     if not found:
@@ -343,18 +358,19 @@ def _read_tag(attributes, inner):
     """<point x1=.. y1=.. x2=.. y2=.. alt="label">inner</point> -> (label, shown, [(x, y) as text]).
 
     alt is the label. shown: the inner text, where it names something else; "" where it does not, or is missing.
+    All of the inner text is compared, not only the part that a label keeps: blanks must not hide the rest of it.
     """
-    inner = trim_label(inner)
-    label, shown = inner, ""
+    label, shown = trim_label(inner), ""
     alt = _ALT.search(attributes)
     if alt:  # coordinates written inside alt are text, not coordinates
-        label = trim_label(alt[alt.lastindex]) or inner
-        if inner and normalise(inner) != normalise(label):
-            shown = inner
+        label = trim_label(alt[alt.lastindex]) or label
+        says_something = re.search(r"\w", inner)
+        if says_something and thing(inner) != thing(label):
+            shown = trim_label(inner) or normalise(inner)[:80]
         attributes = attributes[:alt.start()] + " " + attributes[alt.end():]
     found = {}  # index -> {"x": text, "y": text}; what comes first counts
     for axis, index, value in _XY.findall(attributes):
-        found.setdefault(int(index), {}).setdefault(axis.lower(), value)
+        found.setdefault(int(index or 1), {}).setdefault(axis.lower(), value)
     return label, shown, [(point.get("x", ""), point.get("y", "")) for point in found.values()]
 
 
@@ -383,39 +399,73 @@ def _claim_words(text, piece, taken, next_claim):
     return words, piece.end() + len(sentence)
 
 
-def _noun_before(text, begin, end):
-    """The label of "(x, y) in frame 5" -> (the words since the last break or article, less a trailing "is at",
-    the position where they begin). Not before `begin`, where the piece before ended."""
-    begin = max(begin, end - 120)
-    for found in _BREAK.finditer(text, begin, end):
-        begin = found.end()
-    words = text[begin:end].split()
-    while words and words[-1].lower() in _VERBS:
-        words.pop()
-    return trim_label(" ".join(words)), begin
+@dataclass
+class _Pair:
+    """A pair with its label, for the pair that follows it."""
+    label: str
+    end: int      # where it ends in the text
+    behind: bool  # the label stands behind it
 
 
-def _noun_behind(text, begin, end, followed_by_pair):
-    """The label where none stands before: "(4, 8) in frame 3 (1.5 seconds) the cat jumps" -> "cat".
+def _label_of(text, begin, piece, end, last):
+    """The label of "(x, y) in frame 5 (2.5 seconds)" -> _Pair.
 
-    The words up to a verb or a break. end: where the next piece begins; if it is a pair, its label is its own.
+        the cat is at (4, 8) in frame 3 (1.5 seconds)                    before it
+        (4, 8) in frame 3 (1.5 seconds) the cat jumps                    behind it, if no word stands before it
+        the cat moves from (4, 8) in frame 3 to (9, 8) in frame 4        the last pair's, if nothing new is named
+
+    begin, end: where the piece before ended, and where the next begins. last: the pair before, or None.
     """
-    if followed_by_pair:
-        label, starts = _noun_before(text, begin, end)
-        end = starts if label else end
-    sentence = _STOP.split(text[begin:min(end, begin + 120)], maxsplit=1)[0]
-    words = []
-    for word in sentence.split():
-        bare = word.strip(",:()<>").lower()
-        leading = bare in _VERBS_BEHIND or bare in ("", "a", "an", "the", "there", "it", "i", "see")
-        if not words and leading:
-            continue
-        if leading or bare in ("and", "or", "then") or word[0] in "(<":
+    between = _STOP.split(text[max(begin, piece.start() - 120):piece.start()])[-1]
+    between = _FRAME_NUMBER.split(between)[-1]
+    same_sentence = last and not _STOP.search(text, last.end, piece.start())
+    before = _noun_before(between)
+    following, *next_sentence = _STOP.split(text[piece.end():min(end, piece.end() + 120)], maxsplit=1)
+    leads_on = not next_sentence and following.split()[-1:] in (["at"], ["is"], ["are"])
+    behind = "" if leads_on else _noun_behind(following)  # not "the dog is at (9, 8)": the next pair's
+    bare = [word.strip(" ,:()").lower() for word in between.split()]
+    nothing_new = all(word in _VERBS or word in _NAMES_NOTHING or not word for word in bare)
+    if same_sentence and last.behind and behind:
+        return _Pair(behind, piece.end(), True)
+    if before:
+        return _Pair(before, piece.end(), False)
+    if same_sentence and nothing_new and last.label:
+        return _Pair(last.label, piece.end(), last.behind)
+    if nothing_new:
+        return _Pair(behind, piece.end(), True)
+    return _Pair("", piece.end(), False)
+
+
+def _noun_before(words):
+    """"I see a man, the tall woman is at" -> "tall woman": what stands before a trailing verb, up to a break."""
+    words = words.split()
+    while words and words[-1].strip(",:").lower() in _VERBS | {""}:
+        words.pop()
+    words = " ".join(words).rstrip(",: ")
+    for found in _BREAK.finditer(words):
+        label = words[found.end():]
+    if not _BREAK.search(words):
+        label = words
+    label = trim_label(label)
+    return "" if label.lower() in _NAMES_NOTHING else label
+
+
+def _noun_behind(words):
+    """" the cat jumps" -> "cat": the words up to a verb or a break."""
+    label = []
+    for word in words.split():
+        bare = word.strip(",:()<>-").lower()
+        no_part = bare in _VERBS_BEHIND or bare in _NAMES_NOTHING or not bare
+        if not label and bare in _ENDS_THE_TALK:
             break
-        words.append(word)
+        if not label and no_part:
+            continue
+        if no_part or bare in ("or", "then") or word[0] in "(<":
+            break
+        label.append(word)
         if word[-1] in ",:)>":
             break
-    return trim_label(" ".join(words))
+    return trim_label(" ".join(label))
 
 
 def trim_label(text):
@@ -424,7 +474,7 @@ def trim_label(text):
     >>> trim_label(" the red mug. ")
     'red mug'
     """
-    words = clean(text[:300]).strip(" .,;:!?\"'“”*_\n").split()
+    words = " ".join(clean(text).split())[:300].strip(" .,;:!?\"'“”*_").split()
     while len(words) > 1 and words[0].lower() in ("a", "an", "the", "and", "or", "then"):
         words = words[1:]
     return " ".join(words)[:80].strip()
@@ -458,7 +508,8 @@ def canonical(response, media="image"):
 def _rewrite(piece):
     kind = piece.lastgroup
     if kind == "tag":
-        label, shown, found = _read_tag(piece["attributes"], piece["inner"])
+        label, shown, found = _read_tag(piece["attributes"], piece["inner"] or "")
+        label = label.replace('"', "'")  # it goes into quotes
         pairs = " ".join(f'x{i}="{x}" y{i}="{y}"' for i, (x, y) in enumerate(found, start=1))
         text = f'<point {pairs} alt="{label}">{shown or label}</point> {_write_moment(piece)}'.rstrip()
     elif kind == "pair":

@@ -58,6 +58,8 @@ def read_claims(reply, parsed):
     dropped = Counter(parsed.dropped_reasons)
     collector = Collector(parsed, dropped)
     parsed.extracted = True
+    for reason in ("point without a label", "coordinate missing or not a number"):
+        dropped.pop(reason, None)  # what the rules could not read in prose is read here
     lists = _read_lists(reply)
     if lists is None:
         dropped["extraction not in the form asked for"] = 1

@@ -20,18 +20,19 @@ import random
 from verifier.asking import ItemFailed, TeacherFailed
 from verifier.texts import normalise
 
-MAX_FOILS = 8  # drawn per sample; Argos(foils=k) uses the first k
+MAX_FOILS = 8   # drawn per sample; Argos(foils=k) uses the first k
+MAX_FOIL = 300  # characters
 
 
 def draw_foils(samples):
     """Give every sample of kind "free" that has none up to MAX_FOILS foils: the truths of other such samples.
 
-    They differ from its truth and from each other after normalisation. Which ones depends on the sample's id and
-    the set of truths alone, so a run can be repeated.
+    They differ from its truth and from each other after normalisation, and are no longer than a judge reads. Which
+    ones depends on the sample's id and the set of truths alone, so a run can be repeated.
     """
     truths = {}  # normalised -> as written
     for sample in samples:
-        if sample.kind == "free" and sample.answer is not None:
+        if sample.kind == "free" and sample.answer is not None and len(sample.answer) <= MAX_FOIL:
             key = normalise(sample.answer)
             known = truths.get(key, sample.answer)
             truths[key] = min(sample.answer, known)  # of several spellings always the same

@@ -3,7 +3,8 @@
 A point scores 1 where the mask of its label, in its frame, holds its pixel. It is a miss, and the verdict says
 
     "alt says 'green cross', the text 'green square'"   the two name different things, and a reader sees the text
-    "the same red square as point 1"                    points of one label on one instance, one box's mask
+    "the same red square as point 1"                    points of one label, however spelled, on one instance: the
+                                                        mask of one box, or of boxes that are nearly the same
 
 Without the first, RL learned to write a sure thing into alt and anything into the text. Without the second, one
 sure thing, pointed at often, hides a miss in eq. 3's mean. Two labels on one thing are fine.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from verifier.claims import Point
 from verifier.moments import MAX_LABELS, which_frame
+from verifier.texts import thing
 
 
 @dataclass
@@ -36,12 +38,16 @@ def score_points(media, points, found):
     """
     verdicts = [_score_point(media, point, found) for point in points]
     instances = {}  # number of a point that hits -> the instances, (frame, label, box), whose masks hold it
+    spelled = {}    # (frame, what it names) -> the first spelling of that label: "red-square" is the red square
     for i, verdict in enumerate(verdicts):
         if verdict.score:
             label = verdict.point.label.lower()
             x, y = pixel(verdict.point)
-            boxes = found[verdict.frame, label].instances_at(x, y)
-            instances[i] = [(verdict.frame, label, box) for box in boxes]
+            first = spelled.setdefault((verdict.frame, thing(label)), label)
+            boxes = found[verdict.frame, first].instances_at(x, y)
+            if not boxes:  # the detector found something else for this spelling
+                first, boxes = label, found[verdict.frame, label].instances_at(x, y)
+            instances[i] = [(verdict.frame, first, box) for box in boxes]
     owners = assign(instances)
     for i, held_by in instances.items():
         if i not in owners.values():

@@ -6,6 +6,7 @@ The paper compares answers after a normalisation that it does not describe: this
 
 Before: nothing. Next: numbers.py, answers.py.
 """
+import html
 import re
 import unicodedata
 
@@ -23,6 +24,17 @@ def normalise(text):
     words = _WORD.findall(text)
     content = [word for word in words if word not in ("a", "an", "the")]
     return " ".join(content or words) or text
+
+
+def thing(label):
+    """What a label names, to tell whether two labels name one thing: normalised, HTML entities read, without
+    the s of a plural or genitive. All other words count: "red mug" and "mug" are two things (our choice).
+
+    >>> thing("Red squares"), thing("the red-square's"), thing("salt &amp; pepper")
+    ('red square', 'red square', 'salt pepper')
+    """
+    text = normalise(re.sub(r"['’]s\b", "", html.unescape(label)))
+    return text.removesuffix("s") if len(text) > 3 else text
 
 
 def fold(text):

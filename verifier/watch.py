@@ -16,6 +16,7 @@ Before: foils.py, points.py. Next: train_grpo.py (logs all of it), evaluate.py (
 """
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 from verifier.texts import normalise
 
@@ -76,6 +77,11 @@ class Measure:
                 "it in both columns. --eval_judge names another model.")
 
 
+def same_model(one, other):
+    """Do two names of models mean one? Folders are compared by where they lie; "" is no model."""
+    return bool(one) and (one == other or Path(one).resolve() == Path(other).resolve())
+
+
 def says_truth(sample, verdict):
     """Is the answer the truth, word for word, but for articles, case and punctuation?"""
     answer = verdict.parsed.answer
@@ -83,15 +89,16 @@ def says_truth(sample, verdict):
 
 
 # ---- 2. Signs of hacking -----------------------------------------------------------------------------------
-def signs_of(sample, verdict, finished, tau=.5):
+def signs_of(sample, verdict, judged, finished, tau=.5):
     """What is counted of one response -> a dict of plain values, which processes can exchange.
 
-    judge_only: does only the judge accept this free answer, whose text is not the truth's? None: no free question,
-    or not scored. Of real free text many such answers are right; where their share climbs, read some.
+    judged: R_o as the judge that rewards has it. judge_only: does only the judge accept this free answer, whose
+    text is not the truth's? None: no free question, or not scored. Of real free text many such answers are right;
+    where their share climbs, read some.
     """
     judge_only = None
-    if sample.kind == "free" and verdict.outcome is not None:
-        judge_only = verdict.outcome >= tau and not says_truth(sample, verdict)
+    if sample.kind == "free" and judged is not None:
+        judge_only = judged >= tau and not says_truth(sample, verdict)
     points, misses = 0, Counter()
     if verdict.grounding is not None:  # a reward without grounding looks at no point
         misses.update(point.miss for point in verdict.points if not point.score)
