@@ -99,7 +99,9 @@ def test_every_rollout_is_in_one_micro_batch(size):
 
 
 def verdict(outcome, answer="1", **scores):
-    return SimpleNamespace(outcome=outcome, parsed=SimpleNamespace(answer=answer, points=[0, 0]), **scores)
+    parsed = SimpleNamespace(answer=answer, points=[0, 0], unreadable={"broken": 1})
+    points = [SimpleNamespace(score=1., miss=""), SimpleNamespace(score=0., miss="beside")]
+    return SimpleNamespace(outcome=outcome, parsed=parsed, points=points, **scores)
 
 
 def test_zero_variance_groups_are_named_by_cause():
@@ -117,13 +119,17 @@ def test_a_step_is_summarised_without_what_was_not_scored():
     failed = verdict(None, reward=None, grounding=1., reasoning=None)
     rollouts = SimpleNamespace(mask=torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]]),
                                finished=torch.tensor([True, True, False]))
-    row = summarise(one_process, [[right, wrong], [failed]], rollouts, ["not scored"], .5)
+    free = SimpleNamespace(kind="free", answer="2", source="", media="image")  # the judge takes 1 for 2
+    counted = SimpleNamespace(kind="count", answer="2", source="clips", media="video")
+    row = summarise(one_process, [free, counted], [[right, wrong], [failed]], rollouts, ["not scored"], .5)
     assert (row["reward"], row["outcome"], row["gate_open"]) == (.5, .5, .5)
     assert (row["grounding"], row["reasoning"]) == (.75, None)
     assert (row["points"], row["length"], row["skipped"], row["not scored"], row["all right"]) == (2, 2, 1, 1, 0)
-    assert row["unfinished"] == pytest.approx(1 / 3)
+    assert row["unfinished"] == pytest.approx(1 / 3) and row["unfinished_in"] == {"clips": 1, "image": 0}
+    assert row["judge_only"] == .5 and row["malformed"] == {"clips": 0, "image": 0}
+    assert row["misses"] == {"beside": pytest.approx(1 / 3), "unreadable": pytest.approx(1 / 3)}  # where points are scored
     nothing = [[verdict(None, reward=None, grounding=None, reasoning=None)]]
-    row = summarise(one_process, nothing, rollouts, [], .5)
+    row = summarise(one_process, [free], nothing, rollouts, [], .5)
     assert (row["reward"], row["outcome"], row["gate_open"], row["grounding"]) == (0, 0, 0, None)
 
 
