@@ -159,6 +159,66 @@ def test_what_hedges_is_no_number(text):
         assert outcome_score(text, truth, kind) == 0
 
 
+# Another number, or a hedge, in the guise of a noun, an adverb, a unit or a foreign word.
+WRONG_FORMS = [  # truth, kind, texts
+    ("2", "count", """2 hundredths|2 thousandths|two sevenths|2 twelfths|two twentieths|2 billionths|2 halfs|
+2 third cups|2 tenth meters|two hundred thousandths|2 lakhs|2 crores|2 quadrillions|2 zillions|2 grosses|
+2 twenties|2 sevens|2 ones|2 trios|2 quartets|2 handfuls|2 ten-thousands|2 half-dozens|2 six-packs|
+2 minus-threes|2 or-threes|two or-threes|2 or-more squares|2 in-between threes|$2T|$2t|$2b|2T|2T people|
+2M people|2M in total|2 kilo meters|2 hundredfold|2 tenfolds|2 thereabouts|2 hereabouts|2 maybes|2 guesses|
+2 tops|2 red hence squares|2 however squares|2 possible squares|2 excluding squares|2 something squares|
+2 bis sechs|2 lub trzys|2 ili dvas|2 sau trois|2 vai seis|2 oder tres|2 isn't threes|2 it's|2 that's|2²|10²|
+2 squares²"""),
+    ("20", "count", """20 odd people|20-odd people|twenty-odd people|20 something people|20 plus squares|
+20-plus squares|20ish people"""),
+    ("2", "count", "2 percent|2 percents|2 per cent|2 %|two percent|2% in total"),
+    ("1", "count", """1 lub dwa|1 или два|1 или|1 veya iki|1 bis zehn|1 hasta cinco|1 komma fünf|1 forse quattro|
+1 vielleicht zehn|1 quadrillion|one hundredth|one seventh|one twentieth|1 lakh|1 handful|1 trio|1 tenfold|
+1 twosome|1 half-dozen|1 six-pack|1 ballpark|1 guess|1 unsure|1 est.|1 wrong|1 false|1 nope|1 isn't|1 don't|
+1 oneish|1 or-more|1 kilo meter|1 possible square|1 hopefully"""),
+    ("45%", "number", "0.45 percent|0.45 %|0.45 per cent"),
+    ("2.5 seconds", "number", """2.5 days|2.5 weeks|2.5 months|2.5 years|2.5 hrs|2.5 ns|2.5 ms|2.5 mins|
+2.5 milliseconds|2.5 decades|2.5 centuries|
+2.5 days in total|2.5 minutes long|2.5 whole days|2.5 kg"""),
+    ("5 km", "number", "5 m|5 mm|5 feet|5 miles|5 inches|5 kg|5 hours"),
+    ("5 kg", "number", "5 g|5 lbs|5 ounces|5 tonnes")]
+
+
+@pytest.mark.parametrize("truth, kind, text", [
+    (t, k, text.strip()) for t, k, texts in WRONG_FORMS for text in texts.split("|")])
+def test_another_number_in_disguise_scores_nothing(truth, kind, text):
+    assert outcome_score(text, truth, kind) == 0
+
+
+HONEST_FORMS = [  # truth, kind, texts
+    ("2", "count", """2 moose|2 salmon|2 shrimp|2 fishermen|2 snowmen|2 salespeople|2 grandchildren|2 goldfish|
+2 police|2 cacti|2 fungi|2 other people|2 more squares|2 double beds|2 elderly men|2 friendly dogs|
+2 family members|2 early birds|2 only|2 cans|2 moths|2 months|2 roundabouts|2 baths|2 men's shoes|2 x-rays|
+two t-shirts|2 toy cars|2 oak trees|2 parked cars|2 in the picture|2 in this image|2 squares in the video|
+2 squares are visible|2 squares visible in the image|2 people sitting|2 people here only|2 years old|
+2 cm long|2 m tall|2 feet wide|2 m²|2 m³|2 m/s²|2 GW|2 TWh|2 ppm|2 mol|2 US dollars|2 cubic cm|2 pm|
+2 o'clock|two degrees celsius"""),
+    ("1", "count", """1 red square|one parked car|1 wine glass|1 traffic light|1 fire hydrant|1 teddy bear|
+1 coffee cup|1 double bed|1 more square|1 family|1 butterfly|1 fish|1 month|1 tooth|1 top|1 TV|1 year old|
+1 person sitting|1 dog in the picture|1 square is visible|
+1 vertical line"""),
+    ("0.45", "number", "45 percent|45 per cent|45%|0.45"), ("45%", "number", "45 percent|45|0.45|45 % in total"),
+    ("2.5 seconds", "number", "2.5|2500 ms|2500 milliseconds|2.5 sec|2.5 seconds in total|2.5 seconds long"),
+    ("1 year", "number", "12 months|365 days|52 weeks"),
+    ("5 km", "number", "5|5000 m|5 kilometers|3.1 miles"), ("5", "number", "5 km"),
+    ("1 foot", "number", "12 inches|30 cm"),
+    ("1 kg", "number", "1000 g|2.2 lbs"), ("60 miles per hour", "number", "60 mph|60"),
+    ("2 / 7", "number", "two sevenths|2 sevenths"),
+    ("0.02", "number", "2 hundredths|two hundredths|1/50|one fiftieth"),
+    ("2e12", "number", "$2T|2 trillion|$2 trillion")]
+
+
+@pytest.mark.parametrize("truth, kind, text", [
+    (t, k, text.strip()) for t, k, texts in HONEST_FORMS for text in texts.split("|")])
+def test_honest_forms_score_in_full(truth, kind, text):
+    assert outcome_score(text, truth, kind) == 1
+
+
 def test_choice_without_known_options():
     for prediction, truth in (("(B)", "B"), ("B. red", "B"), ("red", "red")):
         assert outcome_score(prediction, truth, "choice") == 1

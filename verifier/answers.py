@@ -5,7 +5,7 @@ an example of each. Rules decide all kinds but "free"; there a language model, t
 mean the same.
 
 From the paper: exact match, numbers within 5 %, a judge for free text. Our choices: exact counts, option letters,
-the kinds "ocr" and "regression", and that number words, fractions, percents and units of time are read.
+the kinds "ocr" and "regression", and that number words, fractions, percents and units are read.
 
 The policy is rewarded for what it answers, so readers here are strict: an answer that hedges ("A or B") or lists
 options is wrong. No prediction raises an error, whatever it holds; a bad truth does: it is a mistake in the data.
@@ -115,13 +115,39 @@ def check_truth(truth, kind, options=None):
     return text
 
 
-_SECONDS = {"ms": .001, "s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
+def _prefixed(unit):
+    prefixes = {"nano": 1e-9, "micro": 1e-6, "milli": .001, "centi": .01, "kilo": 1000}
+    return {prefix + unit: factor for prefix, factor in prefixes.items()}
 
 
-def _seconds_per(unit):
-    """How many seconds a unit of time has, singular or plural; None: not a unit of time."""
-    singular = unit if unit in _SECONDS else unit.rstrip("s")
-    return _SECONDS.get(singular)
+_DAY, _YEAR = 86400, 365.25 * 86400
+_UNITS = {  # of each dimension: unit, singular -> how many of the unit that is 1
+    "time": _prefixed("second") | {
+        "ns": 1e-9, "μs": 1e-6, "ms": .001, "s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600,
+        "hr": 3600, "hour": 3600, "day": _DAY, "week": 7 * _DAY, "month": _YEAR / 12, "yr": _YEAR, "year": _YEAR,
+        "decade": 10 * _YEAR, "century": 100 * _YEAR, "centuries": 100 * _YEAR},
+    "length": _prefixed("meter") | _prefixed("metre") | {
+        "nm": 1e-9, "um": 1e-6, "μm": 1e-6, "mm": .001, "cm": .01, "dm": .1, "m": 1, "meter": 1, "metre": 1,
+        "km": 1000, "in": .0254, "inch": .0254, "inches": .0254, "ft": .3048, "foot": .3048, "feet": .3048,
+        "yd": .9144, "yard": .9144, "mi": 1609.344, "mile": 1609.344},
+    "mass": _prefixed("gram") | {
+        "mg": .001, "g": 1, "gram": 1, "kg": 1000, "t": 1e6, "ton": 1e6, "tonne": 1e6, "oz": 28.35, "ounce": 28.35,
+        "lb": 453.6, "pound": 453.6}}
+
+
+def _dimension(unit):
+    """A unit, singular or plural -> (its dimension, how many of the unit that is 1), or (None, 1).
+
+    >>> _dimension("whole minutes"), _dimension("miles per hour"), _dimension("")
+    (('time', 60), (None, 1), (None, 1))
+    """
+    words = unit.split()
+    if words and "per" not in words:
+        for dimension, factors in _UNITS.items():
+            for form in (words[-1], words[-1].removesuffix("s")):
+                if form in factors:
+                    return dimension, factors[form]
+    return None, 1
 
 
 def _number_score(prediction, truth, kind):
@@ -130,11 +156,14 @@ def _number_score(prediction, truth, kind):
         return 0.0
     value, unit = prediction
     true_value, true_unit = truth
-    seconds, true_seconds = _seconds_per(unit), _seconds_per(true_unit)
+    dimension, factor = _dimension(unit)
+    true_dimension, true_factor = _dimension(true_unit)
     readings = [value]
-    if seconds and true_seconds:  # 2.5 minutes are not 2.5 seconds
-        readings = [value * seconds]
-        true_value = true_value * true_seconds
+    if dimension and true_dimension:
+        if dimension != true_dimension:
+            return 0.0
+        readings = [value * factor]  # 2.5 minutes are not 2.5 seconds
+        true_value = true_value * true_factor
     elif kind != "count" and (unit == "%") != (true_unit == "%"):  # 45 % may be written 45 or 0.45
         readings.append(value / 100 if unit == "%" else value * 100)
     error = min(abs(reading - true_value) for reading in readings)

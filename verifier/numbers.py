@@ -6,9 +6,10 @@
 A text is read right, or it is no number. What may stand behind a number is therefore listed, not what may not: a
 scale ("2k", "2 dozen"), a fraction ("two and a half"), a unit of measure ("2.5 seconds"), a noun in the plural
 ("3 red squares"; behind 1, in the singular). So "2 at least", "2 squared", "2-ish", "2 oder drei" are no number,
-and no hedge has to be known by name. The paper (eqs 7, 8) does not say how numbers are read: all is our choice.
+and few hedges have to be known by name. The paper (eqs 7, 8) does not say how numbers are read: all is our choice.
 
-Simplified: nouns are English. "3 Katzen" is no number; write "3".
+Simplified: nouns are English, and behind 2 and more plurals: "2 mug" is no number, since the plural tells a noun
+from a hedge. Behind 1 nothing does; so words before the noun must be known ("1 red square", not "1 hasta cinco").
 
 Before: texts.py. Next: answers.py.
 """
@@ -26,38 +27,51 @@ NUMBER_WORDS.update(zip(_TENS, range(20, 100, 10)))
 
 _THOUSANDS = {"thousand": 10 ** 3, "million": 10 ** 6, "billion": 10 ** 9, "trillion": 10 ** 12}
 _SCALE = {"dozen": 12, "hundred": 100, "k": 1000, "mn": 10 ** 6, "bn": 10 ** 9} | _THOUSANDS
-_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+_MONEY_SCALE = {"m": "million", "b": "billion", "t": "trillion"}  # $2t
+
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
+_PARTS.update({f"{word}th": parts for word, parts in (NUMBER_WORDS | _SCALE).items() if parts > 3})  # sevenths
+_PARTS.update({f"{word[:-1]}ieth": NUMBER_WORDS[word] for word in _TENS})
 _PLURAL_PARTS = {"halves": 2} | {f"{word}s": parts for word, parts in _PARTS.items() if word != "half"}
 
 _MEASURES = set(  # singular
-    "% ° ' \" $ € £ ¥ percent percentage point degree deg °c °f c f celsius fahrenheit kelvin radian rad "
-    "ms s sec second min minute h hr hour day week month year decade century nm um μm mm cm dm m km in "
-    "inch ft foot yd yard mi mile meter metre kilometer kilometre centimeter centimetre millimeter "
-    "millimetre nanometer micrometer hectare acre px pixel mg g kg t lb oz gram kilogram milligram pound "
-    "ounce ton tonne ml cl l liter litre milliliter millilitre gallon cup pint quart tablespoon teaspoon "
-    "tbsp tsp kmh kph mph rpm fps hz khz mhz ghz hertz bit byte kb mb gb tb j kj w kw mw v mv ma wh kwh "
-    "joule watt volt ampere amp ohm newton cal kcal calorie pa kpa bar psi db decibel dollar euro cent "
-    "usd eur gbp yen yuan rupee".split())
+    "% ° ' \" $ € £ ¥ point degree deg °c °f c f celsius fahrenheit kelvin rad radian ns μs ms s sec second min "
+    "minute h hr hour day week month yr year am pm o'clock nm um μm mm cm dm m km in inch ft foot "
+    "yd yard mi mile meter metre kilometer kilometre centimeter centimetre millimeter millimetre nanometer "
+    "hectare acre px pixel mg g kg lb oz gram kilogram milligram pound ounce ton tonne t ml cl l liter litre "
+    "milliliter millilitre gallon cup pint tablespoon teaspoon tbsp tsp kmh kph mph rpm fps hz khz mhz ghz hertz "
+    "bit byte kb mb gb tb j kj w kw mw gw tw v mv ma wh kwh mwh gwh twh joule watt volt ampere amp ohm newton "
+    "cal kcal calorie pa kpa bar psi db decibel ppm ppb mol dollar euro cent usd eur gbp yen yuan".split())
 _IRREGULAR = set(  # plurals without an s
-    "people men women children persons policemen policewomen firemen feet inches teeth geese mice sheep "
-    "fish deer cattle aircraft spacecraft oxen dice bacteria media data criteria phenomena series species".split())
-_BEHIND = set("total altogether overall visible present shown here there".split())  # "3 squares in total"
+    "teeth geese oxen dice bacteria media data criteria phenomena deer cattle moose salmon trout shrimp "
+    "squid bison police offspring cacti fungi alumni".split())
+_IRREGULAR_ENDINGS = ("men", "people", "children", "feet", "mice", "sheep", "fish", "craft")  # snowmen, goldfish
 
-# Words that are no part of a noun phrase: a closed class, as far as they could stand before a noun or look like
-# one.
+# Words that may stand before a noun and state nothing else, though "2 more" is no number. No adverb in -ly.
+_HARMLESS = set(
+    "red green blue yellow orange purple pink brown black white gray grey cyan magenta golden silver tan dark "
+    "light bright big small large little tiny huge tall short long wide round square flat full empty old new "
+    "young adult male female wet dry hot cold left right front back top bottom other more double us only early "
+    "elderly friendly family curly butterfly wooden metal plastic glass paper stone toy dog cat car bus tea ice "
+    "egg gas oak pet pie key box traffic fire stop wine cell teddy hair tennis coffee degrees cubic".split())
+
+# Words that are no part of a noun phrase: function words, a closed class, and those that hedge, deny or scale.
 _NO_NOUN = set(
-    "a an the and or nor but than then to of not no yes in on at by for from with without within about "
-    "above below over under between among per plus minus times less more most least fewer few many much "
-    "some any all both either neither each every other others else only just also too very maybe perhaps "
-    "possibly probably roughly almost nearly so ish or-so such this that these those its his hers theirs "
-    "ours yours us is are was were be been has have had does do did can could may might must will would "
-    "should if when while because as like vs versus out up down off max min maximum minimum approx "
-    "approximate circa upwards downwards onwards towards across besides always sometimes thus various "
-    "several numerous apiece again even still twice thrice once double triple squared cubed root power "
-    "factorial dozens hundreds thousands millions billions trillions tens score scores couple couples "
-    "gross grand twos threes fours fives sixes sevens eights nines oder und ou et o y e eller vel deux "
-    "trois dos tres seis zwei drei due tre".split())
-_NO_NOUN.update(NUMBER_WORDS, _SCALE, _PARTS, _PLURAL_PARTS)
+    "a an the and or nor but than then to of not no yes in on at by for from with without within about it he she "
+    "we you they above below over under between among per plus minus times less more most least fewer few many "
+    "much some any all both either neither each every other others else only just also too very so this that "
+    "these those its his us is are was were be been has have had does do did can could may might must will would "
+    "should if when while because as like vs versus out up down off always sometimes thus hence therefore "
+    "however though yet instead otherwise rather except including excluding various several numerous apiece "
+    "again even still twice thrice once upwards downwards towards thereabouts hereabouts something anything oder "
+    "und ou et eller vel veya hasta deux trois dos tres seis sechs zes seks zwei drei due tre root lac".split())
+_HEDGES = ("maybe perhaps possible probable potential likely roughly almost nearly ish odd max min maximum "
+           "minimum approx approximate umpteen est estimate guess ballpark tops unsure uncertain unknown wrong "
+           "incorrect false nope nah kilo mega giga centi milli micro nano power squared cubed handful double "
+           "triple couple duo trio quartet quintet score gross grand lakh crore milliard myriad permille").split()
+for _word in [*NUMBER_WORDS, *_SCALE, *_PARTS, *_HEDGES]:  # also maybes, sixes, twoish, tenfold
+    _NO_NOUN.update(_word + ending for ending in ("", "s", "es", "ish", "some", "fold", "folds"))
+_NO_NOUN.update(_PLURAL_PARTS, [f"{word[:-1]}ies" for word in _TENS])
 
 
 # ---- 2. Reading a number -----------------------------------------------------------------------------------
@@ -72,7 +86,13 @@ _LEAD = re.compile(r"(?:(?:the )?(?:final )?answer(?: is)?:?|there (?:is|are)"  
 _SIGN = re.compile(r"[-+]|minus |negative ")
 _HALF = re.compile(r"(?:an? )?half\b(?: an?\b)?")       # "half", "half a dozen", "half an hour"
 _A_SCALE = re.compile(r"an? (?=(?:dozen|hundred|thousand|million|billion)\b)")  # the "a" of "a dozen"
-_MILLIONS = re.compile(r"(?<=\d) ?M(?=[\s.,!]*$)")      # 2M; 2m are metres
+_MILLIONS = re.compile(r"(?<=\d) ?M\b")                 # 2M; 2m are metres
+_TRILLIONS = re.compile(r"(?<=\d) ?T\b")                # 2T; 2t are tonnes
+_PERCENT = re.compile(r"%|\bper ?cents?\b")
+_REMARK = re.compile(  # "3 squares in total", "2 cm long"
+    r"\s(?:in (?:total|all|(?:the|this) (?:picture|image|photo|scene|frame|video))"
+    r"|(?:(?:is|are) )?(?:total|altogether|overall|visible|present|shown|here|there)"
+    r"|only|sitting|standing|walking|long|wide|tall|high|old|deep)$")
 
 
 def number(text):
@@ -82,13 +102,16 @@ def number(text):
     ((2.5, 'seconds'), (-1200.0, ''), (45.0, '%'), (1.75, ''), (21.0, ''))
     >>> number("two and a half"), number("2k"), number("2 dozen eggs"), number("half an hour")
     ((2.5, ''), (2000.0, ''), (24.0, 'eggs'), (0.5, 'hour'))
+    >>> number("2 hundredths"), number("2 squares in total"), number("$2T")
+    ((0.02, ''), (2.0, 'squares'), (2000000000000.0, ''))
     >>> number("2 or 3"), number("none of 3"), number("1.2.3"), number("2 at least"), number("2 squared")
     (None, None, None, None, None)
     """
     if len(text) > 200:
         return None
-    text = fold(_MILLIONS.sub(" million", text))
-    for _ in range(2):  # "the answer is" and "about"
+    text = fold(_TRILLIONS.sub(" trillion", _MILLIONS.sub(" million", text)))
+    for _ in range(2):  # "the answer is" and "about"; "visible" and "in the picture"
+        text = _REMARK.sub("", text.rstrip(" .,!"))
         lead = _LEAD.match(text)
         if lead:
             text = text[lead.end():]
@@ -99,8 +122,8 @@ def number(text):
     value, words = _leading_number(amount)
     if value is None:
         return None
-    if words == ["m"] and text[:1] in ("$", "€", "£", "¥"):
-        words = ["million"]
+    if words and text.startswith(("$", "€", "£", "¥")):
+        words[0] = _MONEY_SCALE.get(words[0], words[0])
     value, words = _scaled(value, words)
     if not _may_stand_behind(value, words):
         return None
@@ -118,7 +141,7 @@ def _leading_number(text):
     if one:
         return 1.0, _words(text[one.end():])
     if not half:
-        return _number_words(text.strip(" .,!").replace("-", " ").split())
+        return _number_words(_words(re.sub(r"(?<!\b[b-z])-", " ", text)))  # twenty-one, but t-shirts
     words = _words(text[half.end():])
     if words and words[0] not in _SCALE and not _is_measure(words[0]):  # "half full"
         return None, []
@@ -126,7 +149,7 @@ def _leading_number(text):
 
 
 def _words(text):
-    return text.strip(" .,!").replace("%", " % ").split()
+    return _PERCENT.sub(" % ", text.strip(" .,!")).split()
 
 
 def _digits_value(digits):
@@ -171,7 +194,7 @@ def _scaled(value, words):
         value, words = value + 1 / _PARTS[words[2]], words[3:]
     elif words[:1] == ["and"] and len(words) >= 3 and words[1] in NUMBER_WORDS and words[2] in _PLURAL_PARTS:
         value, words = value + NUMBER_WORDS[words[1]] / _PLURAL_PARTS[words[2]], words[3:]
-    elif len(words) == 1 and value in range(1, 11):  # two thirds, one half
+    elif len(words) == 1 and value in range(1, 100):  # two thirds; 200 thousandths has two readings
         parts = _PARTS if value == 1 else _PLURAL_PARTS
         if words[0] in parts:
             return value / parts[words[0]], []
@@ -182,33 +205,26 @@ def _scaled(value, words):
 
 
 # ---- 3. What may stand behind it ---------------------------------------------------------------------------
-_WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|['’-]){1,20}")  # of two letters or more
+_WORD = re.compile(  # mugs, t-shirts, driver's; not isn't, quadrillions
+    r"(?=.{2,22}$)[a-z]+(?:-[a-z]+)*(?:['’]s)?(?<!illion)(?<!illions)")
 
 
 def _may_stand_behind(value, words):
-    """Nothing, a unit of measure, or a noun with up to two words before it; then perhaps "in total", "visible"."""
-    if words and words[-1] in _BEHIND:
-        words = words[:-1]
-    if words[-2:] == ["in", "all"]:
-        words = words[:-2]
-    if len(words) > 1 and words[-1] == "in":  # "3 in total"; "3 in" alone are inches
-        words = words[:-1]
-    elif words == ["in"]:
-        return True
+    """Nothing, a unit of measure, or a noun with up to two words before it."""
     if not words:
         return True
     if len(words) == 3 and words[1] == "per":  # miles per hour
         return _is_measure(words[2]) and _is_noun(words[0], value)
     *before, last = words
-    for word in before:
-        if not _WORD.fullmatch(word) or word in _NO_NOUN or word.endswith("ly"):
-            return False  # "2 possibly three squares"
-    return len(before) <= 2 and _is_noun(last, value)
+    known = all(word in _HARMLESS or len(word) > 4 and word.endswith(("al", "ed", "ing")) for word in before)
+    if not _is_noun(last, value) or len(before) > 2 or not (known or _is_plural(last)):
+        return False
+    return all(word in _HARMLESS or len(word) > 3 and _could_be_noun(word) for word in before)
 
 
 def _is_measure(word):
     """A unit of measure, singular or plural, also with a power or a quotient: km, seconds, m^2, km/h."""
-    pieces = [re.sub(r"(?<=[^\W\d])\^?[23]$", "", piece) for piece in word.split("/")]
+    pieces = [re.sub(r"(?<=[^\W\d])(?:\^[23]?|[23])$", "", piece) for piece in word.split("/")]  # ² is read as ^
     for piece in pieces:
         singular = piece.removesuffix("s") if len(piece) > 2 else piece
         if piece not in _MEASURES and singular not in _MEASURES:
@@ -220,7 +236,15 @@ def _is_noun(word, value):
     """A unit of measure, or something counted: in the plural, or in the singular for at most one."""
     if _is_measure(word):
         return True
-    if not _WORD.fullmatch(word) or word in _NO_NOUN or word.endswith("ly"):
-        return False
-    plural = word in _IRREGULAR or word.endswith("s") and not word.endswith(("ss", "us", "is"))
-    return plural or 0 < value <= 1
+    return _could_be_noun(word) and (_is_plural(word) or 0 < value <= 1)
+
+
+def _could_be_noun(word):
+    """No adverb, and neither it nor a part of it (or-more) is known to be something else."""
+    adverb = word.endswith("ly") and word not in _HARMLESS
+    return not adverb and bool(_WORD.fullmatch(word)) and _NO_NOUN.isdisjoint(re.split("['’-]", word))
+
+
+def _is_plural(word):
+    regular = word.endswith("s") and not word.endswith(("ss", "us", "is"))
+    return regular or word in _IRREGULAR or word.endswith(_IRREGULAR_ENDINGS)
