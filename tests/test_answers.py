@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from runs.errors import BadInput  # noqa: E402
 from verifier.answers import outcome_score, word_error_rate  # noqa: E402
-from verifier.numbers import number  # noqa: E402
+from verifier.amounts import number  # noqa: E402
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
 settings.load_profile("argos")
@@ -172,8 +172,8 @@ WRONG_FORMS = [  # truth, kind, texts
     ("20", "count", """20 odd people|20-odd people|twenty-odd people|20 something people|20 plus squares|
 20-plus squares|20ish people"""),
     ("2", "count", "2 percent|2 percents|2 per cent|2 %|two percent|2% in total"),
-    ("1", "count", """1 lub dwa|1 или два|1 или|1 veya iki|1 bis zehn|1 hasta cinco|1 komma fünf|1 forse quattro|
-1 vielleicht zehn|1 quadrillion|one hundredth|one seventh|one twentieth|1 lakh|1 handful|1 trio|1 tenfold|
+    ("1", "count", """1 lub dwa|1 или два|1 или|1 veya iki|1 bis zehn|1 hasta cinco|1 komma fünf|
+1 quadrillion|one hundredth|one seventh|one twentieth|1 lakh|1 handful|1 trio|1 tenfold|
 1 twosome|1 half-dozen|1 six-pack|1 ballpark|1 guess|1 unsure|1 est.|1 wrong|1 false|1 nope|1 isn't|1 don't|
 1 oneish|1 or-more|1 kilo meter|1 possible square|1 hopefully"""),
     ("45%", "number", "0.45 percent|0.45 %|0.45 per cent"),
@@ -198,7 +198,7 @@ two t-shirts|2 toy cars|2 oak trees|2 parked cars|2 in the picture|2 in this ima
 2 squares are visible|2 squares visible in the image|2 people sitting|2 people here only|2 years old|
 2 cm long|2 m tall|2 feet wide|2 m²|2 m³|2 m/s²|2 GW|2 TWh|2 ppm|2 mol|2 US dollars|2 cubic cm|2 pm|
 2 o'clock|two degrees celsius"""),
-    ("1", "count", """1 red square|one parked car|1 wine glass|1 traffic light|1 fire hydrant|1 teddy bear|
+    ("1", "count", """1 red square|one parked car|1 wine glass|1 traffic light|1 fire hydrant|1 police car|1 soccer ball|1 christmas tree|1 teddy bear|
 1 coffee cup|1 double bed|1 more square|1 family|1 butterfly|1 fish|1 month|1 tooth|1 top|1 TV|1 year old|
 1 person sitting|1 dog in the picture|1 square is visible|
 1 vertical line"""),

@@ -1,7 +1,7 @@
 """What argos.py is made of, in reading order.
 
     texts.py        texts that mean the same
-    numbers.py      texts that are one number
+    amounts.py      texts that are one number
     answers.py      is an answer right? (the outcome score)
     foils.py        an answer that also means another truth means neither
     claims.py       what a response says: its answer, points and times

@@ -11,7 +11,7 @@ The policy is rewarded for what it answers, so readers here are strict: an answe
 options is wrong. No prediction raises an error, whatever it holds; a bad truth does: it is a mistake in the data.
 
 See it:  python -m doctest -v verifier/answers.py
-Before:  texts.py, numbers.py. Next: foils.py (the judge's part), claims.py (which finds the answer in a response).
+Before:  texts.py, amounts.py. Next: foils.py (the judge's part), claims.py (which finds the answer in a response).
 """
 import re
 import string
@@ -19,7 +19,7 @@ import string
 import numpy as np
 
 from runs.errors import BadInput
-from verifier.numbers import NUMBER_WORDS, number  # noqa: F401  (others look for the words here)
+from verifier.amounts import NUMBER_WORDS, number  # noqa: F401  (others look for the words here)
 from verifier.texts import clean, fold, normalise
 
 KINDS = {

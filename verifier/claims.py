@@ -23,7 +23,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from verifier.answers import FLAGS, MAX_ANSWER, MAX_POINTS, TAG, option_list
-from verifier.numbers import number
+from verifier.amounts import number
 from verifier.texts import clean, fold, normalise, thing
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from verifier.answers import MAX_POINTS, MAX_THINK, judged
 from verifier.asking import ItemFailed
 from verifier.claims import Collector, finish, trim_claim, trim_label
-from verifier.numbers import NUMBER_WORDS
+from verifier.amounts import NUMBER_WORDS
 from verifier.texts import normalise
 
 _FORMS = {  # list -> field -> types; bool is no int here

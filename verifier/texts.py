@@ -4,7 +4,7 @@
 
 The paper compares answers after a normalisation that it does not describe: this one is our choice.
 
-Before: nothing. Next: numbers.py, answers.py.
+Before: nothing. Next: amounts.py, answers.py.
 """
 import html
 import re
