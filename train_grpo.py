@@ -86,7 +86,7 @@ class Config(TeacherSettings):
     weights: str = flag("0.5,0.25,0.25", "w_o,w_vg,w_rq of eq. 9 (our choice)")
     tau: float = flag(0.5, "the gate's threshold on the outcome (our choice)")
     # sampling
-    steps: int = flag(100, "steps, each with new rollouts (paper: about 80)")
+    steps: int = flag(160, "steps, each with new rollouts (paper: about 80)")
     prompts: int = flag(16, "prompts per step (paper: 56 rollouts per batch)")
     group_size: int = flag(8, "G, rollouts per prompt")
     temperature: float = flag(1.0, "sampling temperature in training")

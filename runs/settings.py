@@ -63,6 +63,7 @@ SEVEN_B = {
     "train_grpo": dict(
         policy=QWEN_7B,
         judge="base",  # the policy with its adapter off: no second model in memory
+        steps=80,      # paper: about 80
         prompts=7,     # times 8 rollouts: the paper's batches of 56
         group_size=8,
         max_new_tokens=768,
@@ -81,7 +82,6 @@ SEVEN_B = {
     "evaluate": dict(
         judge=QWEN_7B,
         max_new_tokens=1024,  # paper: up to 8192
-        temperature=.6,       # paper
         batch=8,
     ),
     "benchmark": dict(  # evaluate.py --benchmark

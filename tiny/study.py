@@ -30,7 +30,7 @@ from runs.errors import BadInput, run_main  # noqa: E402
 from runs.files import claim_run, read_jsonl, save_figure, write_atomically  # noqa: E402
 from runs.settings import flag, parse_config  # noqa: E402
 
-SETTINGS = ("3e-4:100", "6e-4:100", "1.4e-3:100")
+SETTINGS = ("3e-4:160", "6e-4:160", "1.4e-3:160")
 COMPARED = ("argos", "outcome")  # the two rewards that every study compares
 
 
