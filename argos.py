@@ -45,7 +45,7 @@ from verifier.coordinates import Media
 from verifier.coverage import coverage, frames_pointed_at
 from verifier.explain import explain
 from verifier.extraction import add_claims
-from verifier.foils import MAX_FOILS, foil_said, outcome_against, texts_to_compare
+from verifier.foils import check_foils, foil_said, outcome_against, texts_to_compare
 from verifier.media import load_media
 from verifier.moments import frames_shown, look_ups, name_frames, question_about
 from verifier.moments import which_frame  # noqa: F401  (benchmarks/report.py has it from here)
@@ -197,8 +197,7 @@ class Argos:
     def __post_init__(self):
         if "outcome" not in self.use or set(self.use) - {"outcome", "grounding", "reasoning"}:
             raise BadInput(f"use={tuple(self.use)}: list outcome, and if you like grounding and reasoning")
-        if not 0 <= self.foils <= MAX_FOILS:
-            raise BadInput(f"foils={self.foils}: use 0 to {MAX_FOILS}")
+        check_foils(self.foils)
         if self.extract and getattr(self.judge, "extract_claims", None) is None:
             raise BadInput("extract=True needs a judge that has extract_claims (see teachers.Judge)")
         self.teachers = Teachers(self.detector, self.segmenter, self.pointer, self.judge, self.failures)

@@ -72,6 +72,7 @@ from runs.files import append_jsonl, claim_run, file_name, save_figure, write_at
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.claims import canonical
 from verifier.coordinates import Media
+from verifier.foils import check_foils
 from verifier.samples import read_samples
 import policy as P
 from teachers.judges import VLMJudge
@@ -114,6 +115,7 @@ def check(cfg):
     for name in ("batch", "rollouts", "max_new_tokens", "keep", "extract_tokens"):
         if getattr(cfg, name) < 1:
             raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
+    check_foils(cfg.foils)
     if not 0 <= cfg.made_up <= 1:
         raise BadInput(f"--made_up {cfg.made_up}: a share lies between 0 and 1")
 

@@ -1,21 +1,21 @@
 """Evaluation: answers and visual grounding of any checkpoints side by side, with intervals, curves and cards.
 
 The paper's figure 4 asks two questions of a checkpoint on held-out samples: is the answer right, and is what
-the reasoning points at really there? Both are Argos's own scores (R_o and R_vg; R_rq is a training signal,
-not a measure). Every number comes with a 95 % bootstrap interval over items, and over seeds too where a model
-was trained with several; differences are paired, item by item (and seed by seed).
+the reasoning points at really there? R_o and R_vg say so (R_rq is a training signal, no measure). Every number
+comes with a 95 % bootstrap interval over items, and over seeds too where a model was trained with several;
+differences are paired, item by item (and seed by seed).
 
 Never measure with the model that rewards: RL learns what it can be told. So answers stand in two columns,
 "answers" and "as its judge scores them" (--judge, with --foils as in training); between them lies what was
-hacked. See verifier/watch.py for who measures, and --eval_judge for real data.
+hacked. See verifier/watch.py for who measures, and --eval_judge for real data. After train_grpo.py --judge base
+the judge is the checkpoint that training started from: --judge out/sft/merged.
 
-Different from the paper:
-  1. One rollout per sample. The temperature is the paper's, 0.6.
-  2. A model asked `:direct` is never asked to point: its R_vg is 0 by construction.
+One rollout per sample, at the paper's temperature 0.6. A model asked `:direct` is never asked to point: its R_vg
+is 0 by construction.
 
 Run:
   python evaluate.py --models base:direct=tiny/base sft=out/sft/merged argos=out/grpo-argos/merged \\
-      outcome=out/grpo-outcome/merged --data out/data/val.jsonl --out out/eval
+      outcome=out/grpo-outcome/merged --data out/data/val.jsonl --foils 0 --out out/eval
 Figure 4 from the logs of training:
   python evaluate.py --curves argos=out/grpo-argos outcome=out/grpo-outcome --out out/eval
 The paper's tables (benchmarks/run.py, which has flags of its own):
@@ -46,12 +46,13 @@ from tqdm import tqdm
 
 from runs.curves import draw_curves, read_curve
 from runs.errors import BadInput, run_main
-from runs.files import append_jsonl, file_name, read_jsonl, weights_stamp, write_atomically
+from runs.files import append_jsonl, file_name, file_stamp, read_jsonl, weights_stamp, write_atomically
 from runs.settings import (TeacherSettings, flag, parse_config, parse_model, pixel_budget, preset_arguments,
                            verifier_options)
 from runs.statistics import by_item, cell, checkpoints, difference
 from verifier.cards import draw_card
 from verifier.samples import read_samples
+from verifier.foils import check_foils
 from verifier.watch import Measure, same_model
 import policy as P
 from teachers.names import load_judge, load_teachers
@@ -71,7 +72,7 @@ class Config(TeacherSettings):
         "help": "name=training folder ...: learning curves from metrics.jsonl"})
     out: str = flag("out/eval", "folder to write")
     judge: str = flag(str(Path(__file__).parent / "tiny/teacher"),
-        "VLM that judged claims and free-text answers in training")
+        "VLM that judged claims and free answers in training")
     eval_judge: str = flag("", "another VLM that measures; empty: the same, and the table says what rests on it")
     temperature: float = flag(0.6, "sampling temperature (paper: 0.6)")
     max_new_tokens: int = flag(112, "a rollout is cut after this many tokens")
@@ -90,6 +91,7 @@ def check(cfg):
         twice = namesakes.count((mode, folder)) > 1         # and each of its folders is one seed
         if another_way or twice:
             raise BadInput(f"--models: {name} is asked in two ways, or twice the same; give each its own name")
+    check_foils(cfg.foils)
     if same_model(cfg.eval_judge, cfg.judge):
         raise BadInput(f"--eval_judge {cfg.eval_judge}: is the judge of training; name another, or none")
     if len({set_name(path) for path in cfg.data}) < len(cfg.data):
@@ -121,12 +123,12 @@ def load_measure(cfg):
     detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer,
                                                  cache=cfg.teacher_cache, base=base)
 
-    def verifier(judge, *use):
-        return Argos(detector, segmenter, pointer, judge, use=use, **verifier_options(cfg))
+    def verifier(who_judges, *use):
+        return Argos(detector, segmenter, pointer, who_judges, use=use, **verifier_options(cfg))
 
     if cfg.eval_judge:
-        other = verifier(load_judge(cfg.eval_judge, cfg.preset, dtype=cfg.dtype), "outcome", "grounding")
-        measure = Measure(verifier(judge, "outcome"), other)
+        eval_judge = load_judge(cfg.eval_judge, cfg.preset, dtype=cfg.dtype)
+        measure = Measure(verifier(judge, "outcome"), verifier(eval_judge, "outcome", "grounding"))
     else:
         measure = Measure(verifier(judge, "outcome", "grounding"))
     measure.verifier.self_check()
@@ -213,10 +215,12 @@ def grounding_of(verdict, sample):
 
 def stamp_of(cfg, mode, path, folder):
     """An answer counts again only if all this is the same: the weights, and how they were asked and scored."""
-    asked = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset, str(cfg.judge),
-             str(cfg.eval_judge), cfg.foils]
-    seen = [str(path), cfg.dtype, *pixel_budget(cfg).values()]
-    return asked + seen + [cfg.detector, cfg.segmenter, cfg.pointer, weights_stamp(folder)]
+    asked = [mode, cfg.temperature, cfg.max_new_tokens, cfg.seed, cfg.batch, cfg.preset]
+    seen = [str(path), file_stamp(path), cfg.dtype, *pixel_budget(cfg).values()]
+    judged = [cfg.foils, cfg.extract]
+    for judge in (cfg.judge, cfg.eval_judge):
+        judged += [str(judge), weights_stamp(judge) if judge else 0]
+    return asked + seen + judged + [cfg.detector, cfg.segmenter, cfg.pointer, weights_stamp(folder)]
 
 
 def logged_answers(logged, name, folder, stamp, samples):
@@ -250,8 +254,9 @@ def tables(cfg, have, measure):
         dataset = set_name(path)
         samples = read_set(path, cfg)
         lines += [f"## {dataset}: {len(samples)} samples, per-task majority {majority(samples):.3f}", ""]
-        if measure.remark(samples):
-            lines += [measure.remark(samples), ""]
+        judge = "/".join(Path(cfg.judge).parts[-2:])
+        asked = f"Judge {judge}, foils {cfg.foils}; temperature {cfg.temperature:g}."
+        lines += [f"{asked} {measure.remark(samples)}", ""]
         lines += score_table(have, names, dataset, len(samples))
         lines += seed_table(have, names, dataset)
         lines += group_table(have, names, dataset, samples, "source")
@@ -326,7 +331,7 @@ def broken_table(have, names, dataset, samples):
     """Responses that are no responses, by source of the data: without an answer, and cut before their end."""
     sources = sorted({sample.source for sample in samples})
     lines = ["", "share without an answer / unfinished, by source", "",
-             "| model | " + " | ".join(source or "all" for source in sources) + " |",
+             "| model | " + " | ".join(source or "no source" for source in sources) + " |",
              "|---" * (len(sources) + 1) + "|"]
     for name in names:
         malformed, rows, _ = by_item(have, name, dataset, "malformed")
@@ -373,7 +378,7 @@ PAGE = """<!doctype html><meta charset='utf-8'><title>Argos: telling rollouts</t
 <body style='font-family:sans-serif'><h1>Where the models differ most</h1><table>{rows}</table>"""
 
 
-def draw_page(cfg, have, verifier):
+def draw_page(cfg, have, measure):
     """page/index.html: the most telling samples of the first set, one row each, one card per model."""
     names = model_names(cfg.models, but=("direct",))  # they never point
     if not names:
@@ -393,8 +398,9 @@ def draw_page(cfg, have, verifier):
         cells = []
         for name in names:
             response = answers[name][i]["response"]
-            media = verifier.load(sample)
-            verdict = verifier.verify(sample, response, media)
+            media = measure.verifier.load(sample)
+            one, = measure.score([sample], [response], [media])
+            verdict = one.verdict
             card = file_name(f"{i}-{name}.png")
             draw_card(media, sample, response, verdict, verdict.masks, folder / card)
             cells.append(f"<td><b>{html.escape(name)}</b><br><img src='{html.escape(card)}' width='560'></td>")
@@ -429,7 +435,7 @@ def evaluate_models(cfg, out):
             draw_curves(curves, out / f"curves-{set_name(path)}.png")
     written = f"{out}/table.md, {out}/answers.jsonl"
     if cfg.pages:
-        draw_page(cfg, have, measure.verifier)
+        draw_page(cfg, have, measure)
         written += f", {out}/page/index.html"
     print(f"wrote {written}")
 

@@ -15,8 +15,8 @@ Different from the paper:
   6. Groups whose rollouts all earn the same have no advantage: they are skipped, and counted by cause.
 
 The two arms of figure 4 differ in one flag:
-  python train_grpo.py --policy out/sft/merged --data out/data/rl.jsonl --reward argos   --out out/grpo-argos
-  python train_grpo.py --policy out/sft/merged --data out/data/rl.jsonl --reward outcome --out out/grpo-outcome
+  python train_grpo.py --policy out/sft/merged --foils 0 --reward argos   --out out/grpo-argos
+  python train_grpo.py --policy out/sft/merged --foils 0 --reward outcome --out out/grpo-outcome
 Qwen2.5-VL-7B: what fits into memory (and what to lower), then on one GPU, then on all GPUs of the machine:
   python train_grpo.py --preset 7b --dry_run --memory_gb 24
   python train_grpo.py --preset 7b --policy out/sft/merged --data rl.jsonl --val val.jsonl --out out/grpo
@@ -31,10 +31,14 @@ Words:
   grpo, dapo, bnpo, dr_grpo   four ways to average over tokens: see `average`
 
 What to watch in metrics.jsonl, with the numbers of a healthy run on the tiny models:
-  answers, grounding    (kind "eval") figure 4: .63 -> .70 and .56 -> .77 with --reward argos
+  answers, grounding    (kind "eval") figure 4: .72 -> .78 and .71 -> .83 with --reward argos
+  judged                the same answers as the judge that rewards scores them: ahead of `answers`, it was hacked
+  judge_only, misses    free answers that only the judge accepts; points by their kind of miss, such as "beside"
+  malformed,            by source: responses without an answer, and without an end. Where they climb, the language
+  unfinished_in         breaks: the step is too large
   reward, outcome       jump, since each step has other prompts: look at means of ten steps
   skipped               0 to 8 of 16 groups; many "all right": too easy, many "all malformed": SFT too short
-  entropy               .24 -> .17, slowly; near 0 the rollouts of a group are all the same, and none teaches
+  entropy               falls slowly, from .24; near 0 the rollouts of a group are all the same, and none teaches
   sampler_gap, loss     the gap is below 1e-3 (bfloat16: .2); the loss is near 0 and says nothing (--updates 1)
 
 Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/
@@ -59,6 +63,7 @@ from runs.files import file_name
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.cards import draw_card
 from verifier.samples import Sample, read_samples
+from verifier.foils import check_foils
 from verifier.watch import Measure, same_model, signs_of, signs_together
 import policy as P
 from teachers.judges import VLMJudge
@@ -142,7 +147,9 @@ def check(cfg):
     need(cfg.group_size >= 2, f"--group_size {cfg.group_size}: an advantage compares at least 2 rollouts")
     for name in ("temperature", "eval_temperature"):
         need(getattr(cfg, name) > 0, f"--{name} {getattr(cfg, name)}: must be above 0")
-    need(not same_model(cfg.eval_judge, cfg.judge),
+    check_foils(cfg.foils)
+    rewards_with, measures_with = [cfg.policy if name == "base" else name for name in (cfg.judge, cfg.eval_judge)]
+    need(not same_model(measures_with, rewards_with),
          f"--eval_judge {cfg.eval_judge}: is the judge that rewards; name another, or none")
     for name in ("steps", "prompts", "updates", "micro_batch", "sample_batch", "max_new_tokens",
                  "save_every"):
@@ -152,7 +159,7 @@ def check(cfg):
     if cfg.lora_rank == 0:
         need(cfg.dtype == "float32",
              f"--dtype {cfg.dtype} --lora_rank 0: too coarse to train; use an adapter")
-        asks_frozen_base = cfg.beta or "base" in (cfg.judge, cfg.pointer)
+        asks_frozen_base = cfg.beta or "base" in (cfg.judge, cfg.eval_judge, cfg.pointer)
         need(not asks_frozen_base, "--lora_rank 0 keeps no frozen copy: use --beta 0, and a judge and a "
                                    "pointer of their own, or an adapter")
     try:
@@ -304,6 +311,7 @@ def build_verifier(cfg, policy, weights):
     """-> (the verifier that rewards, the Measure of both arms alike). They share their teachers."""
     detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer,
                                                  cache=cfg.teacher_cache, base=policy)
+
     def load(name):
         if name != "base":
             return load_judge(name, cfg.preset, dtype=cfg.dtype)
@@ -311,8 +319,8 @@ def build_verifier(cfg, policy, weights):
             raise BadInput("judge base: there is no policy here; name a model")
         return VLMJudge(policy, preset=cfg.preset, adapter_off=True)
 
-    def verifier(judge, use):
-        return Argos(detector, segmenter, pointer, judge, weights, cfg.tau, use, **verifier_options(cfg))
+    def verifier(who_judges, use):
+        return Argos(detector, segmenter, pointer, who_judges, weights, cfg.tau, use, **verifier_options(cfg))
 
     judge = load(cfg.judge)
     rewarding = verifier(judge, REWARDS[cfg.reward])
@@ -364,17 +372,19 @@ def evaluate(policy, measure, samples, cfg, step, accelerator):
 
 
 def draw_cards(scored, count, folder, step):
-    """Cards of `count` samples of scored, a list of (sample, response, media, verdict): the first of each kind of
-    question, even if there are more kinds, then others, spread evenly."""
+    """Cards of `count` samples of this process, a list of (sample, response, media, verdict): the first of each
+    kind of question, even if there are more kinds, then others, spread evenly."""
     if not count or not scored:
         return
     folder.mkdir(parents=True, exist_ok=True)
     first_of_kind = {}
     for i, (sample, *_) in enumerate(scored):
         first_of_kind.setdefault((sample.kind, sample.media), i)
-    evenly = range(0, len(scored), max(1, len(scored) // count))
-    chosen = list(dict.fromkeys([*first_of_kind.values(), *evenly]))  # each once
-    for i in chosen[:max(count, len(first_of_kind))]:
+    chosen = list(first_of_kind.values())
+    others = [i for i in range(len(scored)) if i not in chosen]
+    more = max(0, min(count - len(chosen), len(others)))
+    chosen += [others[k * len(others) // more] for k in range(more)]
+    for i in chosen:
         sample, text, media, verdict = scored[i]
         path = folder / f"step-{step:05d}-{file_name(sample.id)}.png"
         draw_card(media, sample, text, verdict, verdict.masks, path)
@@ -432,8 +442,8 @@ def summarise(accelerator, samples, verdicts, rollouts, causes, tau):
     """What a step's rollouts of all processes looked like. Every process has to call it, since it gathers.
 
     verdicts: a list per sample. causes: why groups of this process were skipped, as zero_variance_cause names
-    it. -> {name: number}, as metrics.jsonl gets them. None: not part of this reward, or a teacher failed for
-    all.
+    it. -> {name: number, or {part: number}}, as metrics.jsonl gets them. None: not part of this reward, a teacher
+    failed for all, or there was no such question.
     """
     scores = []
     finished = iter(rollouts.finished.tolist())
@@ -493,7 +503,8 @@ def main():
                            checkpointing=cfg.checkpointing)
     verifier, measure = build_verifier(cfg, policy, weights)
     verifier.self_check()  # refuses to train where points miss
-    accelerator.print(measure.remark(val) or "Held-out answers are measured without the judge that rewards.")
+    measure.verifier.self_check()
+    accelerator.print(measure.remark(val))
     parameters = list(P.trainable(policy).values())
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(cfg.seed)).tolist()
@@ -679,8 +690,9 @@ def compute_score(reward_inputs, **settings):
     """The reward for EasyR1: worker.reward.reward_function=train_grpo.py:compute_score.
 
     settings: fields of Config (judge, tau ...). No picture and no prompt reach a reward there: write the row,
-    {"image": path, "question": ..., "answer": ..., "kind": ...}, as JSON into the column that EasyR1 calls
-    the answer. Its reward workers have no GPU: the teachers run on the CPU. What was not scored counts 0.
+    {"image": path, "question": ..., "answer": ..., "kind": ...}, with "foils" for kind "free", as JSON into the
+    column that EasyR1 calls the answer. Its reward workers have no GPU: the teachers run on the CPU. What was not
+    scored counts 0.
     """
     rows = [json.loads(item["ground_truth"]) for item in reward_inputs]
     texts = [item["response"] for item in reward_inputs]

@@ -28,12 +28,12 @@ class Curve:
     """Held-out evaluations of one run: four lists of equal length; NaN where nothing was scored."""
     steps: list
     answers: list    # as measured (verifier/watch.py)
-    judged: list     # the same as the judge that rewards scores them; answers again where nobody else measured
+    judged: list     # the same as the judge that rewards scores them; NaN where nobody noted that
     grounding: list
 
     @property
     def hacked(self):
-        """What the judge that rewards sees, and the measure does not."""
+        """What the judge that rewards accepts, and the measure does not."""
         return [judged - measured for judged, measured in zip(self.judged, self.answers)]
 
 
@@ -48,11 +48,11 @@ def read_curve(folder):
             points[row["step"]] = row
     steps = sorted(points)
 
-    def values(name, otherwise=None):
-        found = [points[step].get(name, points[step].get(otherwise)) for step in steps]
+    def values(name):
+        found = [points[step].get(name) for step in steps]
         return [math.nan if value is None else value for value in found]
 
-    return Curve(steps, values("answers"), values("judged", otherwise="answers"), values("grounding"))
+    return Curve(steps, values("answers"), values("judged"), values("grounding"))
 
 
 def draw_curves(runs, path):
@@ -81,7 +81,7 @@ def draw_curves(runs, path):
         low, high = axis.get_ylim()
         axis.set_ylim(max(0, low - .1), min(1, high + .1))  # at least .2 high: noise should look like noise
     if disagree:
-        axes[2].set_title("what was hacked: judge less truth")
+        axes[2].set_title("what was hacked: judge less measure")
         axes[2].set_ylim(min(-.05, axes[2].get_ylim()[0]), max(.2, axes[2].get_ylim()[1]))
     for axis in axes:
         axis.set_xlabel("GRPO step")

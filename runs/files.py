@@ -14,6 +14,7 @@ would overwrite each other. The system drops a lock when its process dies, so no
 
 Before: runs/errors.py. Next: runs/settings.py
 """
+import hashlib
 import io
 import json
 import os
@@ -154,6 +155,11 @@ def file_name(text):
     Example: file_name("../a b/c") == "_a_b_c"
     """
     return re.sub(r"[^\w.-]", "_", text)[:120].lstrip(".") or "_"
+
+
+def file_stamp(path):
+    """A digest of a file's content: rows that were corrected are not the rows that were asked."""
+    return hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()
 
 
 def weights_stamp(folder):

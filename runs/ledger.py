@@ -205,13 +205,14 @@ def phases(cfg, processes=1):
 
 def teachers(cfg):
     """Bytes of the models that judge, detect, segment and point. The policy itself in such a role is free."""
-    judge = 0
-    if cfg.judge != "base":
-        ours = model_config(cfg.judge).model_type == "qwen2_5_vl"
-        dtype = cfg.dtype if ours else "bfloat16"  # other families are loaded as published, in 16 bits
-        judge, _ = weight_bytes(str(cfg.judge), dtype, 0)
+    judges = 0
+    for judge in (cfg.judge, cfg.eval_judge):
+        if judge not in ("", "base"):
+            ours = model_config(judge).model_type == "qwen2_5_vl"
+            dtype = cfg.dtype if ours else "bfloat16"  # other families are loaded as published, in 16 bits
+            judges += weight_bytes(str(judge), dtype, 0)[0]
     names = {name.partition(":")[0] for name in (cfg.detector, cfg.segmenter, cfg.pointer)}  # less ":FOLDER"
-    return judge + int(1e9 * sum(TEACHER_GB.get(name, 0) for name in names))
+    return judges + int(1e9 * sum(TEACHER_GB.get(name, 0) for name in names))
 
 
 def encode(sizes):

@@ -127,7 +127,8 @@ class TeacherSettings(Settings):
     segmenter: str = flag("pixels", "who turns boxes into masks: pixels, sam2 or sam2-hf")
     pointer: str = flag("pixels", "who points: pixels, molmo, qwen; or base: the model that is loaded anyway "
                                   "(train_grpo.py: the policy, its adapter off)")
-    foils: int = flag(2, "other truths that a free answer must not mean (verifier/foils.py); 0: the paper's judge")
+    foils: int = flag(2, "other truths that a free answer must not mean (verifier/foils.py); 0: the paper's "
+                         "judge, as in `python -m tiny`; benchmarks use none")
     extract: bool = flag(False, "the judge lists the claims of a clip's free prose where rules find none "
                                 "(app. D)")
     teacher_cache: str = flag("", "folder that keeps the teachers' answers, for several runs at once; "

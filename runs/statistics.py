@@ -64,14 +64,9 @@ def by_item(have, name, dataset, score):
         if model == name and data == dataset and rows:
             runs.append(rows)
     shared = set.intersection(*(set(rows) for rows in runs))
-    items = sorted(item for item in shared if all(score_of(rows[item], score) is not None for rows in runs))
-    values = np.array([[score_of(rows[item], score) for item in items] for rows in runs])
+    items = sorted(item for item in shared if all(rows[item].get(score) is not None for rows in runs))
+    values = np.array([[rows[item][score] for item in items] for rows in runs])
     return values, [runs[0][item] for item in items], len(runs)
-
-
-def score_of(row, score):
-    """A row's score; "judged" is its outcome where nobody else measured."""
-    return row.get(score, row["outcome"]) if score == "judged" else row[score]
 
 
 def difference(have, a, b, dataset, score):
@@ -99,8 +94,7 @@ def checkpoints(have, dataset):
     """Learning curves from models named "run@step". -> {run: [Curve]}, for draw_curves.
 
     Example: rl@20 with two seeds of outcome 0 and 1, rl@100 with .5 give {"rl": [Curve([20, 100], [.5, .5],
-    ...)]}: a point is the mean over seeds and items. NaN where nothing was scored. Rows without "judged" have had
-    no second judge: their outcome stands for it.
+    ...)]}: a point is the mean over seeds and items. NaN where nothing was scored.
     """
     names = {name for (name, _, data), rows in have.items() if data == dataset and rows}
     points = defaultdict(list)  # {run: [(step, answers, judged, grounding)]}

@@ -148,13 +148,13 @@ def test_curve_counts_a_repeated_step_once(tmp_path):
             dict(kind="eval", step=5, answers=.3, grounding=.4), dict(kind="eval", step=5, answers=.3, grounding=.4, judged=.5)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     curve = read_curve(tmp_path)
-    assert curve == Curve(steps=[0, 5], answers=[.1, .3], judged=[.1, .5], grounding=[.2, .4])
-    assert curve.hacked == [0, pytest.approx(.2)]  # a log without "judged" was measured by nobody else
+    assert (curve.steps, curve.answers, curve.grounding) == ([0, 5], [.1, .3], [.2, .4])
+    assert curve.hacked[1] == pytest.approx(.2) and np.isnan(curve.judged[0])  # nobody had noted it at first
 
 
 def test_checkpoints_become_a_curve_in_the_order_of_their_steps():
     def row(i, o, g):
-        return dict(id=i, outcome=o, grounding=g)
+        return dict(id=i, outcome=o, judged=1., grounding=g)
     have = {("rl@100", "x", "val"): {"a": row("a", 1., .5), "b": row("b", 0., None)},
             ("rl@20", "y", "val"): {"a": row("a", 0., .25)},
             ("rl@20", "z", "val"): {"a": row("a", 1., .75)},
@@ -164,9 +164,9 @@ def test_checkpoints_become_a_curve_in_the_order_of_their_steps():
             ("direct@7", "u", "val"): {"a": row("a", 1., None)}}
     curves = checkpoints(have, "val")
     assert curves.keys() == {"rl", "direct"}
-    assert curves["rl"] == [Curve([20, 100], [.5, .5], [.5, .5], [.5, .5])]  # two seeds of step 20: their mean
+    assert curves["rl"] == [Curve([20, 100], [.5, .5], [1., 1.], [.5, .5])]  # two seeds of step 20: their mean
     direct, = curves["direct"]
-    assert direct.steps == [7] and direct.answers == direct.judged == [1.] and np.isnan(direct.grounding[0])
+    assert direct.steps == [7] and direct.answers == [1.] and np.isnan(direct.grounding[0])
 
 
 def test_damaged_files_are_named_counted_and_told_in_the_table(tmp_path, monkeypatch, capsys):

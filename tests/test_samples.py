@@ -59,7 +59,7 @@ def test_foils_are_other_truths_of_the_file(tmp_path):
         named = [normalise(foil) for foil in sample.foils]
         assert len(named) == len(set(named)) == 8 and normalise(sample.answer) not in named
         assert set(sample.foils) <= {"The red square!", *truths} - {"a red square"}  # one spelling, always the same
-    assert samples[-1].foils == [] and len({tuple(sample.foils) for sample in samples}) > 8  # drawn by the id
+    assert samples[-1].foils is None and len({tuple(sample.foils) for sample in samples[:-1]}) > 8  # drawn by the id
     again = written(tmp_path, list(reversed(rows)))
     assert {s.id: s.foils for s in again} == {s.id: s.foils for s in samples[:-1]}  # the order of rows plays no part
     assert samples[0].foils[:3] == ["a red star", "a blue square", "a green cross"]   # nor does the process
@@ -72,7 +72,9 @@ def test_a_row_may_bring_its_own_foils(tmp_path):
     own = rows[0] | {"foils": ["a crimson cross"], "objects": ["square"]}
     first, second = written(tmp_path, [own, rows[1]])
     assert (first.foils, first.objects, second.foils) == (["a crimson cross"], ["square"], ["a red square"])
-    for bad in ({"foils": "blue"}, {"foils": [3]}, {"foils": [" "]}, {"foils": ["blue", "The red square."]}, {"objects": [1]}):
+    assert written(tmp_path, [rows[0] | {"foils": []}, rows[1]])[0].foils == []  # this row wants none
+    assert written(tmp_path, [rows[0], rows[1] | {"answer": "z" * 301}])[0].foils == []  # too long for a foil
+    for bad in ({"foils": ["z" * 301]}, {"source": 3}, {"task": ["a"]}, {"foils": "blue"}, {"foils": [3]}, {"foils": [" "]}, {"foils": ["blue", "The red square."]}, {"objects": [1]}):
         with pytest.raises(BadInput, match="row 1"):
             written(tmp_path, [rows[0] | bad])
 

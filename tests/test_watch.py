@@ -11,9 +11,11 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+import curate  # noqa: E402
 import evaluate  # noqa: E402
 import train_grpo  # noqa: E402
-from argos import Argos  # noqa: E402
+from argos import Argos, Weights  # noqa: E402
+from runs import curves, ledger  # noqa: E402
 from runs.curves import Curve, draw_curves  # noqa: E402
 from runs.errors import BadInput  # noqa: E402
 from tiny import train, world  # noqa: E402
@@ -107,9 +109,11 @@ def test_real_free_text_is_measured_by_another_judge_or_by_the_same_one():
 
 def test_the_remark_counts_what_rests_on_the_judge_that_rewards():
     samples = [picture(), picture(exact=True), picture("count", "2"), picture()]
-    assert "2 of 4 samples are free text" in Measure(verifier(True)).remark(samples)
-    assert Measure(verifier(True), other=verifier(True)).remark(samples) == ""
-    assert Measure(verifier(True)).remark(samples[1:3]) == ""
+    assert "also measures 2 free answers, in both columns, of 4 samples" in Measure(verifier(True)).remark(samples)
+    assert Measure(verifier(True), other=verifier(True)).remark(samples) == "Measured without the judge that rewards."
+    assert Measure(verifier(True)).remark(samples[1:3]) == "Measured without the judge that rewards."
+    samples[0].media = "video"  # whose claims the judge checks
+    assert "2 free answers, in both columns and the R_vg of 1 clips" in Measure(verifier(True)).remark(samples)
 
 
 def test_a_judge_that_fails_is_not_a_wrong_answer():
@@ -120,9 +124,9 @@ def test_a_judge_that_fails_is_not_a_wrong_answer():
 
     broken = Argos(None, None, None, Broken(True), use=("outcome",))
     assert both(Measure(broken), picture(), "3") == (None, None)
-    assert both(Measure(broken), picture(exact=True), "3") == (0, None)  # the text needs no judge
+    assert both(Measure(broken), picture(exact=True), "3") == (None, None)  # both columns are over the same items
     measure = Measure(verifier(True), other=broken)
-    assert both(measure, picture(), "3") == (None, 1)
+    assert both(measure, picture(), "3") == (None, None)
     assert measure.failures == broken.failures and sum(measure.failures.values())
 
 
@@ -139,6 +143,52 @@ def test_exact_must_be_true_or_false(tmp_path):
     with pytest.raises(BadInput, match='"exact" must be true or false'):
         Sample.from_row(row, tmp_path)
     assert Sample.from_row(row | dict(exact=True), tmp_path).exact
+
+
+def test_a_card_of_a_hacked_answer_says_so():
+    one, = Measure(verifier(True)).score([picture(exact=True)], [say("3")], [media()])
+    assert "measured 0: not the text of the truth" in one.verdict.explain()
+
+
+def test_scripts_load_another_judge_to_measure(monkeypatch):
+    """With base and teacher as judges: who rewards, who measures, and that a second model costs memory."""
+    cfg = train_grpo.Config(eval_judge=str(ROOT / "tiny/base"))
+    rewarding, measure = train_grpo.build_verifier(cfg, None, train_grpo.check(cfg))
+    assert measure.rewarding.judge is rewarding.judge and measure.other.judge is not rewarding.judge
+    assert measure.other.use == ("outcome", "grounding") and measure.rewarding.use == ("outcome",)
+    measure = evaluate.load_measure(evaluate.Config(eval_judge=str(ROOT / "tiny/base"), foils=1))
+    assert measure.other.judge is not measure.rewarding.judge and measure.verifier.foils == measure.rewarding.foils == 1
+    alone = train_grpo.build_verifier(train_grpo.Config(), None, Weights())[1]
+    assert alone.verifier is alone.rewarding and alone.verifier.use == ("outcome", "grounding")
+    assert ledger.teachers(cfg) > ledger.teachers(train_grpo.Config()) > 0
+
+
+@pytest.mark.parametrize("settings", [
+    dict(judge="base", policy="here", eval_judge="./here"), dict(judge="here", policy="./here", eval_judge="base"),
+    dict(judge="base", eval_judge="base"), dict(lora_rank=0, eval_judge="base", policy="there")])
+def test_no_disguise_of_the_judge_that_rewards_measures(settings):
+    with pytest.raises(BadInput, match="eval_judge|frozen copy"):
+        train_grpo.check(train_grpo.Config(**settings))
+
+
+@pytest.mark.parametrize("name, value", [
+    ("foils", 1), ("extract", True), ("judge", "elsewhere"), ("eval_judge", "tiny/base"), ("preset", "7b"),
+    ("temperature", 1.), ("seed", 1), ("max_frames", 3), ("detector", "owlv2")])
+def test_an_answer_counts_again_only_under_the_same_settings(tmp_path, name, value):
+    data = tmp_path / "val.jsonl"
+    data.write_text("{}")
+    before = evaluate.stamp_of(evaluate.Config(), "sampled", data, "m")
+    assert before == evaluate.stamp_of(evaluate.Config(), "sampled", data, "m")
+    assert before != evaluate.stamp_of(evaluate.Config(**{name: value}), "sampled", data, "m")
+    data.write_text("{ }")  # a truth was corrected
+    assert before != evaluate.stamp_of(evaluate.Config(), "sampled", data, "m")
+
+
+@pytest.mark.parametrize("script", [evaluate, train_grpo, curate])
+@pytest.mark.parametrize("foils", [-1, 9])
+def test_a_number_of_foils_that_cannot_be_had_is_refused_at_once(script, foils):
+    with pytest.raises(BadInput, match=f"--foils {foils}: use 0"):
+        script.check(script.Config(foils=foils))
 
 
 @pytest.mark.parametrize("script", [evaluate, train_grpo])
@@ -179,10 +229,12 @@ def test_every_miss_has_a_kind():
     clip = Media([Image.new("RGB", (84, 84))] * 4, [0., .5, 1., 1.5], (84, 84))
     sample = picture()
     sample.media = "video"
+    kinds = []
     for seen, of, think in ((media(), picture(), labels), (clip, sample, "The red square is at (5, 5) in frame 9 (4.5 seconds).")):
         verdict, = argos.verify_group(of, [say("x", think)], seen)
         assert verdict.points and all(bool(v.miss) != bool(v.score) for v in verdict.points)
-    assert {v.miss for v in verdict.points} == {"no such frame"}
+        kinds.append({v.miss for v in verdict.points})
+    assert kinds == [{"not found", "too many labels"}, {"no such frame"}]
 
 
 def test_signs_together_are_shares():
@@ -195,7 +247,7 @@ def test_signs_together_are_shares():
     assert signs_together([row("a", None)])["judge_only"] is None and signs_together([row("a", None)])["misses"] == {}
 
 
-def test_a_card_of_each_kind_of_question(tmp_path):
+def test_a_card_of_each_kind_of_question(tmp_path, monkeypatch):
     def scored(i, kind, medium):
         sample = picture(kind, "2")
         sample.id, sample.media = f"{i}", medium
@@ -204,34 +256,39 @@ def test_a_card_of_each_kind_of_question(tmp_path):
 
     rows = [scored(i, "count", "image") for i in range(8)] + [scored(8, "free", "image"), scored(9, "count", "video")]
     drawn = []
-
-    def draw(media, sample, text, verdict, masks, path):
-        drawn.append((sample.kind, sample.media))
-
-    original, train_grpo.draw_card = train_grpo.draw_card, draw
-    try:
-        train_grpo.draw_cards(rows, 1, tmp_path, 0)
-        assert drawn == [("count", "image"), ("free", "image"), ("count", "video")]  # more kinds than asked for: one each
-        drawn.clear()
-        train_grpo.draw_cards(rows, 5, tmp_path, 0)
-        assert len(drawn) == 5 and len(set(drawn)) == 3
-        drawn.clear()
-        train_grpo.draw_cards(rows, 0, tmp_path, 0)
-        assert drawn == []
-    finally:
-        train_grpo.draw_card = original
+    monkeypatch.setattr(train_grpo, "draw_card", lambda media, sample, *rest: drawn.append(int(sample.id)))
+    train_grpo.draw_cards(rows, 1, tmp_path, 0)
+    assert drawn == [0, 8, 9]  # more kinds than asked for: one each
+    drawn.clear()
+    train_grpo.draw_cards(rows, 5, tmp_path, 0)
+    assert drawn == [0, 8, 9, 1, 4]  # and others from the whole of it
+    drawn.clear()
+    train_grpo.draw_cards(rows, 100, tmp_path, 0)
+    assert sorted(drawn) == list(range(10))
+    drawn.clear()
+    train_grpo.draw_cards(rows, 0, tmp_path, 0)
+    assert drawn == []
 
 
 # ---- 3. The figure, and the judge's next lesson ------------------------------------------------------------
-def test_the_figure_shows_what_was_hacked_where_something_was(tmp_path):
+def panels(monkeypatch, runs):
+    """What is drawn in each panel: the values of each line."""
+    figures = []
+    with monkeypatch.context() as patch:
+        patch.setattr(curves, "save_figure", lambda figure, path: figures.append(figure))
+        draw_curves(runs, "nowhere.png")
+    return [[pytest.approx(list(line.get_ydata())) for line in axis.lines] for axis in figures[0].axes]
+
+
+def test_the_figure_shows_what_was_hacked_where_something_was(tmp_path, monkeypatch):
     honest = Curve([0, 5], [.5, .6], [.5, .6], [.7, .8])
     hacked = Curve([0, 5], [.5, .4], [.5, .9], [.7, .3])
-    draw_curves({"argos": [honest]}, tmp_path / "two.png")
+    assert panels(monkeypatch, {"argos": [honest]}) == [[[.7, .8]], [[.5, .6]]]
+    grounding, answers, difference = panels(monkeypatch, {"outcome": [hacked]})
+    assert grounding == [[.7, .3]] and answers == [[.5, .4], [.5, .9]] and difference == [[0, .5]]
     draw_curves({"argos": [honest], "outcome": [hacked]}, tmp_path / "three.png")
-    two, three = (Image.open(tmp_path / name).size for name in ("two.png", "three.png"))
-    assert three[0] == pytest.approx(1.5 * two[0], rel=.01) and two[1] == three[1]
+    assert Image.open(tmp_path / "three.png").size[0] > 1000
     draw_curves({"argos": [Curve([0], [np.nan], [np.nan], [.7])]}, tmp_path / "nothing.png")  # a teacher failed
-    assert Image.open(tmp_path / "nothing.png").size == two
 
 
 def test_negatives_of_other_kinds_never_agree():

@@ -94,7 +94,7 @@ def main():
     # 3. The cold start.
     run([f"python train_sft.py --data {o}/curated/sft.jsonl --out {o}/sft {more}"])
 
-    # 4. GRPO with both rewards, side by side. Answer-only RL asks no judge and is done first: its core then
+    # 4. GRPO with both rewards, side by side. Answer-only RL asks for no R_rq and is done first: its core then
     # goes on to evaluate the models that are there. What they answer is kept for the last command.
     grpo = (f"python train_grpo.py --policy {o}/sft/merged --data {o}/data/rl.jsonl --val {o}/data/val.jsonl "
             f"{judge} {more}")

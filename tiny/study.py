@@ -27,8 +27,9 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
 from runs.curves import COLORS, read_curve  # noqa: E402
 from runs.errors import BadInput, run_main  # noqa: E402
-from runs.files import claim_run, read_jsonl, save_figure, write_atomically  # noqa: E402
+from runs.files import read_jsonl, save_figure, write_atomically  # noqa: E402
 from runs.settings import flag, parse_config  # noqa: E402
+from train_grpo import Config as GRPOConfig  # noqa: E402
 
 SETTINGS = ("3e-4:160", "6e-4:160", "1.4e-3:160")
 COMPARED = ("argos", "outcome")  # the two rewards that every study compares
@@ -38,7 +39,7 @@ COMPARED = ("argos", "outcome")  # the two rewards that every study compares
 class Config:
     study: str = flag("seeds", "seeds or sweep")
     out: str = flag("out", "folder of `python -m tiny`")
-    name: str = flag("study", "results go to OUT/NAME; other --flags need another name")
+    name: str = flag("study", "results go to OUT/NAME; other --flags or --foils need another name")
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "seeds of the seeds study"})
     rewards: list[str] = field(default_factory=lambda: ["argos", "outcome", "no-rq"], metadata={
         "help": "rewards of the seeds study"})
@@ -72,6 +73,8 @@ def train(jobs):
     left = []
     for command, folder in jobs:
         if (folder / "merged").exists():
+            if not is_run_of(command, folder):
+                raise BadInput(f"{folder}: was trained with other settings; name another --name, or remove it")
             continue
         if (folder / "metrics.jsonl").exists():
             command += " --resume"
@@ -80,25 +83,31 @@ def train(jobs):
 
 
 # ---- 1. Three seeds ----------------------------------------------------------------------------------------
-def seed_folders(cfg, out):
-    """Where each run of the seeds study lies: {(reward, seed): folder}."""
-    folders = {(reward, seed): out / f"{reward}-seed{seed}" for seed in cfg.seeds for reward in cfg.rewards}
-    if cfg.flags:
-        return folders
-    for reward in COMPARED:  # `python -m tiny` has trained one seed of these, by the same command
-        done = Path(cfg.out) / f"grpo-{reward}"
-        settings = settings_of(done)
-        if settings and settings.get("foils") == cfg.foils and (reward, settings["seed"]) in folders:
-            folders[reward, settings["seed"]] = done
-    return folders
+FREE = ("out", "resume", "judge")  # what two runs of one command may differ in; the judge is the shipped one
 
 
-def settings_of(folder):
-    """The settings of a training run that is complete -> {flag: value}, or None."""
+def is_run_of(command, folder):
+    """Is a finished training run lying there that this command would repeat? Its log's first row has all flags."""
     if not (folder / "merged").exists():
-        return None
+        return False
+    words = shlex.split(command)[2:]  # without "python train_grpo.py"
+    wanted = vars(parse_config(GRPOConfig, "", words))
     _, settings = next(read_jsonl(folder / "metrics.jsonl"))
-    return settings
+    return all(settings.get(name) == value for name, value in wanted.items() if name not in FREE)
+
+
+def seed_jobs(cfg, out, grpo):
+    """The runs of the seeds study: {(reward, seed): (command, folder)}."""
+    jobs = {}
+    for seed in cfg.seeds:
+        for reward in cfg.rewards:
+            command = f"{grpo} --reward {reward} --seed {seed}"
+            folder = out / f"{reward}-seed{seed}"
+            by_the_line = Path(cfg.out) / f"grpo-{reward}"  # `python -m tiny` has trained one seed of two rewards
+            if is_run_of(command, by_the_line):
+                folder = by_the_line
+            jobs[reward, seed] = f"{command} --out {shlex.quote(str(folder))}", folder
+    return jobs
 
 
 OOD_SETS = ("ood-objects", "ood-pairs", "ood-clips")
@@ -114,14 +123,13 @@ def evaluation(models, cfg, out, sets=("val",), more=("--pages", "0")):
 
 def seeds(cfg, out, grpo):
     """Train every reward with every seed, then tables: held out (at 0.6, at 1, greedy) and out of domain."""
-    folders = seed_folders(cfg, out)
-    train([(f"{grpo} --reward {reward} --seed {seed} --out {shlex.quote(str(folder))}", folder)
-           for (reward, seed), folder in folders.items()])
+    jobs = seed_jobs(cfg, out, grpo)
+    train(list(jobs.values()))
 
     models = [f"sft={cfg.out}/sft/merged"]
-    models += [f"{reward}={folder}/merged" for (reward, _), folder in folders.items()]
+    models += [f"{reward}={folder}/merged" for (reward, _), (_, folder) in jobs.items()]
     greedy = [model.replace("=", ":greedy=", 1) for model in models]
-    curves = [f"{reward}={folder}" for (reward, _), folder in folders.items()]
+    curves = [f"{reward}={folder}" for (reward, _), (_, folder) in jobs.items()]
     tables = [evaluation(models, cfg, out / "seeds", more=("--curves", *curves)),
               evaluation(models, cfg, out / "seeds-t1", more=("--pages", "0", "--temperature", "1")),
               evaluation(greedy, cfg, out / "seeds-greedy"),
@@ -145,32 +153,25 @@ def read_settings(words):
     return settings
 
 
-def sweep_folders(cfg, out):
-    """Where each run of the sweep lies: {(learning rate, steps, reward): folder}. Where the seeds study's run with
-    seed 0 has these settings, it is taken."""
-    known = []
-    if not cfg.flags:
-        known = [(reward, seed_folders(cfg, out).get((reward, 0))) for reward in COMPARED]
-    folders = {}
+def sweep_jobs(cfg, out, grpo):
+    """The runs of the sweep: {(learning rate, steps, reward): (command, folder)}."""
+    jobs = {}
     for lr, steps in read_settings(cfg.settings):
         for reward in COMPARED:
-            folders[lr, steps, reward] = out / f"{reward}-lr{lr:g}-steps{steps}"
-            for trained, folder in known:
-                settings = settings_of(folder) if folder and trained == reward else None
-                if settings and (settings["lr"], settings["steps"]) == (lr, steps):
-                    folders[lr, steps, reward] = folder
-    return folders
+            command = f"{grpo} --reward {reward} --lr {lr:g} --steps {steps}"
+            folder = out / f"{reward}-lr{lr:g}-steps{steps}"
+            for trained in (Path(cfg.out) / f"grpo-{reward}", out / f"{reward}-seed0"):
+                if is_run_of(command, trained):  # by the line or by the seeds study
+                    folder = trained
+            jobs[lr, steps, reward] = f"{command} --out {shlex.quote(str(folder))}", folder
+    return jobs
 
 
 def sweep(cfg, out, grpo):
     """Train both rewards at every setting, then a table and a figure of how each run went."""
-    folders = sweep_folders(cfg, out)
-    jobs = []
-    for (lr, steps, reward), folder in folders.items():
-        eval_every = max(1, min(20, steps // 4))
-        jobs.append((f"{grpo} --reward {reward} --lr {lr:g} --steps {steps} --eval_every {eval_every} "
-                     f"--out {shlex.quote(str(folder))}", folder))
-    train(jobs)
+    jobs = sweep_jobs(cfg, out, grpo)
+    train(list(jobs.values()))
+    folders = {setting: folder for setting, (_, folder) in jobs.items()}
 
     lines = ["| step size | steps | reward | answers start | answers end | as its judge scores them "
              "| R_vg start | R_vg end | R_vg lowest |", "|---|---|---|---|---|---|---|---|---|"]
@@ -210,10 +211,12 @@ def main():
     cfg = parse_config(Config, __doc__, arguments)
     if cfg.study not in ("seeds", "sweep"):
         raise BadInput(f"--study {cfg.study}: choose seeds or sweep")
+    mixed_up = {"--foils", "--judge", "--eval_judge"} & set(shlex.split(cfg.flags))
+    if mixed_up:
+        raise BadInput(f"--flags {cfg.flags}: the tables would be made with another judge; "
+                       "foils have a flag of their own, a judge has none here")
     out = Path(cfg.out) / cfg.name
     out.mkdir(parents=True, exist_ok=True)
-    # Folders name reward, seed, step size and steps only: other flags in the same folder are refused.
-    claim_run(out / f"{cfg.study}.jsonl", dict(flags=cfg.flags, foils=cfg.foils, resume=True))
     folder = shlex.quote(cfg.out)
     grpo = (f"python train_grpo.py --policy {folder}/sft/merged --data {folder}/data/rl.jsonl "
             f"--val {folder}/data/val.jsonl --foils {cfg.foils} {cfg.flags}").strip()

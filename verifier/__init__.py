@@ -12,6 +12,7 @@
     moments.py      which frame does a point or a claim mean?
     points.py       points against masks
     coverage.py     does the reasoning point at what the question names? (off by default)
+    watch.py        is the reward being hacked? what to measure and to log
     asking.py       teachers are asked in batches, and may fail
     explain.py      a verdict in words; cards.py draws it beside the picture
     prompts.py      what the models are told

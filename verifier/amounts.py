@@ -35,8 +35,8 @@ _PARTS.update({f"{word[:-1]}ieth": NUMBER_WORDS[word] for word in _TENS})
 _PLURAL_PARTS = {"halves": 2} | {f"{word}s": parts for word, parts in _PARTS.items() if word != "half"}
 
 _MEASURES = set(  # singular
-    "% ° ' \" $ € £ ¥ point degree deg °c °f c f celsius fahrenheit kelvin rad radian ns μs ms s sec second min "
-    "minute h hr hour day week month yr year am pm o'clock nm um μm mm cm dm m km in inch ft foot "
+    "% ° ' \" $ € £ ¥ point degree deg °c °f c f celsius fahrenheit kelvin rad radian ns μs ms s sec second "
+    "min minute h hr hour day week month yr year am pm o'clock nm um μm mm cm dm m km in inch ft foot "
     "yd yard mi mile meter metre kilometer kilometre centimeter centimetre millimeter millimetre nanometer "
     "hectare acre px pixel mg g kg lb oz gram kilogram milligram pound ounce ton tonne t ml cl l liter litre "
     "milliliter millilitre gallon cup pint tablespoon teaspoon tbsp tsp kmh kph mph rpm fps hz khz mhz ghz hertz "

@@ -10,13 +10,14 @@ right if it means the truth and none of the foils.
     "3"                  means all three, says the judge    -> 0: also means 'a blue square'
 
 What it costs: k more questions about each different answer, asked in the same batch. And where another sample's
-truth is a paraphrase of this one's, right answers are lost: give such rows "foils" of their own.
+truth is a paraphrase of this one's, right answers are lost: give such rows "foils" of their own, or none, [].
 
 Before: answers.py. Next: samples.py (draws the foils), argos.py (asks).
 """
 import hashlib
 import random
 
+from runs.errors import BadInput
 from verifier.asking import ItemFailed, TeacherFailed
 from verifier.texts import normalise
 
@@ -24,11 +25,17 @@ MAX_FOILS = 8   # drawn per sample; Argos(foils=k) uses the first k
 MAX_FOIL = 300  # characters
 
 
-def draw_foils(samples):
-    """Give every sample of kind "free" that has none up to MAX_FOILS foils: the truths of other such samples.
+def check_foils(k):
+    """Raises BadInput for a number of foils that cannot be had."""
+    if not 0 <= k <= MAX_FOILS:
+        raise BadInput(f"--foils {k}: use 0 (the paper's judge) to {MAX_FOILS}")
 
-    They differ from its truth and from each other after normalisation, and are no longer than a judge reads. Which
-    ones depends on the sample's id and the set of truths alone, so a run can be repeated.
+
+def draw_foils(samples):
+    """Give every sample of kind "free" whose row brings no list of foils up to MAX_FOILS: other samples' truths.
+
+    They differ from its truth and from each other after normalisation, and are no longer than MAX_FOIL. Which ones
+    depends on the sample's id and the set of truths alone, so a run can be repeated.
     """
     truths = {}  # normalised -> as written
     for sample in samples:
@@ -38,7 +45,7 @@ def draw_foils(samples):
             truths[key] = min(sample.answer, known)  # of several spellings always the same
     ordered = sorted(truths)
     for sample in samples:
-        if sample.kind != "free" or sample.answer is None or sample.foils:
+        if sample.kind != "free" or sample.answer is None or sample.foils is not None:
             continue
         digest = hashlib.blake2b(sample.id.encode("utf-8", "backslashreplace"), digest_size=8).digest()
         drawn = random.Random(int.from_bytes(digest, "big")).sample(ordered, min(len(ordered), MAX_FOILS + 1))

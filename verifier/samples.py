@@ -13,7 +13,7 @@ from pathlib import Path
 from runs.errors import BadInput
 from runs.files import read_jsonl
 from verifier.answers import check_truth, number
-from verifier.foils import draw_foils
+from verifier.foils import MAX_FOIL, draw_foils
 from verifier.texts import normalise
 
 
@@ -33,7 +33,7 @@ class Sample:
     grounding: bool = True  # the reasoning is asked to point
     raw: str = ""           # reasoning that the data set ships; only curation's extraction reads it (app. C.1)
     exact: bool = False     # a drawn world knows the only right text: held-out free answers count by it (watch.py)
-    foils: list = field(default_factory=list)    # other truths, which a right answer must not mean (kind "free")
+    foils: list | None = None  # other truths, which a right answer must not mean (kind "free"); None: to be drawn
     objects: list = field(default_factory=list)  # what the question names (app. C.1); only `coverage` reads it
 
     @classmethod
@@ -59,7 +59,8 @@ class Sample:
             need(texts, '"options" must be a list of two or more texts')
         for name in ("drawn", "grounding", "exact"):
             need(isinstance(row.get(name, True), bool), f'"{name}" must be true or false')
-        need(isinstance(row.get("raw", ""), str), '"raw" must be a text')
+        for name in ("raw", "task", "source"):
+            need(isinstance(row.get(name, ""), str), f'"{name}" must be a text')
         try:
             answer = check_truth(answer, row["kind"], options)
         except BadInput as error:
@@ -68,6 +69,8 @@ class Sample:
             texts = row.get(name, [])
             usable = isinstance(texts, list) and all(isinstance(text, str) and text.strip() for text in texts)
             need(usable, f'"{name}" must be a list of texts')
+        long = [text for text in row.get("foils", []) if len(text) > MAX_FOIL]
+        need(not long, f'"foils" holds a text of more than {MAX_FOIL} characters; shorten it')
         same = [text for text in row.get("foils", []) if normalise(text) == normalise(answer)]
         need(not same, f'"foils" holds the answer itself, {answer[:60]!r}; leave it out')
         path = Path(folder) / row[media]

@@ -1,13 +1,15 @@
 """Is the reward being hacked? What to measure and to log while RL runs. (Our choice: the paper does not say.)
 
-A judge that compares free text can be fooled, and RL finds how (foils.py). Who then asks the same judge how well
-the policy answers is told so by the fooled judge. So a held-out answer to a free question has two scores:
+A judge that compares free text can be fooled, and RL finds how (foils.py). Asked again at evaluation, the fooled
+judge reports success. So a held-out answer to a free question has two scores:
 
     measured   equal to the truth's text, where a row says "exact": true (drawn worlds do); else what another judge
                says (--eval_judge); else what the judge that rewards says, and the tables say that it is the same
     judged     what the judge that rewards says
 
-All other kinds of questions are decided by rules: there the two are one. judged - measured is what was hacked.
+All other kinds of questions are decided by rules: there the two are one. What judged is ahead of measured was
+hacked, or is a paraphrase that the truth's text does not know: the policy before RL shows how many of those there
+are. R_vg has no second measure: what is said about clips is checked by the judge, by --eval_judge if there is one.
 
 During training three things are counted, since hacking shows in them first: free answers that only the judge
 accepts, points by their kind of miss, and responses without an answer or without an end.
@@ -26,8 +28,8 @@ from verifier.texts import normalise
 class Measured:
     """One held-out response."""
     verdict: object         # of the verifier that measures: R_vg, cards
-    outcome: float | None   # R_o as measured; None: a teacher failed
-    judged: float | None    # R_o as the judge that rewards has it
+    outcome: float | None   # R_o as measured
+    judged: float | None    # R_o as the judge that rewards has it; both are None where a teacher failed
 
 
 class Measure:
@@ -60,21 +62,31 @@ class Measure:
             rewarding = self.rewarding.verify_groups(samples, groups, media)
         results = []
         for sample, (verdict,), (as_rewarded,) in zip(samples, measuring, rewarding):
-            outcome = verdict.outcome
+            outcome, judged = verdict.outcome, as_rewarded.outcome
             if sample.kind == "free" and sample.exact:
                 outcome = float(says_truth(sample, verdict))
-            results.append(Measured(verdict, outcome, as_rewarded.outcome))
+            if outcome is None or judged is None:  # the two columns are means over the same items
+                outcome = judged = None
+            elif outcome != verdict.outcome:
+                verdict.selected["outcome"].why += f"; measured {outcome:g}: not the text of the truth"
+            results.append(Measured(verdict, outcome, judged))
         return results
 
     def remark(self, samples):
-        """What a reader of the table must know of these samples: one line, or "" where there is nothing."""
+        """What rests on the judge that rewards, for whoever reads a table of these samples: one line."""
         if self.other:
-            return ""
+            return "Measured without the judge that rewards."
         free = sum(sample.kind == "free" and not sample.exact for sample in samples)
-        if not free:
-            return ""
-        return (f"The judge that rewards also measures: {free} of {len(samples)} samples are free text, scored by "
-                "it in both columns. --eval_judge names another model.")
+        clips = sum(sample.media == "video" and sample.grounding for sample in samples)
+        rests = []
+        if free:
+            rests.append(f"{free} free answers, in both columns")
+        if clips:
+            rests.append(f"the R_vg of {clips} clips")
+        if not rests:
+            return "Measured without the judge that rewards."
+        return (f"The judge that rewards also measures {' and '.join(rests)}, of {len(samples)} samples; "
+                "--eval_judge names another.")
 
 
 def same_model(one, other):
