@@ -91,14 +91,14 @@ class Config(TeacherSettings):
     weights: str = flag("0.5,0.25,0.25", "w_o,w_vg,w_rq of eq. 9 (our choice)")
     tau: float = flag(0.5, "the gate's threshold on the outcome (our choice)")
     # sampling
-    steps: int = flag(160, "steps, each with new rollouts (paper: about 80)")
+    steps: int = flag(100, "steps, each with new rollouts (paper: about 80)")
     prompts: int = flag(16, "prompts per step (paper: 56 rollouts per batch)")
     group_size: int = flag(8, "G, rollouts per prompt")
     temperature: float = flag(1.0, "sampling temperature in training")
     max_new_tokens: int = flag(112, "a rollout is cut after this many tokens")
     sample_batch: int = flag(1024, "rollouts sampled at once: their cache must fit into memory")
     # optimisation
-    lr: float = flag(6e-4, "AdamW learning rate at its peak")
+    lr: float = flag(1e-3, "AdamW learning rate at its peak")
     warmup: int = flag(10, "steps of linear warm-up")
     decay: bool = flag(True, "decay the learning rate linearly to 10 %% over the run")
     updates: int = flag(1, "optimizer steps per batch of rollouts (1 is on-policy)")

@@ -31,7 +31,7 @@ from runs.files import read_jsonl, save_figure, write_atomically  # noqa: E402
 from runs.settings import flag, parse_config  # noqa: E402
 from train_grpo import Config as GRPOConfig  # noqa: E402
 
-SETTINGS = ("3e-4:160", "6e-4:160", "1.4e-3:160")
+SETTINGS = ("6e-4:100", "1e-3:100", "1.4e-3:100")
 COMPARED = ("argos", "outcome")  # the two rewards that every study compares
 
 
