@@ -124,10 +124,11 @@ def test_the_log_has_these_keys_in_this_order(folder, tmp_path, monkeypatch):
         "--cards", 0, "--lora_rank", 4, "--merge", "False", "--temperature", .01, "--out", tmp_path]])
     train_grpo.main()
     config, first, row, last = (row for _, row in read_jsonl(tmp_path / "metrics.jsonl"))
-    assert list(first) == list(last) == ["kind", "step", "answers", "grounding"]
+    signs = ["judge_only", "misses", "malformed", "unfinished_in"]
+    assert list(first) == list(last) == ["kind", "step", "answers", "judged", "grounding", *signs]
     assert list(row) == [
         "kind", "step", "lr", "reward", "outcome", "grounding", "reasoning", "gate_open", "points", "length",
-        "unfinished", "skipped", "all right", "all wrong", "all malformed", "all equal", "not scored", "loss", "entropy",
+        "unfinished", *signs, "skipped", "all right", "all wrong", "all malformed", "all equal", "not scored", "loss", "entropy",
         "clip_fraction", "kl", "sampler_gap", "grad_norm", "failures", "seconds", "memory_gb"]
     assert list(row["seconds"]) == ["sample", "verify", "update"] and row["skipped"] == 2  # so cold that all are equal
     assert all(row[name] is None for name in ("grounding", "reasoning", "loss", "entropy", "sampler_gap", "grad_norm"))
