@@ -7,6 +7,7 @@ import pytest
 
 import train_grpo
 from runs.errors import BadInput
+from runs.processes import FREE_ON_RESUME
 from runs.settings import parse_config
 from tiny import study
 
@@ -17,7 +18,8 @@ def finished(folder, evals=((.5, .5),), flags="", judged=None):
     out = folder.parent if folder.name.startswith("grpo-") else folder.parent.parent
     typed = f"--policy {out}/sft/merged --data {out}/data/rl.jsonl --val {out}/data/val.jsonl --foils 0 {flags}"
     settings = vars(parse_config(train_grpo.Config, "", shlex.split(typed)))
-    rows = [dict(kind="config", **settings)]
+    logged = {name: value for name, value in settings.items() if name not in FREE_ON_RESUME}  # as processes.claim
+    rows = [dict(kind="config", **logged)]
     for i, (answers, grounding) in enumerate(evals):
         rows.append(dict(kind="eval", step=10 * i, answers=answers, grounding=grounding, judged=judged or answers))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

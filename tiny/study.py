@@ -28,6 +28,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 from runs.curves import COLORS, read_curve  # noqa: E402
 from runs.errors import BadInput, run_main  # noqa: E402
 from runs.files import read_jsonl, save_figure, write_atomically  # noqa: E402
+from runs.processes import FREE_ON_RESUME  # noqa: E402
 from runs.settings import flag, parse_config  # noqa: E402
 from train_grpo import Config as GRPOConfig  # noqa: E402
 
@@ -83,11 +84,12 @@ def train(jobs):
 
 
 # ---- 1. Three seeds ----------------------------------------------------------------------------------------
-FREE = ("out", "resume", "judge")  # what two runs of one command may differ in; the judge is the shipped one
+# What two runs of one command may differ in, beside what a log does not hold. The judge is always the shipped one.
+FREE = {*FREE_ON_RESUME, "out", "resume", "judge"}
 
 
 def is_run_of(command, folder):
-    """Is a finished training run lying there that this command would repeat? Its log's first row has all flags."""
+    """Is a finished training run lying there that this command would repeat? Its log's first row has the flags."""
     if not (folder / "merged").exists():
         return False
     words = shlex.split(command)[2:]  # without "python train_grpo.py"
