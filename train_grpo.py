@@ -31,14 +31,14 @@ Words:
   grpo, dapo, bnpo, dr_grpo   four ways to average over tokens: see `average`
 
 What to watch in metrics.jsonl, with the numbers of a healthy run on the tiny models:
-  answers, grounding    (kind "eval") figure 4: .72 -> .78 and .71 -> .83 with --reward argos
+  answers, grounding    (kind "eval") figure 4: .72 -> .78 and .71 -> .82 with --reward argos
   judged                the same answers as the judge that rewards scores them: ahead of `answers`, it was hacked
   judge_only, misses    free answers that only the judge accepts; points by their kind of miss, such as "beside"
   malformed,            by source: responses without an answer, and without an end. Where they climb, the language
   unfinished_in         breaks: the step is too large
   reward, outcome       jump, since each step has other prompts: look at means of ten steps
-  skipped               0 to 8 of 16 groups; many "all right": too easy, many "all malformed": SFT too short
-  entropy               falls slowly, from .24; near 0 the rollouts of a group are all the same, and none teaches
+  skipped               0 to 7 of 16 groups; many "all right": too easy, many "all malformed": SFT too short
+  entropy               .21 -> .15, slowly; near 0 the rollouts of a group are all the same, and none teaches
   sampler_gap, loss     the gap is below 1e-3 (bfloat16: .2); the loss is near 0 and says nothing (--updates 1)
 
 Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/

@@ -188,22 +188,29 @@ def sweep(cfg, out, grpo):
     print("\n".join(lines), f"\nwrote {out}/sweep.png and {out}/sweep.md")
 
 
+LINES = ("-", "--", ":", "-.")  # of the step sizes, in their order
+
+
 def draw_sweep(folders, path):
     """Grounding (left) and answers (right) of every run over its steps. folders: {(lr, steps, reward): folder}."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
+    rates = list(dict.fromkeys(lr for lr, _, _ in folders))
+    style = {lr: LINES[i % len(LINES)] for i, lr in enumerate(rates)}
     for (lr, _, reward), folder in folders.items():
         curve = read_curve(folder)
         for axis, values in zip(axes, (curve.grounding, curve.answers)):
-            axis.plot(curve.steps, values, "-o", markersize=3, color=COLORS[reward], alpha=.75)
-            axis.annotate(f" {lr:g}", (curve.steps[-1], values[-1]), color=COLORS[reward], fontsize=8, va="center")
-    for axis, title in zip(axes, ("visual grounding $R_{vg}$, held out", "answer accuracy, held out")):
-        axis.set(title=title, xlabel="GRPO step (at each curve's end: its peak learning rate)", ylim=(0, 1))
+            axis.plot(curve.steps, values, style[lr], marker="o", markersize=3, color=COLORS[reward])
+    for axis, title in zip(axes, ("visual grounding $R_{vg}$, held out", "answers, held out")):
+        low, high = axis.get_ylim()
+        axis.set(title=title, xlabel="GRPO step", ylim=(max(0, low - .05), min(1, high + .05)))
         axis.grid(alpha=.3)
         axis.spines[["top", "right"]].set_visible(False)
-    handles = [plt.Line2D([], [], color=COLORS[reward]) for reward in COMPARED]
-    axes[0].legend(handles, [f"reward: {reward}" for reward in COMPARED], frameon=False)
+    handles = [plt.Line2D([], [], color=COLORS[reward], label=f"reward: {reward}") for reward in COMPARED]
+    handles += [plt.Line2D([], [], color="gray", linestyle=style[lr], label=f"learning rate {lr:g}") for lr in rates]
+    axes[1].legend(handles=handles, frameon=False, loc="center left", bbox_to_anchor=(1, .5))
     figure.tight_layout()
     save_figure(figure, path)
+    plt.close(figure)
 
 
 def main():
