@@ -206,7 +206,8 @@ def draw_sweep(folders, path):
         axis.grid(alpha=.3)
         axis.spines[["top", "right"]].set_visible(False)
     handles = [plt.Line2D([], [], color=COLORS[reward], label=f"reward: {reward}") for reward in COMPARED]
-    handles += [plt.Line2D([], [], color="gray", linestyle=style[lr], label=f"learning rate {lr:g}") for lr in rates]
+    for lr in rates:
+        handles.append(plt.Line2D([], [], color="gray", linestyle=style[lr], label=f"learning rate {lr:g}"))
     axes[1].legend(handles=handles, frameon=False, loc="center left", bbox_to_anchor=(1, .5))
     figure.tight_layout()
     save_figure(figure, path)
