@@ -259,9 +259,11 @@ def tables(cfg, have, measure):
         lines += [f"{asked} {measure.remark(samples)}", ""]
         lines += score_table(have, names, dataset, len(samples))
         lines += seed_table(have, names, dataset)
+        lines += hacked_table(have, names, dataset)
         lines += group_table(have, names, dataset, samples, "source")
         lines += group_table(have, names, dataset, samples, "task")
-        lines += broken_table(have, names, dataset, samples)
+        lines += group_table(have, names, dataset, samples, "source", ("malformed", "unfinished"),
+                             "share without an answer / unfinished")
         lines += difference_table(have, names, dataset)
         lines.append("")
     return "\n".join(lines)
@@ -303,20 +305,18 @@ def seed_table(have, names, dataset):
     return lines
 
 
-def group_table(have, names, dataset, samples, key):
-    """Means by source or by task (key); nothing where there is only one."""
+def group_table(have, names, dataset, samples, key, scores=("outcome", "grounding"), title="answers / R_vg"):
+    """Means of two scores by source or by task (key); nothing where there is only one group."""
     groups = sorted({getattr(sample, key) for sample in samples})
     if len(groups) < 2:
         return []
-    lines = ["", f"answers / R_vg by {key}", "", "| model | " + " | ".join(groups) + " |",
+    lines = ["", f"{title} by {key}", "", "| model | " + " | ".join(groups) + " |",
              "|---" * (len(groups) + 1) + "|"]
     for name in names:
-        answers, answer_rows, _ = by_item(have, name, dataset, "outcome")
-        grounding, grounding_rows, _ = by_item(have, name, dataset, "grounding")
+        columns = [by_item(have, name, dataset, score) for score in scores]
         cells = []
         for group in groups:
-            cells.append(f"{group_mean(answers, answer_rows, key, group)} / "
-                         f"{group_mean(grounding, grounding_rows, key, group)}")
+            cells.append(" / ".join(group_mean(values, rows, key, group) for values, rows, _ in columns))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
@@ -327,20 +327,14 @@ def group_mean(values, rows, key, group):
     return f"{chosen.mean():.2f}" if chosen.size else "-"
 
 
-def broken_table(have, names, dataset, samples):
-    """Responses that are no responses, by source of the data: without an answer, and cut before their end."""
-    sources = sorted({sample.source for sample in samples})
-    lines = ["", "share without an answer / unfinished, by source", "",
-             "| model | " + " | ".join(source or "no source" for source in sources) + " |",
-             "|---" * (len(sources) + 1) + "|"]
+def hacked_table(have, names, dataset):
+    """How many answers the judge accepts and the measure does not, seed by seed."""
+    lines = ["", "| accepted by the judge alone | answers, seed by seed |", "|---|---|"]
     for name in names:
-        malformed, rows, _ = by_item(have, name, dataset, "malformed")
-        unfinished, _, _ = by_item(have, name, dataset, "unfinished")
-        cells = []
-        for source in sources:
-            cells.append(f"{group_mean(malformed, rows, 'source', source)} / "
-                         f"{group_mean(unfinished, rows, 'source', source)}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        answers, _, _ = by_item(have, name, dataset, "outcome")  # (seeds, items)
+        judged, _, _ = by_item(have, name, dataset, "judged")    # (seeds, items)
+        counts = (judged > answers).sum(axis=1)
+        lines.append(f"| {name} | {', '.join(str(count) for count in counts)} |")
     return lines
 
 

@@ -133,7 +133,10 @@ def test_tables_by_hand():
     assert evaluate.group_table(have, names, "val", samples, "source") == []
     differences = evaluate.difference_table(have, names, "val")
     assert len(differences) == 4 and differences[-1].startswith("| rl - sft | 0.167 [") and " | 0.333 [" in differences[-1]
-    assert evaluate.broken_table(have, names, "val", samples)[-2:] == ["| sft | 0.33 / 0.33 |", "| rl | 0.33 / 0.33 |"]
+    broken = evaluate.group_table(have, names, "val", samples, "task", ("malformed", "unfinished"), "broken")
+    assert broken[1] == "broken by task" and broken[-2:] == ["| sft | 0.50 / 0.50 | 0.00 / 0.00 |"] + [
+        "| rl | 0.50 / 0.50 | 0.00 / 0.00 |"]
+    assert evaluate.hacked_table(have, names, "val")[-2:] == ["| sft | 0 |", "| rl | 0, 1 |"]
     assert evaluate.difference_table(have, ["sft"], "val") == []
 
 
