@@ -38,6 +38,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
+from ctypes.util import find_library
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -181,18 +182,25 @@ SIDE = 224   # pixels
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 
 
+def _drawing_library():
+    """"osmesa" draws on the CPU; "egl" on a GPU, and on the CPU too where Mesa's is installed."""
+    if torch.cuda.is_available() or not find_library("OSMesa"):
+        return "egl"
+    return "osmesa"
+
+
 def suite_of(name):
     """LIBERO's own object for one of SUITES. Raises BadInput where the simulator is not installed."""
     if name not in SUITES:
         raise BadInput(f"--suites {name}: choose {', '.join(SUITES)}")
     # To draw without a screen; both are read while the simulator is imported.
     for variable in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):
-        os.environ.setdefault(variable, "egl" if torch.cuda.is_available() else "osmesa")
+        os.environ.setdefault(variable, _drawing_library())
     try:
         from libero.libero import benchmark  # the simulator: optional, and slow to load
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # AttributeError: PyOpenGL without a library to draw with
         raise BadInput(f"LIBERO is not installed ({error}); "
-                       "pip install -r benchmarks/libero-requirements.txt") from None
+                       "pip install -r benchmarks/libero-requirements.txt, as that file says") from None
     return benchmark.get_benchmark(SUITES[name][0])(task_order_index=0)
 
 

@@ -1,9 +1,7 @@
 """Curated data in other people's hands: what TRL and LLaMA-Factory really make of the files that curate.py writes.
 
-Neither is needed for anything here, and they pin other versions, so each test is skipped where its library is missing.
-In an environment of its own:
-    pip install -r requirements.txt && pip install datasets==4.4.1 dill==0.3.8 multiprocess==0.70.16
-    pip install --no-deps trl==1.16.0 llamafactory==0.9.5   # the latter imports torchaudio: an empty module will do
+Neither is needed for anything here, so each test is skipped where its library is missing (tests/requirements-more.txt has TRL,
+tests/requirements-extra.txt LLaMA-Factory).
 Run: pytest tests/test_formats.py
 """
 import importlib.util

@@ -539,6 +539,7 @@ def world():
         pytest.skip(str(error))
 
 
+@pytest.mark.simulator
 def test_what_is_drawn_is_the_environments_own_picture(world):
     """The same state in LIBERO's own environment with camera observations, which come upside down. Those that step() returns were drawn
     some physics steps before it ended, so they may differ by a hair; drawn anew, they are equal to the bit."""
@@ -558,6 +559,7 @@ def test_what_is_drawn_is_the_environments_own_picture(world):
     theirs.close()
 
 
+@pytest.mark.simulator
 def test_a_scripted_demonstration_succeeds_again_without_its_no_ops(world, tmp_path):
     world.start(seed=1)
     actions = L.scripted(world, 280)
@@ -570,6 +572,7 @@ def test_a_scripted_demonstration_succeeds_again_without_its_no_ops(world, tmp_p
     assert back["instruction"] == "pick up the alphabet soup and place it in the basket" and back["third"].shape[1:] == (224, 224, 3)
 
 
+@pytest.mark.simulator
 def test_a_demonstration_said_in_tokens_succeeds(world):
     """What a perfect policy would say, from an initial state of the protocol: nothing between the tokens and the arm is in its way."""
     world.start(world.inits[0])

@@ -1,7 +1,6 @@
 """Argos inside other trainers: the functions that TRL and EasyR1 call, called as they call them.
 
-The real TRL runs where it is installed (it is not in requirements.txt):
-    pip install trl==1.16.0 datasets==4.4.1 dill==0.3.8
+The real TRL runs where it is installed (tests/requirements-more.txt).
 """
 import json
 from collections import defaultdict
