@@ -56,6 +56,7 @@ from verifier.coordinates import Media, seen_size
 from verifier.media import load_media
 from train_sft import read_chats
 import policy as P
+from benchmarks.sources import existing_folder
 
 ROOT = Path(__file__).parent.parent
 
@@ -412,7 +413,7 @@ def demo_files(cfg):
     if cfg.do == "rerender" and not cfg.demos:
         raise BadInput("--do rerender: name the folder of the hub's files, "
                        "--demos LIBERO-datasets/libero_object")
-    folder = Path(cfg.demos or Path(cfg.out, "demos"))
+    folder = existing_folder("demos", cfg.demos) if cfg.demos else Path(cfg.out, "demos")
     files = sorted(folder.glob("*.hdf5"))
     if not files:
         raise BadInput(f"{folder}: holds no *.hdf5; --do record writes some, or --demos names the hub's")
