@@ -8,9 +8,9 @@ and 2 and figure 4.
 
 The files of a benchmark are in DIR/<name> (README.md here says where to get them). `name:mode=folder` sets
 how one model is asked: `direct` (the benchmark's own prompt where it publishes one), `cot`, `grounded` (it
-points while it reasons, as Argos was trained); `:greedy`, `:direct:greedy` ... decode greedily. The paper evaluates
-at temperature 0.6 with up to 6144 or 8192 new tokens (app. A); --preset 7b does so. Where a response is
-grounded and the verifier knows how to look (figure 4: video-r1, and easy-vqa), its visual grounding is
+points while it reasons, as Argos was trained); `:greedy`, `:direct:greedy` ... decode greedily. The paper
+evaluates at temperature 0.6 with up to 6144 or 8192 new tokens (app. A); --preset 7b does so. Where a
+response is grounded and the verifier knows how to look (figure 4: video-r1, and easy-vqa), its visual grounding is
 scored, too. Beside hallusionbench a judge of answers is recommended: --judge_answers True, with a --judge
 that can judge.
 
