@@ -17,7 +17,8 @@ eb_alfred_evaluator.py and eb_habitat_evaluator.py), and why:
   repaired as far as its meaning is clear (plans.py); there what json.loads does not read is an invalid action.
 - An action's name decides, and its id where the name is unknown; there the id alone: --match id.
 - A reply is cut after 2048 tokens there; here after --max_new_tokens, 2048 with --preset 7b.
-- A picture is shrunk to --image_pixels; there it is sent as drawn, 500 x 500.
+- A picture is shrunk to --image_pixels; there it is sent as drawn, 500 x 500. Of a feedback 500 characters are
+  shown.
 - An environment that fails ends the run, which goes on when it is started again; there the loop asks again
   after 30 seconds, for ever.
 - Progress made before an empty or unreadable plan stays in the record; there it becomes 0. Mean success is

@@ -448,7 +448,8 @@ BENCHMARKS = {
         part="setting", counts={"among": 600, "around": 250, "rotation": 200},
         printed={"accuracy": (34.9, 33.1, 34.2, 31.9, 39.6)}),
     "cv-bench": Benchmark(
-        title="CV-Bench", where="hf:nyu-visionx/CV-Bench", files=("test_2d*.parquet", "test_3d*.parquet"),
+        title="CV-Bench", where="hf:nyu-visionx/CV-Bench",
+        files=("test_2d*.parquet", "test_3d*.parquet", "test.parquet"),  # the last: both, as first published
         read=read_cv_bench, inside=("", "data"),
         columns=("idx", "type", "task", "prompt", "choices", "answer", "source"), pictures=("image",),
         # The data card: 2D is the mean of ADE20K and COCO, 3D is Omni3D, the whole is the mean of both.

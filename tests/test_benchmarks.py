@@ -120,6 +120,19 @@ def test_schema_metadata_of_newer_datasets_is_not_looked_at(tmp_path):
     assert read("cv-bench", tmp_path)[0]
 
 
+def test_cv_bench_as_it_was_first_published(tmp_path):
+    """One file, test.parquet, before it was split into test_2d and test_3d."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    count = fixtures.write_cv_bench(tmp_path)
+    halves = [tmp_path / "test_2d.parquet", tmp_path / "test_3d.parquet"]
+    pq.write_table(pa.concat_tables([pq.read_table(half) for half in halves]), tmp_path / "test.parquet")
+    for half in halves:
+        half.unlink()
+    items, said = read("cv-bench", tmp_path)
+    assert len(items) == count and reasons(said) == LEFT_OUT["cv-bench"] and {i.groups["type"] for i in items} == {"2D", "3D"}
+
+
 def test_blink_shards_names_and_several_pictures(tmp_path):
     fixtures.write_blink(tmp_path)
     items, _ = read("blink", tmp_path)
@@ -571,6 +584,25 @@ def test_video_r1_answers_score_as_the_verifier_scores_them():
     assert score.correct("150 seconds", NUMBER) == 1 and score.correct("2.6 minutes", NUMBER) == 1 and score.correct("3 minutes",
         NUMBER) == 0
     assert score.correct("exit", ask("ocr", None, "exit only")) == .5
+
+
+def video_r1_number(said, truth):
+    """Video-R1's numerical rule, in words (grpo.py, accuracy_reward): a point or comma in both or in neither, equal to 2 decimals."""
+    def value(text):
+        try:
+            return round(float(text.replace(",", "")), 2)
+        except ValueError:
+            return None
+    alike = any(c in said for c in ".,") == any(c in truth for c in ".,")
+    return float(alike and value(said) is not None and value(said) == value(truth))
+
+
+@pytest.mark.parametrize("said, truth, theirs", [("12.5", "12.5", 1), ("12", "12.0", 0), ("12.51", "12.5", 0), ("12.5 cm", "12.5", 0),
+                                                 ("1,200", "1200", 0), ("104", "100", 0)])
+def test_video_r1s_own_rule_for_numbers_is_stricter_than_r_o(said, truth, theirs):
+    """The entry says so: all of these are within 5 % and right here (paper eqs 7, 8)."""
+    assert video_r1_number(said, truth) == theirs
+    assert score.correct(said, ask("number", None, truth)) == 1
 
 
 # ---- 5. Averages --------------------------------------------------------------------------------------------------------------
