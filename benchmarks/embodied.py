@@ -75,14 +75,14 @@ class Config(Settings):
     splits: str = flag("", "household: a splits.json, such as EB-ALFRED's (default: chores.py's own)")
     out: str = flag("out/embodied", "folder to write")
     mode: str = flag("base", "base: JSON alone; cot: reason first; grounded: reason and point first")
-    shots: int = flag(-1, "worked examples in the prompt (-1: 10 of --examples, as EmbodiedBench shows; without "
-                          "--examples none)")
+    shots: int = flag(-1, "worked examples in the prompt (-1: 10 of --examples, as EmbodiedBench shows; "
+                          "without --examples none)")
     examples: str = flag("", "where those are from: EmbodiedBench's alfred_examples.json, with "
-                             "alfred_long_horizon_examples.json beside it, or habitat_examples.json (default: our "
-                             "own)")
+                             "alfred_long_horizon_examples.json beside it, or habitat_examples.json (default: "
+                             "our own)")
     match: str = flag("name", "which decides where an action's name and id disagree: name or id")
-    actions: int = flag(0, "most actions that are asked for and taken from a plan; 1: plan anew after each (0: 20 "
-                           "are asked for and all are taken, as in EmbodiedBench)")
+    actions: int = flag(0, "most actions that are asked for and taken from a plan; 1: plan anew after each "
+                           "(0: 20 are asked for and all are taken, as in EmbodiedBench)")
     retries: int = flag(0, "with a temperature: ask again so often before a reply without a plan counts")
     temperature: float = flag(0., "0: greedy (EmbodiedBench)")
     max_new_tokens: int = flag(1024, "a reply is cut here")

@@ -80,10 +80,10 @@ class Config(Settings):
         "help": "numbers of tasks within a suite (default: all)"})
     starts: int = flag(10, "record: random starts a task")
     every: int = flag(4, "record, rerender: steps between pictures; 1 is the hub's, and slow on a CPU")
-    side: int = flag(224, "record, rerender, rollout: pixels of a side that cameras are drawn with (paper: 224; "
-                          "OpenVLA: 256); shown are 224 of them")
-    crop: float = flag(1., "convert, rollout: share of a picture's area, in its middle, that is shown (OpenVLA: "
-                           ".9)")
+    side: int = flag(224, "record, rerender, rollout: pixels of a side that cameras are drawn with (paper: "
+                          "224; OpenVLA: 256); pictures are then resized to 224")
+    crop: float = flag(1., "convert, rollout: share of a picture's area, in its middle, that is shown "
+                           "(OpenVLA: .9)")
     chunk: int = flag(8, "convert: actions an answer")
     holdout: float = flag(.1, "convert: share of each task's demonstrations that goes to val.jsonl")
     trials: int = flag(0, "rollout: episodes a task (0: the protocol's 50, or 20 in LIBERO-90)")
@@ -230,7 +230,7 @@ class Scenes:
         self.before = []  # the generator's state before trial 0, 1, ...
 
     def reset(self, env, trial):
-        """Reset `env` to the scene of a trial. One reset, and one for each trial whose draw is not known yet."""
+        """Reset `env` to the scene of a trial. One reset, and one for each trial before it not drawn yet."""
         if not self.before:
             env.seed(0)
             self.before.append(np.random.get_state())

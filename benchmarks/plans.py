@@ -24,7 +24,7 @@ from pathlib import Path
 from runs.errors import BadInput
 
 MAX_STEPS = 30  # actions of an episode (EmbodiedBench): no more of a plan can be carried out
-ASKED = 20      # actions that a plan is asked to have at most (EmbodiedBench): a request, a longer one is played
+ASKED = 20      # actions that a plan is asked to have at most (EmbodiedBench); a longer one is played, too
 SHOTS = 10      # worked examples that EmbodiedBench shows
 
 
@@ -76,7 +76,7 @@ EXAMPLES = [  # (instruction, actions): whichever an environment has
 
 
 def count_shots(cfg):
-    """How many worked examples are shown: --shots; -1 is as many as EmbodiedBench shows of a file, else none."""
+    """How many worked examples are shown: --shots, where -1 means EmbodiedBench's 10 of a file, else none."""
     if cfg.shots >= 0:
         return cfg.shots
     return SHOTS if cfg.examples else 0

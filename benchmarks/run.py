@@ -10,9 +10,9 @@ The files of a benchmark are in DIR/<name> (README.md here says where to get the
 how one model is asked: `direct` (the benchmark's own prompt where it publishes one), `cot`, `grounded` (it
 points while it reasons, as Argos was trained); `:greedy`, `:direct:greedy` ... decode greedily. The paper
 evaluates at temperature 0.6 with up to 6144 or 8192 new tokens (app. A); --preset 7b does so. Where a
-response is grounded and the verifier knows how to look (figure 4: video-r1, and easy-vqa), its visual grounding is
-scored, too. Beside hallusionbench a judge of answers is recommended: --judge_answers True, with a --judge
-that can judge.
+response is grounded and the verifier knows how to look (figure 4: video-r1, and easy-vqa), its visual
+grounding is scored, too. Beside hallusionbench a judge of answers is recommended: --judge_answers True, with
+a --judge that can judge.
 
 **The same answers, however often it is stopped.** Questions stand in windows of a few batches, sorted by
 length inside a window, so that little is padding. Windows and batches follow from the files, --limit and
@@ -46,6 +46,7 @@ from runs.settings import (TeacherSettings, flag, parse_config, parse_model, pix
                            verifier_options)
 from runs.statistics import checkpoints
 from teachers.names import load_judge, load_teachers
+from verifier.answers import clean
 import argos
 import policy as P
 from benchmarks import report, score, tasks
@@ -444,6 +445,19 @@ def read_left_out(path):
     return {(row["benchmark"], row["reason"], row["where"]): row["detail"] for row in rows}
 
 
+def commonest(left_out):
+    """The commonest reason in `left_out`, with an example: part of a sentence, "" where there is none."""
+    examples = defaultdict(list)  # (benchmark, reason) -> ["where: detail", ...]
+    for (name, reason, where), detail in left_out.items():
+        if not reason.endswith("wrong count"):
+            examples[name, reason].append(f"{where}: {detail[:200]}")
+    if not examples:
+        return ""
+    name, reason = max(examples, key=lambda key: len(examples[key]))
+    found = examples[name, reason]
+    return clean(f"most of all {len(found)} x {reason} ({name}, {found[0]}); ")
+
+
 def write_left_out(path, left_out):
     lines = []
     for (name, reason, where), detail in left_out.items():
@@ -482,7 +496,7 @@ def work(cfg):
         names = [model.name for model in models]
         write_left_out(out / "left_out.jsonl", left_out)
     if not any(have.values()):
-        raise BadInput(f"{out}/answers.jsonl: holds no answer to any of this; "
+        raise BadInput(f"{out}/answers.jsonl: holds no answer to any of this; {commonest(left_out)}"
                        f"every reason is in {out}/left_out.jsonl")
     write_report(cfg, names, have, left_out, verifier)
 

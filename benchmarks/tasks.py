@@ -397,6 +397,8 @@ def read_easy_vqa(row, place):
 def open_pixmo(entry, folder, report, pictures):
     """PixMo-Count is published as links; a picture is known by its sha256 alone, whatever its file is called.
     """
+    if not (folder / "images").is_dir():
+        raise BadInput(f"{folder / 'images'}: is no folder. {entry.hint}")
     at = sources.by_sha256(folder / "images") if pictures else {}
     for where, row, place in open_rows(entry, folder, report, pictures):
         if pictures and isinstance(row, dict):
@@ -473,8 +475,8 @@ BENCHMARKS = {
         part="task", counts={"left/right": None, "up/down": None},
         printed={"accuracy": (61.4, 60.4, 60.6, 63.6, 85.3)}),
     # All 1129 official questions, since the paper counts 1129: those on 346 figures, and 178 asked without
-    # one, where an unclear answer is right, too (GPT-4 tells it from a wrong claim; our rules know a wrong claim
-    # by its yes or no alone). Harnesses that match strings, as we do, take the 951 with a
+    # one, where an unclear answer is right, too (GPT-4 tells it from a wrong claim; our rules know a wrong
+    # claim by its yes or no alone). Harnesses that match strings, as we do, take the 951 with a
     # picture: "pictures ..." is their number. Which accuracy the paper prints it does not say. It is no aAcc,
     # where "no" alone earns 57 %; the mean of the three, the leaderboards' number, is our guess.
     "hallusionbench": Benchmark(

@@ -182,6 +182,19 @@ def test_when_nothing_can_be_asked_the_folders_and_the_reason_are_named(tmp_path
     assert all(str(folder / place) in said for place in ("val2017", "data/coco/images/val2017", "images")) and "val2017.zip" in said
 
 
+def test_pixmos_pictures_are_asked_for_before_any_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(P, "load_policy", must_not_load)
+    benchmark_fixtures.write_pixmo_count(tmp_path / "pixmo-count")
+    args = ["--benchmark", "pixmo-count", "--data", tmp_path, "--model", BASE, "--out", tmp_path / "out"]
+    for file in (tmp_path / "pixmo-count/images").rglob("any*"):
+        file.write_bytes(b"This image is no longer available")
+    with pytest.raises(BadInput, match="holds no answer.*most of all 6 x PixMo-Count: no picture with this sha256 .*http://x/"):
+        call(monkeypatch, *args)
+    shutil.rmtree(tmp_path / "pixmo-count/images")
+    with pytest.raises(BadInput, match="pixmo-count/images: is no folder. Its pictures are links: download"):
+        call(monkeypatch, *args)
+
+
 def test_a_judge_is_recommended_where_rules_read_little(tmp_path, monkeypatch, capsys):
     assert [name for name, entry in tasks.BENCHMARKS.items() if entry.judge] == ["hallusionbench"]
     benchmark_fixtures.write_hallusionbench(tmp_path / "hallusionbench")
