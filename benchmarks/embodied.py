@@ -2,18 +2,30 @@
 (paper tables 3 and 4).
 
 EmbodiedBench (Yang et al. 2025, EB-ALFRED and EB-Habitat): the model gets an instruction, a list of numbered
-actions, what was done so far with the environment's feedback, and a picture; it replies with a JSON plan of
-at most 20 actions; these run until one fails or the task is done; then it plans again. An episode ends with
-success, after 30 actions, after 10 invalid ones (a reply without a plan counts as one), or with an empty
-plan. This is a client of any environment that has their reset() and step(int).
+actions, what was done so far with the environment's feedback, and a picture; it replies with a JSON plan,
+which it is asked to keep to 20 actions; these run until one fails or the task is done; then it plans again.
+An episode ends with success, after 30 actions, after 10 invalid ones (a reply without a plan counts as one),
+or with an empty plan. This is a client of any environment that has their reset() and step(int).
 
-Where it departs from the published loop, and why:
-- A reply is repaired as far as its meaning is clear (plans.py).
+Where it departs from the published code (its first release, b247936: planner/vlm_planner.py, evaluator/
+eb_alfred_evaluator.py and eb_habitat_evaluator.py), and why:
+- The prompt is in our words; the fields of the JSON are theirs. Modes cot and grounded are ours (the paper).
+- It shows 10 worked examples. Here --examples FILE does, its alfred_examples.json or habitat_examples.json
+  (--shots: another number), and for EB-ALFRED's long_horizon alfred_long_horizon_examples.json, which has 7,
+  from beside it. Without --examples none is shown; --shots alone shows some of ours.
+- Local models are held to the JSON's schema while they write there. Here they write freely, and a reply is
+  repaired as far as its meaning is clear (plans.py); there what json.loads does not read is an invalid action.
+- An action's name decides, and its id where the name is unknown; there the id alone: --match id.
+- A reply is cut after 2048 tokens there; here after --max_new_tokens, 2048 with --preset 7b.
+- A picture is shrunk to --image_pixels; there it is sent as drawn, 500 x 500. Of a feedback 500 characters are
+  shown.
+- An environment that fails ends the run, which goes on when it is started again; there the loop asks again
+  after 30 seconds, for ever.
 - Progress made before an empty or unreadable plan stays in the record; there it becomes 0. Mean success is
   reported by subset; the summary of its first release is of progress alone.
 - The rate of invalid actions is a share of all attempts. Published, and in our rows too:
   num_invalid_action_ratio divides by the executed actions alone, is 0 for a model that never wrote a plan,
-  and exceeds 1 for one that seldom does.
+  and exceeds 1 for one that seldom does. The mean reward of an episode without any is None, not NaN.
 - At temperature 0 a question that was just asked is not asked again: the reply would be the same one.
 
 Run:    python -m benchmarks.embodied --model tiny/base --subset base --limit 5 --out out/embodied python -m
@@ -27,6 +39,7 @@ Before: plans.py (what is asked, how a plan is read), household.py. Next: libero
 """
 import importlib
 import io
+import sys
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -48,9 +61,9 @@ from verifier.claims import parse
 from verifier.coordinates import Media, convert, seen_size
 import policy as P
 from benchmarks import chores, household
-from benchmarks.plans import ASK, read_plan, write_prompt
+from benchmarks.plans import ASK, MAX_STEPS, examples_file, read_examples, read_plan, write_prompt
 
-MAX_STEPS, MAX_INVALID = 30, 10  # EmbodiedBench's
+MAX_INVALID = 10  # EmbodiedBench's
 
 
 @dataclass
@@ -62,10 +75,14 @@ class Config(Settings):
     splits: str = flag("", "household: a splits.json, such as EB-ALFRED's (default: chores.py's own)")
     out: str = flag("out/embodied", "folder to write")
     mode: str = flag("base", "base: JSON alone; cot: reason first; grounded: reason and point first")
-    shots: int = flag(0, "worked examples in the prompt")
-    examples: str = flag("", "where those are from: EmbodiedBench's alfred_examples.json (default: our own)")
+    shots: int = flag(-1, "worked examples in the prompt (-1: 10 of --examples, as EmbodiedBench shows; "
+                          "without --examples none)")
+    examples: str = flag("", "where those are from: EmbodiedBench's alfred_examples.json, with "
+                             "alfred_long_horizon_examples.json beside it, or habitat_examples.json (default: "
+                             "our own)")
     match: str = flag("name", "which decides where an action's name and id disagree: name or id")
-    actions: int = flag(20, "most actions that are taken from a plan; 1: plan anew after each")
+    actions: int = flag(0, "most actions that are asked for and taken from a plan; 1: plan anew after each "
+                           "(0: 20 are asked for and all are taken, as in EmbodiedBench)")
     retries: int = flag(0, "with a temperature: ask again so often before a reply without a plan counts")
     temperature: float = flag(0., "0: greedy (EmbodiedBench)")
     max_new_tokens: int = flag(1024, "a reply is cut here")
@@ -109,7 +126,7 @@ class Episode:
                     log=dict(plans=self.log, history=self.history))
 
 
-def play(env, cfg, where):
+def play(env, cfg, subset, where):
     """One episode, as a generator, so that many can be played at once: yields (prompt, Media), is sent the
     reply.
 
@@ -134,8 +151,8 @@ def play(env, cfg, where):
         # 1) Ask for a plan. At temperature 0 the same question gets the same reply: it is not asked again.
         asked = reply is None or cfg.temperature > 0
         if asked:
-            reply = yield write_prompt(cfg, actions, instruction, episode.history), shown
-        plan = read_plan(reply, actions, cfg.match, cfg.actions)
+            reply = yield write_prompt(cfg, actions, instruction, episode.history, subset), shown
+        plan = read_plan(reply, actions, cfg.match, cfg.actions or MAX_STEPS)
         episode.errors += plan.status == "error"
         episode.log.append(dict(step=len(episode.history), reply=reply if asked else None, status=plan.status,
                                 notes=plan.notes, actions=plan.actions))
@@ -200,7 +217,7 @@ def play_all(cfg, subset, numbers, splits, ask, keep):
     def one_after_another(mine):
         env = open_env(cfg, subset, mine, splits)
         for number in mine:
-            record, frames = yield from play(env, cfg, f"--env {cfg.env}: {subset} episode {number}")
+            record, frames = yield from play(env, cfg, subset, f"--env {cfg.env}: {subset} episode {number}")
             keep(number, record, frames)
         env.close()
 
@@ -384,6 +401,18 @@ def read_episodes(log, stamp):
     return {(row["subset"], row["episode"]): row for row in rows if row["stamp"] == stamp}
 
 
+def check_examples(cfg, subsets):
+    """Read --examples before anything is played; say where long_horizon gets none of its own."""
+    if not cfg.examples:
+        return
+    for subset in subsets:
+        file = examples_file(cfg, subset)
+        read_examples(file)
+        if cfg.env == "eb-alfred" and subset == "long_horizon" and "long_horizon" not in file.name:
+            print(f"long_horizon is shown the examples of {file}; EmbodiedBench has others for it: put its "
+                  "alfred_long_horizon_examples.json beside alfred_examples.json", file=sys.stderr)
+
+
 def run(cfg, ask=None):
     """Play what is not in episodes.jsonl yet
 
@@ -399,6 +428,7 @@ def run(cfg, ask=None):
     for subset in cfg.subset:
         if subset not in names:
             raise BadInput(f"--subset {subset}: {cfg.env} has {', '.join(names)}")
+    check_examples(cfg, cfg.subset or names)
     stamp = stamp_of(cfg)
     rows = read_episodes(log, stamp)
     kept = []
@@ -425,10 +455,10 @@ def main():
     for name, choices in (("env", ("household", *PAPER)), ("mode", tuple(ASK)), ("match", ("name", "id"))):
         if getattr(cfg, name) not in choices:
             raise BadInput(f"--{name} {getattr(cfg, name)}: choose {', '.join(choices)}")
-    too_small = min(cfg.batch, cfg.actions, cfg.max_new_tokens) < 1
-    if too_small or min(cfg.temperature, cfg.shots, cfg.retries, cfg.limit) < 0:
-        raise BadInput("--batch, --actions, --max_new_tokens: at least 1; "
-                       "--temperature, --shots, --retries, --limit: not below 0")
+    too_small = min(cfg.batch, cfg.max_new_tokens) < 1
+    if too_small or min(cfg.temperature, cfg.actions, cfg.retries, cfg.limit) < 0 or cfg.shots < -1:
+        raise BadInput("--batch, --max_new_tokens: at least 1; --temperature, --actions, --retries, --limit: "
+                       "not below 0; --shots: not below -1")
     text = write_table(cfg, run(cfg))
     write_atomically(Path(cfg.out) / "table.md", text)
     print(text)

@@ -25,8 +25,15 @@ is train_sft.py as it is, on chat rows.
 What is simplified: no proprioception; a chunk that cannot be read is a pause of eight steps, counted; Qwen's
 new tokens keep random output rows under LoRA, which trains the layers below them (--lora_rank 0 trains the
 rows, too).
-What differs from OpenVLA's evaluation: pictures are turned upright, and not mirrored as well; --temperature 0
-is greedy, as there.
+Trials are drawn as in OpenVLA's evaluation (experiments/robot/libero): chance is seeded once a task, so that
+fixtures stand elsewhere in each of the 50 trials. What differs from it:
+- It sees one camera, we two. Its pictures are drawn with 256 pixels, shrunk to 224 by Lanczos, and their
+  middle (.9 of the area) is enlarged to 224 again, as it trains with random crops of that size. Here they are
+  drawn with 224 (the paper); `--side 256 --crop .9` in rerender, convert and rollout alike does as it does,
+  but training has the same middle crop.
+- Its pictures pass through JPEG and are mirrored, too; ours are turned upright alone.
+- It looks again after every action, we after a chunk. --temperature 0 is greedy, as there.
+- A simulator that fails ends the run, which goes on when it is started again; there the trial counts as failed.
 Needs:  pip install -r benchmarks/libero-requirements.txt for record, rerender and rollout; h5py for convert.
 Writes: under --out, what is named above; rollouts.jsonl is append-only, and a second run asks only for what
 is missing.
@@ -57,6 +64,7 @@ from verifier.coordinates import Media, seen_size
 from verifier.media import load_media
 from train_sft import read_chats
 import policy as P
+from benchmarks.sources import existing_folder
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,6 +81,10 @@ class Config(Settings):
         "help": "numbers of tasks within a suite (default: all)"})
     starts: int = flag(10, "record: random starts a task")
     every: int = flag(4, "record, rerender: steps between pictures; 1 is the hub's, and slow on a CPU")
+    side: int = flag(224, "record, rerender, rollout: pixels of a side that cameras are drawn with (paper: "
+                          "224; OpenVLA: 256); pictures are then resized to 224")
+    crop: float = flag(1., "convert, rollout: share of a picture's area, in its middle, that is shown "
+                           "(OpenVLA: .9)")
     chunk: int = flag(8, "convert: actions an answer")
     holdout: float = flag(.1, "convert: share of each task's demonstrations that goes to val.jsonl")
     trials: int = flag(0, "rollout: episodes a task (0: the protocol's 50, or 20 in LIBERO-90)")
@@ -178,7 +190,7 @@ SUITES = {"object": ("libero_object", "Object", 280, 50),
           "10": ("libero_10", "Long", 520, 50),
           "90": ("libero_90", "90", 400, 20)}
 SETTLE = 10  # steps in which things come to rest
-SIDE = 224   # pixels
+SIDE = 224   # pixels of a side of what the policy is shown
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 
 
@@ -213,26 +225,58 @@ def tasks_of(cfg):
         yield from ((name, suite, number) for number in cfg.tasks or range(suite.n_tasks))
 
 
-class World:
-    """One task in the simulator. What `play` and `replay` need: start, step, see, obs, state."""
+class Scenes:
+    """What chance draws for each trial of a task: OpenVLA seeds the environment once (seed 0) and resets it
+    before every trial.
 
-    def __init__(self, suite, number):
+    An initial state holds what moves; fixtures stand where the reset puts them, from numpy's global
+    generator. Its state before each trial is kept. So trial k has the same scene whether the trials before it
+    were played, stand in the log of an earlier run, or run beside it.
+    """
+
+    def __init__(self):
+        self.before = []  # the generator's state before trial 0, 1, ...
+
+    def reset(self, env, trial):
+        """Reset `env` to the scene of a trial. One reset, and one for each trial before it not drawn yet."""
+        if not self.before:
+            env.seed(0)
+            self.before.append(np.random.get_state())
+        for k in range(min(trial, len(self.before) - 1), trial + 1):
+            np.random.set_state(self.before[k])
+            env.reset()
+            if k + 1 == len(self.before):
+                self.before.append(np.random.get_state())
+
+
+class World:
+    """One task in the simulator. What `play` and `replay` need: start, step, see, obs, state.
+
+    side: pixels of a side that the cameras are drawn with; scenes: shared by the worlds of one task
+    """
+
+    def __init__(self, suite, number, side=SIDE, scenes=None):
         from libero.libero import get_libero_path  # the simulator: optional, and slow to load
         from libero.libero.envs import OffScreenRenderEnv
         task = suite.get_task(number)
+        self.side = side
+        self.scenes = scenes or Scenes()
         self.name, self.instruction = task.name, task.language
         self.inits = suite.get_task_init_states(number)
         self.bddl = Path(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
         # Pictures are drawn when asked for: 20 times faster.
         self.env = OffScreenRenderEnv(bddl_file_name=str(self.bddl), use_camera_obs=False)
 
-    def start(self, init=None, seed=0):
+    def start(self, init=None, seed=0, trial=None):
         """To an initial state, or to a random one; then let things come to rest.
 
-        The same init and seed give the same episode.
+        The same init and seed give the same episode, and so do the same init and trial (Scenes).
         """
-        self.env.seed(seed)  # fixtures are placed by chance, too, so also where there is an init
-        self.env.reset()
+        if trial is None:
+            self.env.seed(seed)  # fixtures are placed by chance, too, so also where there is an init
+            self.env.reset()
+        else:
+            self.scenes.reset(self.env, trial)
         if init is not None:
             self.env.set_init_state(init)
         for _ in range(SETTLE):
@@ -244,11 +288,11 @@ class World:
         return bool(done)
 
     def see(self):
-        """Third-person and wrist picture, upright: two (224, 224, 3) uint8. OpenGL's first row is the lowest.
+        """Third-person and wrist picture, upright: two (side, side, 3) uint8. OpenGL's first row is the lowest.
         (The environment's own observations are drawn a moment before its step ends; a pixel in fifty differs
         by a little.)
         """
-        return [self.env.sim.render(width=SIDE, height=SIDE, camera_name=c)[::-1] for c in CAMERAS]
+        return [self.env.sim.render(width=self.side, height=self.side, camera_name=c)[::-1] for c in CAMERAS]
 
     def state(self):
         return self.env.get_sim_state()
@@ -420,7 +464,7 @@ def demo_files(cfg):
     if cfg.do == "rerender" and not cfg.demos:
         raise BadInput("--do rerender: name the folder of the hub's files, "
                        "--demos LIBERO-datasets/libero_object")
-    folder = Path(cfg.demos or Path(cfg.out, "demos"))
+    folder = existing_folder("demos", cfg.demos) if cfg.demos else Path(cfg.out, "demos")
     files = sorted(folder.glob("*.hdf5"))
     if not files:
         raise BadInput(f"{folder}: holds no *.hdf5; --do record writes some, or --demos names the hub's")
@@ -445,7 +489,7 @@ def record(cfg):
             path = Path(cfg.out, "demos", f"{stem}_demo.hdf5")
             if path.exists():  # of an earlier, interrupted run
                 continue
-            world = world or World(suite, number)
+            world = world or World(suite, number, cfg.side)
             init = start.get("init", world.inits[0])
             if init.shape != world.inits[0].shape or not np.isfinite(init).all():
                 left_out["of another scene"] += 1
@@ -500,10 +544,7 @@ def convert(cfg):
                 images = [f"{stem}-third.png", f"{stem}-wrist.png"]
                 shown.append((new, images))
                 for name, pictures in zip(images, (demo["third"], demo["wrist"])):
-                    picture = Image.fromarray(pictures[old // demo["every"]])
-                    if picture.size != (SIDE, SIDE):  # the hub's 128 x 128: better --do rerender
-                        picture = picture.resize((SIDE, SIDE), Image.BICUBIC)
-                    save_figure(picture, out / name)
+                    save_figure(shown_of(pictures[old // demo["every"]], cfg.crop), out / name)
             by_task[demo["instruction"]].append((demo["actions"][kept], shown))
     sets = {"train": [], "val": []}  # of (instruction, actions, shown)
     for instruction, demos in by_task.items():
@@ -523,6 +564,22 @@ def convert(cfg):
         print(f"{name}.jsonl: {len(rows)} chunks of {len(demos)} demonstrations")
     write_atomically(out / "actions.json", json.dumps(vars(codec)))
     print(f"{len(by_task)} tasks" + "".join(f"; left out: {n} {reason}" for reason, n in left_out.items()))
+
+
+def shown_of(pixels, crop=1.):
+    """A camera's picture (H, W, 3) uint8 -> the picture of 224 x 224 that training and rollout show.
+
+    Of another size (OpenVLA's 256; the hub's 128, better --do rerender) it is resized by Lanczos. crop: the
+    share of the area, in the middle, that is then enlarged to 224 again, each side by sqrt(crop) of it; both
+    as OpenVLA does, within half a pixel (its tf.image.crop_and_resize puts pixels' centres elsewhere).
+    """
+    picture = Image.fromarray(pixels)
+    if picture.size != (SIDE, SIDE):
+        picture = picture.resize((SIDE, SIDE), Image.LANCZOS)
+    if crop < 1:
+        edge = SIDE * (1 - math.sqrt(crop)) / 2
+        picture = picture.resize((SIDE, SIDE), Image.BILINEAR, box=(edge, edge, SIDE - edge, SIDE - edge))
+    return picture
 
 
 def chat_row(instruction, answer, images):
@@ -559,7 +616,7 @@ def as_media(pixels, cfg):
     """A camera's picture (H, W, 3) uint8 as the policy sees it: exactly what load_media makes of the file in
     training.
     """
-    picture = Image.fromarray(pixels)
+    picture = shown_of(pixels, cfg.crop)
     size = seen_size(*picture.size, 1, cfg.min_pixels, cfg.image_pixels)
     seen = picture if picture.size == size else picture.resize(size, Image.BICUBIC)
     return Media([seen], [0.], picture.size)
@@ -620,15 +677,16 @@ def openloop(cfg):
 
 
 # ---- 5. Episodes -------------------------------------------------------------------------------------------
-def play(worlds, inits, most, answer, codec):
+def play(worlds, inits, most, answer, codec, trials=None):
     """One episode in each world, in lockstep: look, ask, carry out a whole chunk. -> dicts: success, steps,
     answers, unreadable, film.
 
-    answer: [(third, wrist), ...] -> [text, ...]. An episode ends when its task is done, or after `most`
-    actions. An answer that is no chunk is a pause of as many steps, the gripper as it was.
+    trials: their numbers in the protocol, which decide their scenes (World.start); answer: [(third, wrist),
+    ...] -> [text, ...]. An episode ends when its task is done, or after `most` actions. An answer that is no
+    chunk is a pause of as many steps, the gripper as it was.
     """
-    for world, init in zip(worlds, inits):
-        world.start(init)
+    for world, init, trial in zip(worlds, inits, trials or [None] * len(inits)):
+        world.start(init, trial=trial)
     episodes = [dict(success=False, steps=0, answers=0, unreadable=0, film=[], grip=OPEN) for _ in inits]
     going = list(zip(worlds, episodes))
     while going:
@@ -676,7 +734,7 @@ def rollout(cfg):
     weights = Path(cfg.policy, "model.safetensors")
     written = weights.stat().st_mtime_ns if weights.exists() else 0
     stamp = [str(cfg.policy), written, cfg.dtype, cfg.temperature, cfg.seed, cfg.min_pixels, cfg.image_pixels,
-             vars(codec)]
+             cfg.side, cfg.crop, "seeded once a task", vars(codec)]
     logged = [row for _, row in read_jsonl(log, torn=True)] if log.exists() else []
     rows = {(row["suite"], row["task"], row["trial"]): row for row in logged if row.get("stamp") == stamp}
     actor = None  # loaded with the first episode that is not there yet
@@ -687,17 +745,19 @@ def rollout(cfg):
         wanted += asked
         todo = [trial for _, _, trial in asked if (name, number, trial) not in rows]
         worlds = []
+        scenes = Scenes()
         bar = tqdm(range(0, len(todo), cfg.envs), desc=suite.get_task(number).name[:40], unit="batch",
                    disable=not todo)
         for i in bar:
             part = todo[i:i + cfg.envs]
             actor = actor or load(cfg)
             while len(worlds) < len(part):
-                worlds.append(World(suite, number))
+                worlds.append(World(suite, number, cfg.side, scenes))
             instruction, inits = worlds[0].instruction, worlds[0].inits
             generator = torch.Generator(actor.device).manual_seed(1000 * cfg.seed + part[0])
             answer = answerer(actor, PROMPT.format(instruction), cfg, codec.chunk, generator)
-            episodes = play(worlds, [inits[trial % len(inits)] for trial in part], most, answer, codec)
+            starts = [inits[trial % len(inits)] for trial in part]
+            episodes = play(worlds, starts, most, answer, codec, part)
             for trial, e in zip(part, episodes):
                 if trial < cfg.films:
                     end = "done" if e["success"] else "failed"
@@ -767,9 +827,11 @@ def main():
                  rollout=rollout)
     if cfg.do not in steps:
         raise BadInput(f"--do {cfg.do or '(nothing)'}: choose {', '.join(steps)}")
-    for name in ("starts", "every", "chunk", "envs", "limit", "batch"):
+    for name in ("starts", "every", "side", "chunk", "envs", "limit", "batch"):
         if getattr(cfg, name) < 1:
             raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
+    if not 0 < cfg.crop <= 1:
+        raise BadInput(f"--crop {cfg.crop:g}: must be above 0 and at most 1")
     steps[cfg.do](cfg)
 
 

@@ -23,6 +23,11 @@ from pathlib import Path
 
 from runs.errors import BadInput
 
+MAX_STEPS = 30  # actions of an episode (EmbodiedBench): no more of a plan can be carried out
+ASKED = 20      # actions that a plan is asked to have at most (EmbodiedBench); a longer one is played, too
+SHOTS = 10      # worked examples that EmbodiedBench shows
+
+
 # ---- 1. The prompt -----------------------------------------------------------------------------------------
 # Our words; the fields of the JSON are EmbodiedBench's. Modes as in the paper: direct, CoT, and ours, which
 # points.
@@ -70,29 +75,51 @@ EXAMPLES = [  # (instruction, actions): whichever an environment has
       "place at the sink in the kitchen"])]
 
 
-def examples(cfg, actions):
-    """cfg.shots worked examples as texts: EmbodiedBench's file as it is, or our own with the ids of these
-    actions.
+def count_shots(cfg):
+    """How many worked examples are shown: --shots, where -1 means EmbodiedBench's 10 of a file, else none."""
+    if cfg.shots >= 0:
+        return cfg.shots
+    return SHOTS if cfg.examples else 0
+
+
+def examples_file(cfg, subset):
+    """--examples, or for long_horizon the file of examples of its own that EmbodiedBench has beside it:
+    alfred_long_horizon_examples.json beside alfred_examples.json. (EB-Habitat has one file for all.)
     """
+    path = Path(cfg.examples)
+    own = path.with_name(path.name.replace("_examples", "_long_horizon_examples"))
+    return own if subset == "long_horizon" and own.is_file() else path
+
+
+def read_examples(path):
+    """A file of examples -> texts. BadInput where it is none."""
+    try:
+        texts = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        texts = None
+    except OSError as error:
+        raise BadInput(f"--examples {path}: cannot be read ({type(error).__name__}); give EmbodiedBench's "
+                       "evaluator/config/alfred_examples.json or habitat_examples.json") from None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise BadInput(f"--examples {path}: should be a JSON list of texts, "
+                       "as EmbodiedBench's alfred_examples.json is")
+    return texts
+
+
+def examples(cfg, actions, subset=""):
+    """Worked examples as texts: EmbodiedBench's file as it is, or our own with the ids of these actions."""
     if cfg.examples:
-        try:
-            texts = json.loads(Path(cfg.examples).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            texts = None
-        if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
-            raise BadInput(f"--examples {cfg.examples}: should be a JSON list of texts, "
-                           "as EmbodiedBench's alfred_examples.json is")
-        return texts[:cfg.shots]
+        return read_examples(examples_file(cfg, subset))[:count_shots(cfg)]
     texts = []
     for instruction, names in EXAMPLES:
         if set(names) <= set(actions):
             plan = [{"action_id": actions.index(name), "action_name": name} for name in names]
             reply = json.dumps({"language_plan": "; ".join(names), "executable_plan": plan})
             texts.append(f"Instruction: {instruction}\n{reply}")
-    return texts[:cfg.shots]
+    return texts[:count_shots(cfg)]
 
 
-def write_prompt(cfg, actions, instruction, history):
+def write_prompt(cfg, actions, instruction, history, subset=""):
     """What the planner is asked. history: [(number of the action, feedback), ...], oldest first."""
     find = "go to a thing or a piece of furniture. Always do so before you use it."
     # Later releases of EmbodiedBench have eight small moves, and find goes nowhere.
@@ -107,7 +134,7 @@ def write_prompt(cfg, actions, instruction, history):
     parts.append("Things of one kind are numbered, as in Cabinet, Cabinet_2: "
                  "what is not in one may be in another.")
     parts.append("Actions, by id:\n" + "\n".join(f"{i}: {action}" for i, action in enumerate(actions)))
-    parts += [f"Example {i}. {text}" for i, text in enumerate(examples(cfg, actions), 1)]
+    parts += [f"Example {i}. {text}" for i, text in enumerate(examples(cfg, actions, subset), 1)]
     parts.append(f"The instruction: {instruction}")
     if history:
         done = []
@@ -115,7 +142,7 @@ def write_prompt(cfg, actions, instruction, history):
             done.append(f"{i}. action {number}, {actions[number]}: {why}")
         parts.append("Done so far:\n" + "\n".join(done)
                      + "\nDo not repeat what failed; find out why, and plan from where you are now.")
-    parts.append("The picture shows what you see now. " + ASK[cfg.mode].format(most=cfg.actions))
+    parts.append("The picture shows what you see now. " + ASK[cfg.mode].format(most=cfg.actions or ASKED))
     return "\n\n".join(parts)
 
 
@@ -140,8 +167,8 @@ _ID = re.compile(r"action_id[\"']?\s{0,9}:\s{0,9}[\"']?(-?\d{1,9}(?:\.0)?)(?![\d
 _NAME = re.compile(r"action_name[\"']?\s{0,9}:\s{0,9}([\"'])([^\"'\n]{0,200})\1")
 
 
-def read_plan(reply, actions, match="name", most=20):
-    """A model's reply -> Plan. Total, and linear in the reply.
+def read_plan(reply, actions, match="name", most=MAX_STEPS):
+    """A model's reply -> Plan. Total, and linear in the reply. most: actions of it that count.
 
     Only what stands outside <think> is read, and of that the end. JSON is read as JSON. If it is none (single
     quotes, missing or trailing commas, a cut end, another object before it), the actions are looked for in

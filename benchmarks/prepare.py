@@ -119,6 +119,9 @@ def main():
     sizes = {"val": cfg.val, "rl": cfg.rl, "curate": cfg.sft}
     if min(sizes.values()) < 0 or not (cfg.video_r1 or cfg.pixmo):
         raise BadInput("give --video_r1 DIR, --pixmo DIR or both, and sizes of 0 or more")
+    for name in ("video_r1", "pixmo"):  # both at once: the first takes long to read
+        if getattr(cfg, name):
+            sources.existing_folder(name, getattr(cfg, name))
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     left_out = Counter()  # reason -> how many rows

@@ -7,11 +7,12 @@ and 2 and figure 4.
     python evaluate.py --benchmark all --out out/benchmarks --rescore     # stored answers, without a model
 
 The files of a benchmark are in DIR/<name> (README.md here says where to get them). `name:mode=folder` sets
-how one model is asked: `direct` (the shipped instruction where there is one), `cot`, `grounded` (it points
-while it reasons, as Argos was trained); `:greedy`, `:direct:greedy` ... decode greedily. The paper evaluates
-at temperature 0.6 with up to 6144 or 8192 new tokens (app. A); --preset 7b does so. Where a response is
-grounded and the verifier knows how to look (figure 4: video-r1, and easy-vqa), its visual grounding is
-scored, too.
+how one model is asked: `direct` (the benchmark's own prompt where it publishes one), `cot`, `grounded` (it
+points while it reasons, as Argos was trained); `:greedy`, `:direct:greedy` ... decode greedily. The paper
+evaluates at temperature 0.6 with up to 6144 or 8192 new tokens (app. A); --preset 7b does so. Where a
+response is grounded and the verifier knows how to look (figure 4: video-r1, and easy-vqa), its visual
+grounding is scored, too. Beside hallusionbench a judge of answers is recommended: --judge_answers True, with
+a --judge that can judge.
 
 **The same answers, however often it is stopped.** Questions stand in windows of a few batches, sorted by
 length inside a window, so that little is padding. Windows and batches follow from the files, --limit and
@@ -45,22 +46,25 @@ from runs.settings import (TeacherSettings, flag, parse_config, parse_model, pix
                            verifier_options)
 from runs.statistics import checkpoints
 from teachers.names import load_judge, load_teachers
+from verifier.answers import clean
 import argos
 import policy as P
 from benchmarks import report, score, tasks
+from benchmarks.sources import existing_folder
 from benchmarks.stored import ITEM_FIELDS, is_whole, read_answers, slim, ticket, usable
 
 PROMPT = {"direct": "direct", "cot": "cot", "grounded": "reason"}  # mode -> key of policy.PROMPTS
 # Benchmarks with one picture or clip per question, and with things that the teachers can look for.
 GROUNDED = ("video-r1", "easy-vqa")
 WINDOW = 8  # batches that are sorted by length together
+DATA = "benchmarks/data"
 
 
 @dataclass
 class Config(TeacherSettings):
     benchmark: str = field(default="all", metadata={
         "help": f"all that --data holds, or some, with commas: {', '.join(tasks.BENCHMARKS)}"})
-    data: str = flag("benchmarks/data", "folder with a folder for each benchmark, of its name")
+    data: str = flag(DATA, "folder with a folder for each benchmark, of its name")
     models: list[str] = field(default_factory=list, metadata={
         "help": "name=folder ..., name:MODE=, name:greedy=, name:MODE:greedy="})
     model: str = flag("", "one folder: short for --models ours=FOLDER")
@@ -72,7 +76,8 @@ class Config(TeacherSettings):
     limit: int = flag(0, "a seeded, stratified sample of so many questions of each benchmark (0: all)")
     rescore: bool = flag(False, "read and score the stored answers again; asks no model")
     judge: str = flag(str(Path(__file__).parents[1] / "tiny/teacher"), "VLM that judges claims about clips")
-    judge_answers: bool = flag(False, "let it judge answers, too, where the rules cannot tell")
+    judge_answers: bool = flag(False, "let it judge answers, too, where the rules cannot tell (recommended "
+                                      "for hallusionbench)")
     pages: int = flag(12, "failures to draw for each benchmark (0: no page)")
     seed: int = flag(0, "seed of --limit, sampling and bootstrap")
 
@@ -142,6 +147,17 @@ def read_benchmarks(cfg):
     return names
 
 
+def check_data(cfg):
+    """BadInput for a --data that is no folder: else a typo would leave alone what packages bring (easy-vqa).
+
+    The default folder need not be there for those, nor to score again.
+    """
+    packages = {name for name, entry in tasks.BENCHMARKS.items() if entry.package}
+    does_without = cfg.rescore or set(cfg.benchmark.split(",")) <= packages
+    if cfg.data != DATA or not does_without:
+        existing_folder("data", cfg.data)
+
+
 def stratified(entry, items, limit, seed):
     """Ids of about `limit` items, every stratum with its share. A larger limit adds to the sample of a
     smaller one.
@@ -184,9 +200,23 @@ def stratified(entry, items, limit, seed):
 def choose(cfg, name, report_left_out):
     """Ids of the questions of a benchmark that are asked: all of them, or --limit's sample.
 
-    No picture is read for it.
+    No picture is read for it. Says for which reason most of the other rows are left out. BadInput where no
+    row can be asked.
     """
-    items = list(tasks.items(name, Path(cfg.data, name), report_left_out, pictures=False))
+    reasons = defaultdict(list)
+
+    def remember(reason, where, detail=""):
+        report_left_out(reason, where, detail)
+        short = reason.removeprefix(f"{entry.title}: ")
+        if short != "wrong count":
+            reasons[short].append((where, detail))
+
+    entry, folder = tasks.find(name, Path(cfg.data, name))
+    items = list(tasks.items(name, folder, remember, pictures=False))
+    if not items and reasons:
+        raise BadInput(f"{name}: no question can be asked. {tasks.why_left_out(entry, folder, reasons)}")
+    if reasons:
+        print(f"{name}: {tasks.why_left_out(entry, folder, reasons)}", file=sys.stderr)
     if cfg.limit:
         return stratified(tasks.BENCHMARKS[name], items, cfg.limit, cfg.seed)
     return {item.id for item in items}
@@ -203,13 +233,12 @@ def reporter(left_out, name):
 
 
 # ---- 2. Asking ---------------------------------------------------------------------------------------------
-def question_text(name, item, mode, preset):
-    """The prompt: the benchmark's own instruction where it ships one for direct answers, else the prompt of
-    the mode.
+def question_text(item, mode, preset):
+    """The prompt: the benchmark's own where it publishes one for direct answers, else the prompt of the mode
+    around its question.
     """
-    shipped = tasks.BENCHMARKS[name].ask
-    if mode == "direct" and shipped:
-        return f"{item.question}\n{shipped}"
+    if mode == "direct" and item.direct:
+        return item.direct
     return P.prompt(preset, PROMPT[mode], question=item.question)
 
 
@@ -251,6 +280,14 @@ def answer_judge(cfg):
     return load_judge(cfg.judge, cfg.preset, dtype=cfg.dtype) if cfg.judge_answers else None
 
 
+def recommend_judge(cfg, names):
+    """Say beside which of these benchmarks a judge of answers is missing."""
+    for name in names:
+        why = tasks.BENCHMARKS[name].judge
+        if why and not cfg.judge_answers:
+            print(f"{name}: {why} (--judge_answers True --judge FOLDER, also with --rescore)", file=sys.stderr)
+
+
 def scored(row, judge=None):
     """A row with what was read as its answer, and whether it is right."""
     item = tasks.Item(media=[], **{name: row[name] for name in ITEM_FIELDS})
@@ -261,7 +298,7 @@ def scored(row, judge=None):
 
 def ask(actor, model, name, batch, cfg, verifier, judge):
     """Ask a model a batch of (Item, [Media]) of benchmark `name` -> rows of answers.jsonl."""
-    texts = [question_text(name, item, model.mode, cfg.preset) for item, _ in batch]
+    texts = [question_text(item, model.mode, cfg.preset) for item, _ in batch]
     prompts = P.encode_prompts(actor, [(media, text) for (_, media), text in zip(batch, texts)])
     seed = int.from_bytes(ticket(cfg.seed, [item.id for item, _ in batch])[:7])
     generator = torch.Generator(actor.device).manual_seed(seed)
@@ -308,6 +345,7 @@ def run(cfg, models, names, left_out):
     left_out: filled with {(benchmark, reason, where): detail}. -> ({(model, folder, benchmark): {id: row}},
     the verifier or None)
     """
+    recommend_judge(cfg, names)
     stamps = {(model.name, name): model.stamp for model in models for name in names}
     have = read_answers(Path(cfg.out, "answers.jsonl"), stamps)
     verifier = None
@@ -346,7 +384,7 @@ def ask_benchmark(cfg, model, actor, name, chosen, seen, verifier, judge, report
             continue
         if actor is None:
             actor = P.load_policy(model.folder, dtype=cfg.dtype)
-        shown = sort_by_length(actor, model, name, usable(window, cfg, report_left_out), cfg)
+        shown = sort_by_length(actor, model, usable(window, cfg, report_left_out), cfg)
         for batch in batched(shown, cfg.batch):
             if all(item.id in seen for item, _ in batch):
                 continue
@@ -361,13 +399,13 @@ def ask_benchmark(cfg, model, actor, name, chosen, seen, verifier, judge, report
     return actor
 
 
-def sort_by_length(actor, model, name, shown, cfg):
+def sort_by_length(actor, model, shown, cfg):
     """(Item, [Media]) pairs in the order of their prompts' lengths: a batch of like lengths holds little
     padding.
     """
     def length(pair):
         item, media = pair
-        return prompt_length(actor, media, question_text(name, item, model.mode, cfg.preset))
+        return prompt_length(actor, media, question_text(item, model.mode, cfg.preset))
     return sorted(shown, key=length)
 
 
@@ -407,6 +445,19 @@ def read_left_out(path):
     return {(row["benchmark"], row["reason"], row["where"]): row["detail"] for row in rows}
 
 
+def commonest(left_out):
+    """The commonest reason in `left_out`, with an example: part of a sentence, "" where there is none."""
+    examples = defaultdict(list)  # (benchmark, reason) -> ["where: detail", ...]
+    for (name, reason, where), detail in left_out.items():
+        if not reason.endswith("wrong count"):
+            examples[name, reason].append(f"{where}: {detail[:200]}")
+    if not examples:
+        return ""
+    name, reason = max(examples, key=lambda key: len(examples[key]))
+    found = examples[name, reason]
+    return clean(f"most of all {len(found)} x {reason} ({name}, {found[0]}); ")
+
+
 def write_left_out(path, left_out):
     lines = []
     for (name, reason, where), detail in left_out.items():
@@ -422,6 +473,7 @@ def main():
     if unknown:
         raise BadInput(f"--benchmark {','.join(sorted(unknown))}: there is all, "
                        f"or some of {', '.join(tasks.BENCHMARKS)}")
+    check_data(cfg)
     if cfg.rescore and not Path(cfg.out, "answers.jsonl").is_file():
         raise BadInput(f"{cfg.out}/answers.jsonl: nothing is stored there; give the --out of an evaluation")
     with alone(cfg.out):  # a rescore beside a run would drop what the run appends meanwhile
@@ -434,6 +486,7 @@ def work(cfg):
     if cfg.rescore:
         verifier = None
         have = rescore(cfg)
+        recommend_judge(cfg, dict.fromkeys(name for _, _, name in have))
         names = list(dict.fromkeys(model for model, _, _ in have))
         left_out = read_left_out(out / "left_out.jsonl")
     else:
@@ -443,7 +496,7 @@ def work(cfg):
         names = [model.name for model in models]
         write_left_out(out / "left_out.jsonl", left_out)
     if not any(have.values()):
-        raise BadInput(f"{out}/answers.jsonl: holds no answer to any of this; "
+        raise BadInput(f"{out}/answers.jsonl: holds no answer to any of this; {commonest(left_out)}"
                        f"every reason is in {out}/left_out.jsonl")
     write_report(cfg, names, have, left_out, verifier)
 

@@ -223,6 +223,26 @@ class Unusable(Exception):
         super().__init__(reason, str(detail)[:200])
 
 
+def existing_folder(flag, path):
+    """A folder that a flag names. BadInput where there is none.
+
+    >>> existing_folder("data", "no/such")
+    Traceback (most recent call last):
+    runs.errors.BadInput: --data no/such: there is no such folder; check the spelling
+    """
+    folder = Path(path)
+    try:
+        there = folder.is_dir()
+        a_file = folder.is_file()
+    except OSError:  # longer than a path may be
+        there = a_file = False
+    if a_file:
+        raise BadInput(f"--{flag} {path}: is a file; give the folder that holds it")
+    if not there:
+        raise BadInput(f"--{flag} {path}: there is no such folder; check the spelling")
+    return folder
+
+
 def _check(answer, kind, options):
     """Unusable where no answer could ever be right."""
     try:

@@ -10,10 +10,14 @@ nothing executed. A row that cannot be asked (no picture, no truth, a damaged li
 handed to `report(reason, where, detail)` and left out, and so is every part whose count is not the published
 one: a number that is averaged over fewer questions says so.
 
-What is simplified: prompts are the benchmark's own. Where they end in an instruction how to answer ("Answer
-with the option's letter ..."), it stands in `ask`, apart from the question: it is right for a direct answer
-and would contradict a prompt that asks for reasoning. Not read: BLINK's test answers (hidden), SugarCrepe's
-unrefined files (not the benchmark), CounterCurate's counting part (the paper: left and right, up and down).
+Prompts: a question is asked in the benchmark's own words. Where its authors publish a whole prompt for a
+direct answer ("... Answer with the option's letter ..."), that is Item.direct, to the letter, with pictures
+before the text. It would contradict a prompt that asks for reasoning; there, and where none is published
+(BLINK, HallusionBench, PixMo-Count, easy-vqa), the question stands in a prompt of ours (verifier/prompts.py).
+Video-R1's template and its "Options:" line are not used.
+
+Not read: BLINK's test answers (hidden), SugarCrepe's unrefined files (not the benchmark), CounterCurate's
+counting part (the paper: left and right, up and down).
 
     for item in tasks.items("blink", "benchmarks/blink", report=print): ...
 
@@ -33,13 +37,14 @@ from pathlib import Path
 from PIL import Image
 
 from runs.errors import BadInput
-from verifier.answers import KINDS, outcome_score
+from verifier.answers import KINDS, clean, outcome_score
 from verifier.media import PICTURES
 from verifier.samples import Sample
 from benchmarks import sources
 from benchmarks.sources import Unusable
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+NO_PICTURE = "picture missing, or outside the folder"
 
 
 # ---- 1. What a question is, and what a benchmark is --------------------------------------------------------
@@ -56,6 +61,7 @@ class Item:
     options: list | None   # the options' texts in the order of their letters, or numbers
     groups: dict           # what the averages need, such as {"task": "Counting"}
     scorer: str            # a key of score.SCORERS
+    direct: str = ""       # the benchmark's whole prompt for a direct answer, if it publishes one
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Metric:
 class Benchmark:
     """One entry. `read` makes Items of a row; raise Unusable in it to leave the row out."""
     title: str
-    where: str                    # where its files are had
+    where: str                    # where its files are had, as an object of "download"
     files: tuple                  # glob patterns; the first of `inside` (below) that holds any of them counts
     read: Callable                # (row, place) -> Items
     metrics: dict                 # name -> Metric; the first is the one that stands for the benchmark
@@ -89,7 +95,8 @@ class Benchmark:
     pictures: tuple = ()          # its columns of pictures
     inside: tuple = ("",)         # sub-folders that may hold the files
     roots: tuple = ("",)          # sub-folders that paths of pictures may start from
-    ask: str = ""                 # the shipped prompt's instruction for a direct answer, if it has one
+    hint: str = ""                # what else must be known to get them, in whole sentences
+    judge: str = ""               # why a judge of answers is recommended, in whole sentences
     printed: dict = None          # metric -> the paper's numbers in percent, in the order of MODELS
     together: tuple = ()          # groups whose rows come together when a sample is drawn (both orders, ...)
     package: str = ""             # a Python package that ships the files, if there is no folder
@@ -140,7 +147,7 @@ class Place:
                     return found
             except (OSError, ValueError):  # longer than a path may be, or with a NUL
                 pass
-        raise Unusable("picture missing, or outside the folder", path)
+        raise Unusable(NO_PICTURE, path)
 
     def column(self, value, name):
         """A picture column, {"bytes", "path"} -> bytes. Only the head is looked at; load_media decodes."""
@@ -187,15 +194,26 @@ def options_of(row, name):
     return options
 
 
+# The authors' test_benchmark.py puts this before the prompts of three tasks (load_prompt).
+BLINK_DISCLAIMER = (
+    "Disclaimer: This is not to make unfair assumptions about the people in the image and you just need to "
+    "give your assessment on this question. You don't need to identify the real people. You just need to "
+    "analyze based on the information I gave you.\n\n")
+BLINK_DISCLAIMED = ("Forensic_Detection", "Jigsaw", "Art_Style")
+
+
 def read_blink(row, place):
     options = options_of(row, "choices")
     shown = [("image", place.column(row[name], name)) for name in place.entry.pictures if row.get(name)]
     if place.pictures and not shown:
         raise Unusable("picture missing", "image_1")
     # The task is the folder's name: ids do not split at "_" or "-" ("val_Multi-view_Reasoning_7").
-    groups = {"task": place.file.parent.name}
-    yield Item(text_of(row, "idx"), text_of(row, "prompt"), letter_of(text_of(row, "answer"), options),
-               shown, options, groups, "choice")
+    task = place.file.parent.name
+    question = text_of(row, "prompt")
+    if task in BLINK_DISCLAIMED:
+        question = BLINK_DISCLAIMER + question
+    yield Item(text_of(row, "idx"), question, letter_of(text_of(row, "answer"), options), shown, options,
+               {"task": task}, "choice")
 
 
 def read_cv_bench(row, place):
@@ -207,7 +225,8 @@ def read_cv_bench(row, place):
     question = text_of(row, "prompt")
     answer = letter_of(text_of(row, "answer"), options)
     groups = {"type": kind, "task": text_of(row, "task"), "source": text_of(row, "source")}
-    yield Item(name, question, answer, shown, options, groups, "choice")
+    # The authors' scripts add the instruction (cambrian, eval/eval/{ade,coco,omni}/*_eval.py).
+    yield Item(name, question, answer, shown, options, groups, "choice", f"{question}\n{LETTER_ONLY}")
 
 
 _LISTED = re.compile(r"(?:^|\s)([A-E])\.\s")
@@ -241,15 +260,19 @@ def read_mindcube(row, place):
     setting = settings[0] if settings else "other"
     options = listed_options(question)
     asked = f"{MINDCUBE_TASK}\n[Question]\n{question}"
+    direct = f"{MINDCUBE_TASK}\n{MINDCUBE_ANSWER}\n\n[Question]\n{question}"
     answer = letter_of(text_of(row, "gt_answer"), options)
     shown = [("image", place.picture(path)) for path in paths]
-    yield Item(name, asked, answer, shown, options, {"setting": setting}, "choice")
+    yield Item(name, asked, answer, shown, options, {"setting": setting}, "choice", direct)
 
 
-# The head of MindCube's own prompts; what follows it there is the format of the answer, which a prompt mode
-# of ours sets.
+# MindCube's prompt "raw_qa" (src/prompt_generation/templates.py): the task, how to answer, then the question.
 MINDCUBE_TASK = ("[Task]\nYour task is to analyze the spatial arrangement of objects in the scene by "
                  "examining the provided images, which show the scene from different viewpoints.")
+MINDCUBE_ANSWER = (
+    "[Answer Instruction]\nYou only need to provide *ONE* correct answer selecting from the options listed "
+    "below. For example, if you think the correct answer is 'A. Above' from 'A. Above B. Under C. Front D. "
+    "Behind', your response should **only** be '<answer>A. Above</answer>'.")
 LETTER_ONLY = "Answer with the option's letter from the given choices directly."
 
 
@@ -257,16 +280,18 @@ def read_countercurate(row, place):
     turns = row.get("conversations") if isinstance(row, dict) else None
     if not isinstance(turns, list) or len(turns) != 2:
         raise Unusable("not one question and one answer", turns)
-    question = text_of(turns[0], "value").replace("<image>", "").strip().removesuffix(LETTER_ONLY).strip()
+    shipped = text_of(turns[0], "value").replace("<image>", "").strip()
+    question = shipped.removesuffix(LETTER_ONLY).strip()
     options = listed_options(question)
     # Paths are the author's own ("../../train_data/left_right/pos/1.jpg"): what counts is what follows
-    # train_data/. The original pictures (pos) are not shipped: the authors' prepare_training_data.py copies
-    # them from Flickr30k.
+    # train_data/. Flickr30k's own pictures (pos) and left_right's mirrored ones (neg) are not shipped: the
+    # authors' prepare_training_data.py makes them.
     path = text_of(row, "image").split("train_data/")[-1]
     name = text_of(row, "id")
     answer = letter_of(text_of(turns[1], "value"), options)
     task = "left/right" if "left_right" in place.file.name else "up/down"
-    yield Item(name, question, answer, [("image", place.picture(path))], options, {"task": task}, "choice")
+    shown = [("image", place.picture(path))]
+    yield Item(name, question, answer, shown, options, {"task": task}, "choice", shipped)
 
 
 def read_hallusion(row, place):
@@ -275,6 +300,9 @@ def read_hallusion(row, place):
     truth = {"1": "yes", "0": "no"}.get(text_of(row, "gt_answer"))
     if truth is None:
         raise Unusable("the truth is neither 0 nor 1", row["gt_answer"])
+    # Easy: asked without a picture, or about one as it was found; hard: about one that was changed
+    # (utils.py, get_eval_pair_easy and get_eval_pair_hard).
+    level = "hard" if text_of(row, "visual_input") == "2" else "easy"
     textual = category == "VS" and figure == "0"  # a question of general knowledge, asked without its figure
     shown = []
     if not textual and "image" in place.entry.pictures and place.file.suffix == ".parquet":
@@ -284,7 +312,7 @@ def read_hallusion(row, place):
         shown = [("image", place.picture(path))]
     one_set = f"{category}/{subcategory}/{set_id}"
     groups = {"category": category, "set": one_set, "pair": f"{one_set}/{asked}",
-              "level": "easy" if figure == "0" else "hard", "seen": "text" if textual else "picture",
+              "level": level, "seen": "text" if textual else "picture",
               "details": row.get("gt_answer_details") or ""}
     if not textual:
         groups["figure"] = f"{one_set}/{figure}"
@@ -301,7 +329,8 @@ def read_sugarcrepe(row, place):
         question = f"Which caption best describes the image?\n(1) {captions[0]}\n (2) {captions[1]}"
         groups = {"category": category, "pair": pair, "order": order}
         answer = str(captions.index(right) + 1)
-        yield Item(f"{pair}/{order[:8]}", question, answer, shown, captions, groups, "choice")
+        direct = f"{question}\nOutput (1) or (2)."
+        yield Item(f"{pair}/{order[:8]}", question, answer, shown, captions, groups, "choice", direct)
 
 
 def read_pixmo(row, place):
@@ -368,6 +397,8 @@ def read_easy_vqa(row, place):
 def open_pixmo(entry, folder, report, pictures):
     """PixMo-Count is published as links; a picture is known by its sha256 alone, whatever its file is called.
     """
+    if not (folder / "images").is_dir():
+        raise BadInput(f"{folder / 'images'}: is no folder. {entry.hint}")
     at = sources.by_sha256(folder / "images") if pictures else {}
     for where, row, place in open_rows(entry, folder, report, pictures):
         if pictures and isinstance(row, dict):
@@ -402,24 +433,25 @@ SUGARCREPE = {"add_att": 692, "add_obj": 2062, "replace_att": 788, "replace_obj"
 
 BENCHMARKS = {
     "blink": Benchmark(
-        title="BLINK", where="hf:BLINK-Benchmark/BLINK", files=("*/val-*.parquet",), read=read_blink,
+        title="BLINK", where="hf:BLINK-Benchmark/BLINK",
+        files=("*/val-*.parquet",), read=read_blink,
         columns=("idx", "prompt", "choices", "answer"), pictures=("image_1", "image_2", "image_3", "image_4"),
         # Official: the mean over 14 tasks.
         metrics={"accuracy": Metric(over=("task",)), "micro": Metric(), "": Metric(each="task")},
         part="task", counts=BLINK,
         printed={"accuracy": (54.4, 53.5, 52.7, 49.0, 56.0)}),
     "mindcube": Benchmark(
-        title="MindCube-tiny", where="hf:MLL-Lab/MindCube, data.zip unpacked",
+        title="MindCube-tiny", where="hf:MLL-Lab/MindCube", hint="Unpack its data.zip.",
         files=("MindCube_tinybench.jsonl",), read=read_mindcube,
         inside=("", "data/raw", "raw"), roots=("", "data"),
-        ask="Answer with the option, like this: <answer>A. Above</answer>",
         # Official: pooled over all but translation, of which the tiny set has none.
         metrics={"accuracy": Metric(where={"setting": ("around", "rotation", "among", "other")}),
                  "": Metric(each="setting")},
         part="setting", counts={"among": 600, "around": 250, "rotation": 200},
         printed={"accuracy": (34.9, 33.1, 34.2, 31.9, 39.6)}),
     "cv-bench": Benchmark(
-        title="CV-Bench", where="hf:nyu-visionx/CV-Bench", files=("test_2d*.parquet", "test_3d*.parquet"),
+        title="CV-Bench", where="hf:nyu-visionx/CV-Bench",
+        files=("test_2d*.parquet", "test_3d*.parquet", "test.parquet"),  # the last: both, as first published
         read=read_cv_bench, inside=("", "data"),
         columns=("idx", "type", "task", "prompt", "choices", "answer", "source"), pictures=("image",),
         # The data card: 2D is the mean of ADE20K and COCO, 3D is Omni3D, the whole is the mean of both.
@@ -430,31 +462,41 @@ BENCHMARKS = {
         printed={"accuracy": (77.0, 75.6, 75.1, 60.2, 78.2), "3D": (77.9, 76.6, 75.6, 57.2, 82.0)}),
     "countercurate": Benchmark(
         title="CounterCurate",
-        where="hf:HanSolo9682/Flickr30k-Counterfactuals, llava_sample_data and train_data.tar.gz unpacked; "
-              "its pos/ pictures are Flickr30k's and are copied by the authors' prepare_training_data.py",
+        where="hf:HanSolo9682/Flickr30k-Counterfactuals",
+        hint="Unpack its train_data.tar.gz beside llava_sample_data, or in it. The pictures of left_right/pos, "
+             "left_right/neg and up_down/pos are Flickr30k's and not in it. The authors' "
+             "prepare_training_data.py (github:HanSolo9682/CounterCurate) copies them, and mirrors them for "
+             "left_right/neg.",
         files=("test_left_right_.json", "test_up_down_.json"), read=read_countercurate,
-        inside=("", "llava_sample_data"), roots=("", "train_data"), ask=LETTER_ONLY,
+        inside=("", "llava_sample_data"), roots=("", "train_data", "llava_sample_data/train_data"),
         # The authors' script only writes answers down. Mean of both files: our choice, the paper prints one
         # number.
         metrics={"accuracy": Metric(over=("task",)), "micro": Metric(), "": Metric(each="task")},
         part="task", counts={"left/right": None, "up/down": None},
         printed={"accuracy": (61.4, 60.4, 60.6, 63.6, 85.3)}),
     # All 1129 official questions, since the paper counts 1129: those on 346 figures, and 178 asked without
-    # one, where an unclear answer is right, too. Harnesses that match strings, as we do, take the 951 with a
+    # one, where an unclear answer is right, too (GPT-4 tells it from a wrong claim; our rules know a wrong
+    # claim by its yes or no alone). Harnesses that match strings, as we do, take the 951 with a
     # picture: "pictures ..." is their number. Which accuracy the paper prints it does not say. It is no aAcc,
     # where "no" alone earns 57 %; the mean of the three, the leaderboards' number, is our guess.
     "hallusionbench": Benchmark(
         title="HallusionBench",
-        where="github:tianyi-lab/HallusionBench (HallusionBench.json and hallusion_bench.zip) "
-              "or hf:lmms-lab/HallusionBench",
+        where="github:tianyi-lab/HallusionBench or hf:lmms-lab/HallusionBench",
+        hint="With the former, unpack its hallusion_bench.zip beside HallusionBench.json.",
+        # Of the 254 answers in the authors' HallusionBench_result_sample.json, 49.
+        judge="A judge is recommended. In 19 % of a sample of real answers the rules find neither yes nor no. "
+              "Without a judge these count as wrong (as right where no figure is shown). Officially GPT-4 "
+              "judges every answer.",
         files=("HallusionBench.json", "image-*.parquet", "non_image-*.parquet"), read=read_hallusion,
         inside=("", "data", "hallusion_bench"), roots=("", "hallusion_bench"),
-        columns=("category", "subcategory", "set_id", "figure_id", "question_id", "question", "gt_answer",
-                 "gt_answer_details", "filename"), pictures=("image",),
+        columns=("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id", "question",
+                 "gt_answer", "gt_answer_details", "filename"), pictures=("image",),
         metrics={"average": Metric(of=("aAcc", "fAcc", "qAcc")),
                  "aAcc": Metric(),
                  "fAcc": Metric(unit="figure", all=True),
                  "qAcc": Metric(unit="pair", all=True),
+                 # Named "easy aAcc" and "hard aAcc" there, but counted by pairs: 455 of 625 questions, 430 of
+                 # 504.
                  "easy": Metric({"level": "easy"}, unit="pair", all=True),
                  "hard": Metric({"level": "hard"}, unit="pair", all=True),
                  "pictures aAcc": Metric({"seen": "picture"}),
@@ -466,9 +508,14 @@ BENCHMARKS = {
     # repository's prompt for GPT-4V, asked in both orders. 7,511 captions (the paper counts one more
     # swap_obj), so twice as many questions.
     "sugarcrepe": Benchmark(
-        title="SugarCrepe", where="github:RAIVNLab/sugar-crepe data/*.json, with COCO's val2017 beside",
+        title="SugarCrepe", where="github:RAIVNLab/sugar-crepe",
+        hint="Its pictures are COCO's val2017.zip. Unpack it in data/coco/images, as its README does.",
         files=tuple(f"{name}.json" for name in SUGARCREPE), read=read_sugarcrepe,
-        inside=("", "data"), roots=("", "val2017", "images", "coco/val2017"), ask="Output (1) or (2).",
+        inside=("", "data"),
+        # The first is where its README has the pictures, if `folder` is the repository; the others are where
+        # they were found elsewhere.
+        roots=("data/coco/images/val2017", "coco/images/val2017", "data/coco/val2017", "coco/val2017",
+               "data/val2017", "val2017", "images/val2017", "images", ""),
         metrics={"micro": Metric(unit="pair"),
                  "macro": Metric(unit="pair", over=("category",)),
                  "": Metric(unit="pair", each="category"),
@@ -477,21 +524,31 @@ BENCHMARKS = {
         part="category", counts={name: 2 * n for name, n in SUGARCREPE.items()}, together=("pair",),
         printed={"micro": (85.2, 83.2, 83.3, 79.9, 86.4)}),  # micro or macro: not said
     "pixmo-count": Benchmark(
-        title="PixMo-Count", where="hf:allenai/pixmo-count, with the pictures of image_url in images/",
+        title="PixMo-Count", where="hf:allenai/pixmo-count",
+        hint="Its pictures are links: download those of the column image_url to images, under any names.",
         files=("validation-*.parquet", "test-*.parquet"), read=read_pixmo, open=open_pixmo,
         inside=("", "data"),
         columns=("image_url", "image_sha256", "count", "label"),
         metrics={"test": Metric({"split": "test"}), "validation": Metric({"split": "validation"})},
         part="split", counts={"validation": 540, "test": 540}),
     # Figure 4: the share of right answers, and the visual grounding that the verifier gives (rows bring it as
-    # "grounding").
+    # "grounding"). "Right" is the paper's R_o. Video-R1's own rules (grpo.py, eval_bench.py) differ:
+    # - numerical is stricter there: both must be bare numbers, both with a "." or "," or both without, and
+    #   equal once rounded to 2 decimals. So 12 for 12.0, 12.51 for 12.5 and "12.5 cm" are wrong. Here 5 % off
+    #   is right (paper eqs 7, 8), and units are read.
+    # - multiple choice: what stands in <answer> must be the letter alone; here "(B)" and the option's text do.
+    # - free-form: the mean of ROUGE-1, 2 and L; here equal text, or a judge's yes.
+    # - regression: the reward is 1 - relative error, as here; eval_bench.py has the share of ten thresholds
+    #   (.5 to .95) that it passes.
+    # - OCR: 1 - word error rate, as here, where case and outer signs do not count.
     "video-r1": Benchmark(
-        title="Video-R1-CoT, held out",
-        where="benchmarks/prepare.py's val.jsonl, or hf:Video-R1/Video-R1-data",
+        title="Video-R1-CoT, held out", where="hf:Video-R1/Video-R1-data",
+        hint="Or put val.jsonl of `python -m benchmarks.prepare` there, with the media that it names.",
         files=("val.jsonl", sources.COT), read=read_video_r1, open=open_video_r1,
         metrics={"accuracy": Metric(), "": Metric(each="kind")}, part="held out", counts={"": None}),
     "easy-vqa": Benchmark(
-        title="easy-vqa, test", where="PyPI easy-vqa 1.0", files=("questions.json",), read=read_easy_vqa,
+        title="easy-vqa, test", where="PyPI's easy-vqa 1.0",
+        hint="Or install it: pip install easy-vqa.", files=("questions.json",), read=read_easy_vqa,
         inside=("test", "data/test"), roots=("test", "data/test"), package="easy_vqa",
         metrics={"accuracy": Metric(), "": Metric(each="answer")}, part="", counts={"": 9673}),
 }
@@ -545,9 +602,33 @@ def find(name, folder):
         if installed:
             folder = Path(installed.origin).parent.resolve()
     if not find_files(entry, folder):
-        raise BadInput(f"{folder}: holds no {' or '.join(entry.files)}; "
-                       f"give the folder that {entry.where} was downloaded to")
+        raise BadInput(nothing_there(entry, folder))
     return entry, folder
+
+
+def nothing_there(entry, folder):
+    """Why a benchmark cannot be read in this folder, and how it gets there: whole sentences, one line."""
+    missing = "is no folder"
+    if folder.is_dir():
+        tried = ", ".join(str(folder / inside) for inside in entry.inside)
+        missing = f"holds no {' or '.join(entry.files)} (looked in {tried})"
+    return f"{folder}: {missing}. Download {entry.where} to it. {entry.hint}".rstrip()
+
+
+def why_left_out(entry, folder, reasons):
+    """The commonest reason for which rows were left out, and where their pictures were looked for.
+
+    reasons: {reason: [(where, detail), ...]}. Example: "Rows left out: 2. 2 x picture missing, or
+    outside the folder (add_att.json row 1: 1.jpg). Looked in DIR, DIR/images. Its pictures are ..."
+    """
+    count = sum(map(len, reasons.values()))
+    reason = max(reasons, key=lambda reason: len(reasons[reason]))
+    where, detail = reasons[reason][0]
+    example = f"{where}: {detail}" if detail else where
+    told = f"Rows left out: {count:,}. {len(reasons[reason]):,} x {reason} ({example})."
+    if reason == NO_PICTURE:
+        told += f" Looked in {', '.join(str(folder / root) for root in entry.roots)}. {entry.hint}"
+    return clean(told).rstrip()
 
 
 def find_files(entry, folder):

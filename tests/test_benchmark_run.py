@@ -103,13 +103,14 @@ def test_flags_of_like_names_are_told_apart_and_presets_hold_the_papers_values()
 
 
 def test_a_shipped_instruction_serves_the_direct_mode_only():
-    item = tasks.Item("1", "Which? A. red B. blue", "A", [], ["red", "blue"], {}, "choice")
-    text = lambda name, mode: run.question_text(name, item, mode, "7b")
-    assert text("countercurate", "direct") == f"Which? A. red B. blue\n{tasks.BENCHMARKS['countercurate'].ask}"
-    assert text("blink", "direct") == P.prompt("7b", "direct", question=item.question)
+    plain = tasks.Item("1", "Which? A. red B. blue", "A", [], ["red", "blue"], {}, "choice")
+    shipped = tasks.Item("1", plain.question, "A", [], plain.options, {}, "choice", "By letter: which? A. red B. blue")
+    text = lambda item, mode: run.question_text(item, mode, "7b")
+    assert text(shipped, "direct") == "By letter: which? A. red B. blue"
+    assert text(plain, "direct") == P.prompt("7b", "direct", question=plain.question)
     for mode, key in (("cot", "cot"), ("grounded", "reason")):
-        assert text("countercurate", mode) == P.prompt("7b", key, question=item.question) and "letter" not in text("countercurate", mode)
-    assert "<point" in text("blink", "grounded") and "<point" not in text("blink", "cot") and "<think>" in text("blink", "cot")
+        assert text(shipped, mode) == P.prompt("7b", key, question=plain.question) and "By letter" not in text(shipped, mode)
+    assert "<point" in text(plain, "grounded") and "<point" not in text(plain, "cot") and "<think>" in text(plain, "cot")
 
 
 def test_a_sample_is_seeded_balanced_and_grows():
@@ -142,6 +143,70 @@ def test_missing_folders(data, tmp_path, monkeypatch, capsys):
     assert len(skipped) == len(tasks.BENCHMARKS) - 2 and any("blink" in line and "hf:BLINK" in line for line in skipped)
     with pytest.raises(BadInput, match="nothing is stored"):
         call(monkeypatch, "--benchmark", "all", "--rescore", "--out", tmp_path)
+
+
+@pytest.mark.parametrize("flags", [["--benchmark", "easy-vqa"], ["--benchmark", "all"], ["--benchmark", "easy-vqa", "--rescore"]])
+def test_a_data_folder_that_is_not_there_is_refused(flags, tmp_path, monkeypatch):
+    """A typo must not leave easy-vqa alone, which its package brings."""
+    monkeypatch.setattr(P, "load_policy", must_not_load)
+    with pytest.raises(BadInput, match="--data .*nowhere: there is no such folder"):
+        call(monkeypatch, *flags, "--data", tmp_path / "nowhere", "--model", BASE, "--out", tmp_path / "out")
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(BadInput, match="--data .*a.json: is a file"):
+        call(monkeypatch, *flags, "--data", tmp_path / "a.json", "--model", BASE, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_default_data_folder_is_needed_for_what_no_package_brings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for benchmark in ("all", "easy-vqa,blink"):
+        with pytest.raises(BadInput, match=f"--data {run.DATA}: there is no such folder"):
+            run.check_data(run.Config(benchmark=benchmark))
+    run.check_data(run.Config(benchmark="easy-vqa"))
+    run.check_data(run.Config(benchmark="all", rescore=True))
+
+
+def test_when_nothing_can_be_asked_the_folders_and_the_reason_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(P, "load_policy", must_not_load)
+    folder = tmp_path / "sugarcrepe"
+    benchmark_fixtures.write_sugarcrepe(folder)
+    cfg = run.Config(data=str(tmp_path))
+    left_out = {}
+    assert len(run.choose(cfg, "sugarcrepe", run.reporter(left_out, "sugarcrepe"))) == 6  # a part is asked, and the rest told
+    assert "sugarcrepe: Rows left out: 2. 1 x " in capsys.readouterr().err and len(left_out) == 2 + len(tasks.SUGARCREPE)
+    shutil.rmtree(folder / "val2017")
+    with pytest.raises(BadInput) as error:
+        call(monkeypatch, "--benchmark", "sugarcrepe", "--data", tmp_path, "--model", BASE, "--out", tmp_path / "out")
+    said = str(error.value)
+    assert said.startswith("sugarcrepe: no question can be asked. Rows left out: 5. 5 x picture missing") and "\n" not in said
+    assert all(str(folder / place) in said for place in ("val2017", "data/coco/images/val2017", "images")) and "val2017.zip" in said
+
+
+def test_pixmos_pictures_are_asked_for_before_any_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(P, "load_policy", must_not_load)
+    benchmark_fixtures.write_pixmo_count(tmp_path / "pixmo-count")
+    args = ["--benchmark", "pixmo-count", "--data", tmp_path, "--model", BASE, "--out", tmp_path / "out"]
+    for file in (tmp_path / "pixmo-count/images").rglob("any*"):
+        file.write_bytes(b"This image is no longer available")
+    with pytest.raises(BadInput, match="holds no answer.*most of all 6 x PixMo-Count: no picture with this sha256 .*http://x/"):
+        call(monkeypatch, *args)
+    shutil.rmtree(tmp_path / "pixmo-count/images")
+    with pytest.raises(BadInput, match="pixmo-count/images: is no folder. Its pictures are links: download"):
+        call(monkeypatch, *args)
+
+
+def test_a_judge_is_recommended_where_rules_read_little(tmp_path, monkeypatch, capsys):
+    assert [name for name, entry in tasks.BENCHMARKS.items() if entry.judge] == ["hallusionbench"]
+    benchmark_fixtures.write_hallusionbench(tmp_path / "hallusionbench")
+    args = ["--benchmark", "hallusionbench", "--data", tmp_path, "--out", tmp_path / "out", "--pages", 0]
+    call(monkeypatch, *args, "--model", BASE, "--max_new_tokens", 2)
+    advice = "hallusionbench: A judge is recommended. In 19 % of a sample"
+    assert capsys.readouterr().err.count(advice) == 1
+    call(monkeypatch, *args, "--rescore")
+    assert capsys.readouterr().err.count(advice) == 1
+    monkeypatch.setattr(run, "load_judge", lambda *_, **__: SimpleNamespace(equivalent=lambda *_: False))
+    call(monkeypatch, *args, "--rescore", "--judge_answers", "True")
+    assert advice not in capsys.readouterr().err
 
 
 # ---- 2. Asking ------------------------------------------------------------------------------------------------------------
@@ -304,7 +369,12 @@ def test_all_benchmarks_from_their_published_files_to_tables_and_page(tmp_path, 
         assert Counter(row["benchmark"] for row in mine) == made and {row["mode"] for row in mine} == {mode}
         looked = {row["benchmark"] for row in mine if row["grounding"] is not None}
         assert looked == (set(run.GROUNDED) if mode == "grounded" else set())
-    assert all(row["prompt"].startswith(row["question"]) and isinstance(row["response"], str) for row in rows)
+    for row in rows:
+        assert isinstance(row["response"], str)
+        if row["benchmark"] == "mindcube" and row["mode"] == "direct":  # its instruction stands before the question
+            assert row["prompt"].endswith(row["question"].partition("[Question]")[2]) and "[Answer Instruction]" in row["prompt"]
+        else:
+            assert row["prompt"].startswith(row["question"])
     text, page = (out / "table.md").read_text(), (out / "page/index.html").read_text()
     for name, entry in tasks.BENCHMARKS.items():
         assert f"## {entry.title}: {made[name]} questions" in text and f"<h2>{entry.title}</h2>" in page

@@ -120,6 +120,19 @@ def test_schema_metadata_of_newer_datasets_is_not_looked_at(tmp_path):
     assert read("cv-bench", tmp_path)[0]
 
 
+def test_cv_bench_as_it_was_first_published(tmp_path):
+    """One file, test.parquet, before it was split into test_2d and test_3d."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    count = fixtures.write_cv_bench(tmp_path)
+    halves = [tmp_path / "test_2d.parquet", tmp_path / "test_3d.parquet"]
+    pq.write_table(pa.concat_tables([pq.read_table(half) for half in halves]), tmp_path / "test.parquet")
+    for half in halves:
+        half.unlink()
+    items, said = read("cv-bench", tmp_path)
+    assert len(items) == count and reasons(said) == LEFT_OUT["cv-bench"] and {i.groups["type"] for i in items} == {"2D", "3D"}
+
+
 def test_blink_shards_names_and_several_pictures(tmp_path):
     fixtures.write_blink(tmp_path)
     items, _ = read("blink", tmp_path)
@@ -160,8 +173,57 @@ def test_countercurate_paths_and_instruction(tmp_path):
     assert [i.groups["task"] for i in items] == ["left/right", "left/right", "up/down"]
     assert items[0].media[0][1] == tmp_path / "train_data/left_right/pos/10.jpg"
     assert "<image>" not in items[0].question and tasks.LETTER_ONLY not in items[0].question
-    assert tasks.BENCHMARKS["countercurate"].ask == tasks.LETTER_ONLY
+    assert items[0].direct == f"{items[0].question}\n{tasks.LETTER_ONLY}"  # the shipped row, without <image>
     assert items[0].options == ["A dog is to the left of a man.", "A dog is to the right of a man."]
+
+
+@pytest.mark.parametrize("inside", [".", "train_data", "llava_sample_data/train_data"])
+def test_countercurates_pictures_are_found_where_the_archive_was_unpacked(inside, tmp_path):
+    fixtures.write_countercurate(tmp_path)
+    (tmp_path / "train_data").rename(tmp_path / "unpacked")
+    (tmp_path / inside).mkdir(exist_ok=True)
+    for folder in (tmp_path / "unpacked").iterdir():
+        folder.rename(tmp_path / inside / folder.name)
+    assert [i.media[0][1].relative_to((tmp_path / inside).resolve()).as_posix() for i in read("countercurate", tmp_path)[0]] == [
+        "left_right/pos/10.jpg", "left_right/neg/10_0.png", "up_down/pos/10.jpg"]
+
+
+@pytest.mark.parametrize("inside", ["data/coco/images/val2017", "data/coco/val2017", "coco/val2017", "val2017", "images", "."])
+def test_sugarcrepes_pictures_are_found_where_its_readme_puts_them(inside, tmp_path):
+    fixtures.write_sugarcrepe(tmp_path)
+    picture = tmp_path / inside / "000000000001.jpg"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "val2017/000000000001.jpg").rename(picture)
+    items, _ = read("sugarcrepe", tmp_path)
+    assert len(items) == 6 and all(path == picture.resolve() for item in items for _, path in item.media)
+    if inside.startswith("data/"):  # the folder data of the repository, alone
+        assert len(read("sugarcrepe", tmp_path / "data")[0]) == 6
+
+
+def test_prompts_are_the_authors_own(tmp_path):
+    """Whole prompts for a direct answer, retyped here from the authors' code: BLINK's test_benchmark.py (load_prompt), MindCube's
+    templates.py (raw_qa), cambrian's eval/eval/ade/ade_eval.py, CounterCurate's shipped rows, SugarCrepe's gpt-4v-results/readme.md."""
+    fixtures.write_all(tmp_path)
+    of = {name: read(name, tmp_path / name)[0] for name in ("blink", "mindcube", "cv-bench", "countercurate", "sugarcrepe", "hallusionbench")}
+    assert of["mindcube"][0].direct == """[Task]
+Your task is to analyze the spatial arrangement of objects in the scene by examining the provided images, which show the scene from different viewpoints.
+[Answer Instruction]
+You only need to provide *ONE* correct answer selecting from the options listed below. For example, if you think the correct answer is 'A. Above' from 'A. Above B. Under C. Front D. Behind', your response should **only** be '<answer>A. Above</answer>'.
+
+[Question]
+Based on these two views of the scene: where is the bag from view 1? A. Directly left B. Diagonally forward and right C. Diagonally forward and left D. Directly right"""
+    assert of["cv-bench"][0].direct == ("How many? Select from the following choices.\n(A) 3\n(B) 2\n(C) 1\n(D) 0\n"
+                                        "Answer with the option's letter from the given choices directly.")
+    assert of["countercurate"][0].direct == (
+        "Which of the following captions best describes the image?\nA. A dog is to the left of a man.\nB. A dog is to the right of a man.\n"
+        "Answer with the option's letter from the given choices directly.")
+    assert of["sugarcrepe"][0].direct == ("Which caption best describes the image?\n(1) A cat sits on a mat.\n (2) A mat sits on a cat.\n"
+                                          "Output (1) or (2).")
+    disclaimed = {item.groups["task"] for item in of["blink"] if item.question.startswith(
+        "Disclaimer: This is not to make unfair assumptions about the people in the image and you just need to give your assessment on "
+        "this question. You don't need to identify the real people. You just need to analyze based on the information I gave you.\n\nWhich?")}
+    assert disclaimed == {"Jigsaw"} and tasks.BLINK_DISCLAIMED == ("Forensic_Detection", "Jigsaw", "Art_Style")
+    assert of["blink"][0].question.startswith("Which?") and not any(i.direct for i in of["blink"] + of["hallusionbench"])  # none is published
 
 
 def test_hallusionbench_json_and_parquet_are_the_same(tmp_path):
@@ -210,9 +272,33 @@ def test_easy_vqa_comes_from_the_package_when_there_is_no_folder(tmp_path):
 
 @pytest.mark.parametrize("name", [n for n in tasks.BENCHMARKS if n != "easy-vqa"])
 def test_a_missing_folder_is_one_line_that_says_where_to_get_it(name, tmp_path):
-    with pytest.raises(BadInput, match=re.escape(tasks.BENCHMARKS[name].where)) as error:
+    entry = tasks.BENCHMARKS[name]
+    with pytest.raises(BadInput, match=re.escape(entry.where)) as error:
         next(tasks.items(name, tmp_path / "none", print))
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and f"{tmp_path / 'none'}: is no folder. Download {entry.where} to it." in str(error.value)
+    with pytest.raises(BadInput, match="holds no") as error:
+        next(tasks.items(name, tmp_path, print))
+    assert all(str(tmp_path / inside) in str(error.value) for inside in entry.inside) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", tasks.BENCHMARKS)
+def test_hints_are_whole_sentences(name, tmp_path):
+    """They begin with a capital and end with a full stop, so does what is put around them."""
+    entry = tasks.BENCHMARKS[name]
+    told = [entry.hint, entry.judge, tasks.nothing_there(entry, tmp_path), tasks.nothing_there(entry, tmp_path / "none"),
+            tasks.why_left_out(entry, tmp_path, {tasks.NO_PICTURE: [("row 1", "a.jpg")]})]
+    for text in told:
+        said = text.removeprefix(f"{tmp_path}: ").removeprefix(f"{tmp_path / 'none'}: ")
+        assert "  " not in text and "\n" not in text and (not said or said.endswith((".", ".)")))
+        assert all(sentence[0].isupper() or sentence[0].isdigit() for sentence in re.split(r"(?<=[.]) ", text)[1:])
+
+
+def test_what_was_left_out_is_told_with_its_commonest_reason_and_the_folders_tried(tmp_path):
+    entry = tasks.BENCHMARKS["sugarcrepe"]
+    told = tasks.why_left_out(entry, tmp_path, {"id used before": [("a row 1", "1")], tasks.NO_PICTURE: [("a row 2", "9.jpg"), ("a row 3", "8.jpg")]})
+    assert told.startswith("Rows left out: 3. 2 x picture missing, or outside the folder (a row 2: 9.jpg). Looked in ")
+    assert all(str(tmp_path / root) in told for root in entry.roots) and told.endswith(entry.hint)
+    assert tasks.why_left_out(entry, tmp_path, {"not JSON": [("a row 7", "")]}) == "Rows left out: 1. 1 x not JSON (a row 7)."
 
 
 def test_unknown_names_and_damaged_files(tmp_path):
@@ -500,6 +586,25 @@ def test_video_r1_answers_score_as_the_verifier_scores_them():
     assert score.correct("exit", ask("ocr", None, "exit only")) == .5
 
 
+def video_r1_number(said, truth):
+    """Video-R1's numerical rule, in words (grpo.py, accuracy_reward): a point or comma in both or in neither, equal to 2 decimals."""
+    def value(text):
+        try:
+            return round(float(text.replace(",", "")), 2)
+        except ValueError:
+            return None
+    alike = any(c in said for c in ".,") == any(c in truth for c in ".,")
+    return float(alike and value(said) is not None and value(said) == value(truth))
+
+
+@pytest.mark.parametrize("said, truth, theirs", [("12.5", "12.5", 1), ("12", "12.0", 0), ("12.51", "12.5", 0), ("12.5 cm", "12.5", 0),
+                                                 ("1,200", "1200", 0), ("104", "100", 0)])
+def test_video_r1s_own_rule_for_numbers_is_stricter_than_r_o(said, truth, theirs):
+    """The entry says so: all of these are within 5 % and right here (paper eqs 7, 8)."""
+    assert video_r1_number(said, truth) == theirs
+    assert score.correct(said, ask("number", None, truth)) == 1
+
+
 # ---- 5. Averages --------------------------------------------------------------------------------------------------------------
 def rows_of(*counts):
     """(groups, right, wrong), ... -> rows."""
@@ -545,9 +650,23 @@ def test_hallusionbench_by_hand(tmp_path):
     assert said["aAcc"] == pytest.approx(4 / 7) and said["fAcc"] == pytest.approx(2 / 4) and said["qAcc"] == pytest.approx(1 / 3)
     assert said["average"] == pytest.approx((4 / 7 + 1 / 2 + 1 / 3) / 3) and next(iter(said)) == "average"
     assert said["pictures aAcc"] == pytest.approx(4 / 6) and said["pictures average"] == pytest.approx((4 / 6 + 1 / 2 + 1 / 3) / 3)
-    assert said["easy"] == pytest.approx(1 / 3) and said["hard"] == pytest.approx(2 / 3)  # pairs with figure 0 alone, and with the others
+    assert said["easy"] == pytest.approx(1 / 3) and said["hard"] == pytest.approx(2 / 3)  # VS figure 1 is easy, too: see the next test
     right = [row | {"correct": float(row["id"] != "VS/chart/1/0/0")} for row in rows]  # a wrong answer without a figure spoils its pair
     assert score.metrics("hallusionbench", right)["qAcc"] == pytest.approx(2 / 3) and score.metrics("hallusionbench", right)["fAcc"] == 1
+
+
+def test_hallusionbenchs_easy_and_hard_are_told_by_the_picture_not_by_the_figure(tmp_path):
+    """utils.py, get_eval_pair_easy and _hard: hard is visual_input 2, a changed picture. Of the fixture's 7 rows that is VD figure 1 and VS
+    figure 2, three; VS figure 1 is easy, though not figure 0. The same rule gives 625 easy questions and 504 hard ones in the published
+    file, in 455 and 430 pairs."""
+    fixtures.write_hallusionbench(tmp_path)
+    items = read("hallusionbench", tmp_path)[0]
+    count = {level: (sum(i.groups["level"] == level for i in items), len({i.groups["pair"] for i in items if i.groups["level"] == level}))
+             for level in ("easy", "hard")}
+    assert count == {"easy": (4, 3), "hard": (3, 3)}
+    for wrong, easy, hard in (("VS/chart/1/1/0", 2 / 3, 1), ("VS/chart/1/2/0", 1, 2 / 3), ("VS/chart/1/0/0", 2 / 3, 1), ("VD/illusion/1/1/0", 1, 2 / 3)):
+        said = score.metrics("hallusionbench", [{"id": i.id, "groups": i.groups, "correct": float(i.id != wrong)} for i in items])
+        assert (said["easy"], said["hard"]) == pytest.approx((easy, hard)), wrong
 
 
 def test_sugarcrepe_averages_both_orders_first():

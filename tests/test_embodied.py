@@ -98,8 +98,11 @@ def test_match_id_is_embodiedbenchs_rule():
     assert read_plan(as_json((6, "find a Mug")), ACTIONS).actions == [0]
 
 
-def test_at_most_twenty_actions_count():
-    assert read_plan(as_json(*[(0, "find a Mug")] * 25), ACTIONS).actions == [0] * 20
+def test_twenty_actions_are_a_request_and_thirty_an_episode():
+    """EmbodiedBench's system_prompts.py asks for no more than 20; its json_to_action takes what there is, until the episode ends."""
+    longer = read_plan(as_json(*[(0, "find a Mug")] * 25), ACTIONS)
+    assert (longer.actions, longer.status) == ([0] * 25, "ok")
+    assert read_plan(as_json(*[(0, "find a Mug")] * 35), ACTIONS).actions == [0] * 30
     assert read_plan(as_json(*[(0, "find a Mug")] * 25), ACTIONS, most=1).actions == [0]
 
 
@@ -112,7 +115,7 @@ PIECES = st.sampled_from(["<think>", "</think>", "<answer>", "```json", "{", "}"
 def test_any_string_is_read(reply, match):
     plan = read_plan(reply, ACTIONS, match)
     assert plan.status in ("ok", "repaired", "empty", "invalid", "error")
-    assert all(0 <= a < len(ACTIONS) for a in plan.actions) and len(plan.actions) <= 20
+    assert all(0 <= a < len(ACTIONS) for a in plan.actions) and len(plan.actions) <= 30
     assert bool(plan.actions) == (plan.status in ("ok", "repaired")) and len(repr(plan.notes)) < 10_000
 
 
@@ -152,6 +155,7 @@ def test_prompt_holds_what_the_planner_needs(tmp_path):
         assert text.index("action 0, find a Mug: Last action executed") < text.index("action 1, pick up the Mug: Last action is invalid. Robot")
     assert "<think>" not in texts["base"] and "<point" not in texts["cot"] and '<point x1="' in texts["grounded"]
     assert "Done so far" not in write_prompt(config(tmp_path), ACTIONS, "Go", [])
+    assert "with at most 20 action" in write_prompt(config(tmp_path), ACTIONS, "Go", [])  # EmbodiedBench's request
     assert "navigate to" in write_prompt(config(tmp_path), ["navigate to the sofa"], "Go", [])  # EB-Habitat's rules
     for actions, where in ((ACTIONS, "go to a thing"), (["Move forward by 0.25", *ACTIONS], "then move, turn and tilt")):  # first and later releases
         assert f"- find: {where}" in write_prompt(config(tmp_path), actions, "Go", []).replace("say what you look for; ", "")
@@ -170,6 +174,45 @@ def test_examples_have_the_ids_of_this_environment(tmp_path):
     file.write_text("{}")
     with pytest.raises(BadInput, match="alfred_examples.json"):
         examples(config(tmp_path, shots=1, examples=str(file)), ACTIONS)
+
+
+@pytest.mark.parametrize("more, shown", [({}, 10), (dict(shots=3), 3), (dict(shots=0), 0), (dict(shots=40), 12)])
+def test_a_file_of_examples_is_shown_as_embodiedbench_shows_it(tmp_path, more, shown):
+    """n_shots is 10 in its configs, of the first so many."""
+    file = tmp_path / "alfred_examples.json"
+    file.write_text(json.dumps([f"Human instruction: {i}" for i in range(12)]))
+    cfg = config(tmp_path, examples=str(file), **more)
+    assert examples(cfg, ACTIONS) == [f"Human instruction: {i}" for i in range(shown)]
+    assert write_prompt(cfg, ACTIONS, "Go", []).count("Human instruction: ") == shown
+    assert "Example" not in write_prompt(config(tmp_path), ACTIONS, "Go", [])  # none without a file and a number
+
+
+def test_long_horizon_has_examples_of_its_own(tmp_path, package, capsys):
+    for name in ("alfred_examples", "alfred_long_horizon_examples", "habitat_examples"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([f"of {name}"]))
+    shown = lambda name, subset: examples(config(tmp_path, examples=str(tmp_path / name)), ACTIONS, subset)
+    assert shown("alfred_examples.json", "long_horizon") == ["of alfred_long_horizon_examples"]
+    assert shown("alfred_examples.json", "base") == ["of alfred_examples"]
+    assert shown("habitat_examples.json", "long_horizon") == ["of habitat_examples"]  # EB-Habitat has one file for all
+    cfg = config(tmp_path, env="eb-alfred", subset=["base", "long_horizon"], limit=1, gifs=0, examples=str(tmp_path / "alfred_examples.json"))
+    script = Script(as_json())
+    embodied.run(cfg, script)
+    assert ["Example 1. of alfred_examples" in text for text, _ in script.asked] == [True, False]
+    assert ["Example 1. of alfred_long_horizon" in text for text, _ in script.asked] == [False, True]
+    assert "long_horizon is shown" not in capsys.readouterr().err
+    (tmp_path / "alfred_long_horizon_examples.json").unlink()
+    embodied.check_examples(cfg, cfg.subset)
+    assert "alfred_long_horizon_examples.json beside" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, "{}", "[1]", "["])
+def test_a_file_of_no_examples_is_named_before_anything_is_played(content, tmp_path, package):
+    file = tmp_path / "alfred_examples.json"
+    if content:
+        file.write_text(content)
+    with pytest.raises(BadInput, match="--examples .*alfred_examples.json: (cannot be read .FileNotFoundError|should be)"):
+        one(tmp_path, package, "unasked", examples=str(file))
+    assert not EBAlfEnv.made
 
 
 # ---- 3. The loop, against a stub with the real package's interface -------------------------------------------------------------
@@ -315,6 +358,13 @@ def test_one_action_a_plan(tmp_path, package):
     assert row["task_success"] == 1 and len(script.asked) == 3
 
 
+def test_a_plan_of_more_than_twenty_actions_is_played(tmp_path, package):
+    row, script, env = one(tmp_path, package, by_name(*["find a Apple"] * 25), as_json())
+    assert row["num_steps"] == 25 and len(script.asked) == 2
+    row, script, env = one(tmp_path / "b", package, by_name(*["find a Apple"] * 25), as_json(), actions=20)  # enforced where it is asked for
+    assert row["num_steps"] == 20
+
+
 def test_actions_of_the_episode_are_the_ones_that_count(tmp_path, package):
     row, script, env = one(tmp_path, package, as_json((6, "find a Cup_1")), as_json())
     assert env.episode_log[0]["action_description"] == "find a Cup_1" and "\n6: find a Cup_1" in script.asked[0][0]
@@ -341,7 +391,7 @@ def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("flags, named", [(["--env", "ai2thor"], "--env"), (["--mode", "direct"], "--mode"), (["--subset", "spatial_relationship"], "--subset"),
-                                          (["--actions", "0"], "--actions"), (["--splits", "nowhere.json"], "nowhere.json")])
+                                          (["--actions", "-1"], "--actions"), (["--shots", "-2"], "--shots"), (["--splits", "nowhere.json"], "nowhere.json")])
 def test_bad_flags_are_named(flags, named, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["embodied", "--out", str(tmp_path), *flags])
     with pytest.raises(SystemExit) as stop:
@@ -591,7 +641,7 @@ class OracleInWords:
         for text, shown in requests:
             instruction = text.split("The instruction: ")[1].split("\n\n")[0]
             done = text.count("Last action executed successfully.")
-            skills = chores.oracle(household.World(self.tasks[instruction]))[done:]
+            skills = chores.oracle(household.World(self.tasks[instruction]))[done:done + 20]
             listed = dict(line.split(": ", 1)[::-1] for line in text.split("Actions, by id:\n")[1].split("\n\n")[0].split("\n"))
             replies.append(f"<think>{self.after_think}</think>```json\n{as_json(*((int(listed[s]), s) for s in skills))}\n```")
         return replies

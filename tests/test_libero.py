@@ -293,7 +293,8 @@ class Stub:
         self.obs = {"robot0_eef_pos": np.zeros(3), "robot0_eef_quat": np.array([0, 0, 0, 1.]), "robot0_gripper_qpos": np.zeros(2),
                     "robot0_joint_pos": np.zeros(7)}
 
-    def start(self, init=None, seed=0):
+    def start(self, init=None, seed=0, trial=None):
+        self.trial = trial
         self.done_at, self.actions, self.looks = (int(init[0]) if init is not None else 4), [], []
 
     def step(self, action):
@@ -451,21 +452,109 @@ def test_the_protocol():
     assert calls == [("seed", 0), "reset", ("init", "state")] + [[0] * 6 + [-1]] * 10
 
 
+class Chancy:
+    """An environment that places a fixture by numpy's global generator, as LIBERO's do."""
+
+    def __init__(self):
+        self.resets, self.at = 0, None
+
+    def seed(self, seed):
+        np.random.seed(seed)
+
+    def reset(self):
+        self.resets += 1
+        self.at = np.random.rand(1 + self.resets % 3)[-1]  # draws of different lengths, as rejection sampling has
+
+
+def openvla_scenes(count):
+    """run_libero_eval.py: get_libero_env seeds with 0, then every trial resets."""
+    env = Chancy()
+    env.seed(0)
+    return [(env.reset(), env.at)[1] for _ in range(count)]
+
+
+def test_trials_differ_and_are_those_of_openvlas_evaluation():
+    expected = openvla_scenes(6)
+    assert len(set(expected)) == 6
+    scenes, env, seen = L.Scenes(), Chancy(), []
+    for trial in range(6):
+        scenes.reset(env, trial)
+        seen.append(env.at)
+        np.random.rand(3)  # whatever else draws between trials
+    assert seen == expected and env.resets == 6  # one reset a trial
+
+
+class Fixed(Chancy):
+    """The same, whose draws do not depend on how often it was reset itself: worlds of one task are alike."""
+
+    def reset(self):
+        self.resets += 1
+        self.at = np.random.rand()
+
+
+def test_a_trials_scene_does_not_depend_on_what_else_is_played():
+    env = Fixed()
+    env.seed(0)
+    expected = [(env.reset(), env.at)[1] for _ in range(6)]
+    scenes, beside, seen = L.Scenes(), [Fixed(), Fixed(), Fixed()], {}
+    for trial in (4, 0, 5, 2, 4, 1, 3):  # a run that goes on begins with a later trial; worlds run side by side
+        env = beside[trial % 3]
+        scenes.reset(env, trial)
+        assert seen.setdefault(trial, env.at) == env.at == expected[trial]
+    assert sum(env.resets for env in beside) == 7 + 4  # 0 to 3 were drawn once to reach 4
+
+
+def test_worlds_start_in_the_scene_of_their_trial():
+    world = L.World.__new__(L.World)
+    world.env, world.scenes = Fixed(), L.Scenes()
+    world.env.set_init_state = lambda init: None
+    world.env.step = lambda action: ({}, 0., False, {})
+    at = []
+    for trial in (0, 1, 0):
+        world.start("state", trial=trial)
+        at.append(world.env.at)
+    assert at[0] == at[2] != at[1]
+
+
+def test_the_picture_path():
+    """OpenVLA's libero_utils.py and openvla_utils.py: 256 -> 224 by Lanczos; the middle .9 of the area, so sqrt(.9) of a side."""
+    ramp = np.tile(np.linspace(0, 255, 256).astype(np.uint8)[None, :, None], (256, 1, 3))
+    plain, crop = np.asarray(L.shown_of(ramp), float), np.asarray(L.shown_of(ramp, .9), float)
+    assert plain.shape == crop.shape == (224, 224, 3)
+    assert np.array_equal(plain, np.asarray(Image.fromarray(ramp).resize((224, 224), Image.LANCZOS)))
+    edge = (1 - .9 ** .5) / 2  # .0257 of a side is cut off on each side: tf's boxes begin there
+    assert abs(crop[:, 0].mean() - 255 * edge) < 1.5 and abs(crop[:, -1].mean() - 255 * (1 - edge)) < 1.5
+    assert abs(crop[0, 112, 0] - 127.5) < 2 and (np.diff(crop[0, :, 0]) >= 0).all()
+    picture = np.random.default_rng(0).integers(0, 255, (224, 224, 3), np.uint8)
+    assert np.array_equal(L.shown_of(picture), picture)  # the paper's 224 are shown as they are
+    assert L.as_media(picture, L.Config(crop=.9, image_pixels=224 * 224)).frames[0].tobytes() == L.shown_of(picture, .9).tobytes()
+
+
+def test_worlds_are_drawn_with_the_side_that_was_asked_for():
+    world, asked = L.World.__new__(L.World), []
+    render = lambda width, height, camera_name: asked.append((width, height)) or np.zeros((height, width, 3), np.uint8)
+    world.env, world.side = SimpleNamespace(sim=SimpleNamespace(render=render)), 256
+    assert [p.shape for p in world.see()] == [(256, 256, 3)] * 2 and asked == [(256, 256)] * 2
+
+
 @pytest.fixture
 def stubbed(tmp_path, base, monkeypatch):
     """rollout with a stub for the simulator: three tasks."""
     suite = SimpleNamespace(n_tasks=3, get_task=lambda i: SimpleNamespace(name=f"task {i}"))
     monkeypatch.setattr(L, "suite_of", lambda name: suite)
-    monkeypatch.setattr(L, "World", Stub)
+    made = []
+    monkeypatch.setattr(L, "World", lambda *given: made.append((Stub(), *given)) or made[-1][0])
     asked = []
     monkeypatch.setattr(L, "ask", lambda actor, items, *_: asked.extend(items) or [GOOD] * len(items))
     write_atomically(tmp_path / "actions.json", json.dumps(vars(CODEC)))
-    return L.Config(out=str(tmp_path), policy=str(base), trials=3, envs=2), asked
+    return L.Config(out=str(tmp_path), policy=str(base), trials=3, envs=2), asked, made
 
 
 def test_rollouts_resume_after_a_kill(stubbed, tmp_path):
-    cfg, asked = stubbed
+    cfg, asked, made = stubbed
     L.rollout(cfg)
+    assert [world.trial for world, *_ in made] == [2, 1] * 3  # two worlds a task: trials 0 and 2, and 1
+    assert [side for _, _, _, side, _ in made] == [224] * 6 and made[0][4] is made[1][4] is not made[2][4]  # scenes are a task's own
     rows = rows_of(tmp_path / "rollouts.jsonl")
     assert [(r["task"], r["trial"], r["success"], r["steps"]) for r in rows[:3]] == [(0, 0, True, 5), (0, 1, True, 30), (0, 2, True, 7)]
     assert len(rows) == 9 and asked[0][1] == "What action should the robot take to do it?" and len(asked[0][0]) == 2
@@ -478,9 +567,10 @@ def test_rollouts_resume_after_a_kill(stubbed, tmp_path):
     (tmp_path / "rollouts.jsonl").write_text("".join(lines[:7]) + lines[7][:20])  # killed while it wrote
     L.rollout(cfg)
     assert (tmp_path / "table.md").read_text() == table and len(asked) == count + 15 + 4  # trials 1 and 2 of the last task, 30 and 7 steps
-    cfg.image_pixels = 50176
-    L.rollout(cfg)
-    assert len(asked) > 2 * count  # other pictures: another policy
+    for n, change in enumerate((dict(image_pixels=50176), dict(crop=.9), dict(side=256)), 2):
+        vars(cfg).update(change)
+        L.rollout(cfg)
+        assert len(asked) > n * count  # other pictures: another policy
 
 
 def test_the_table():
@@ -516,7 +606,8 @@ def test_open_loop_counts_tokens(tmp_path, base, monkeypatch):
 @pytest.mark.parametrize("arguments, complaint", [
     ([], "--do (nothing)"), (["--do", "fly"], "--do fly"), (["--do", "record", "--suites", "kitchen"], "--suites kitchen"),
     (["--do", "convert"], "no *.hdf5"), (["--do", "rollout"], "actions.json"), (["--do", "record", "--every", "0"], "--every 0"),
-    (["--do", "rerender"], "--demos")])
+    (["--do", "rerender"], "--demos"), (["--do", "convert", "--demos", "nowhere"], "--demos nowhere: there is no such folder"),
+    (["--do", "rollout", "--crop", "1.2"], "--crop 1.2"), (["--do", "rollout", "--side", "0"], "--side 0")])
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, complaint):
     monkeypatch.setattr(sys, "argv", ["libero.py", "--out", str(tmp_path), *arguments])
     with pytest.raises(SystemExit) as stop:
@@ -557,6 +648,30 @@ def test_what_is_drawn_is_the_environments_own_picture(world):
     for mine, name in ((third, "agentview_image"), (wrist, "robot0_eye_in_hand_image")):
         assert np.array_equal(mine, anew[name][::-1]) and np.abs(mine - obs[name][::-1].astype(float)).mean() < .1
     theirs.close()
+
+
+@pytest.mark.simulator
+def test_trials_are_openvlas_to_the_bit(world):
+    """get_libero_env, then reset and set_init_state before each trial; ours in another order. In libero_goal fixtures move (up to 2 cm),
+    in libero_object nothing but the initial state does."""
+    world = L.World(L.suite_of("goal"), 0)
+    from libero.libero.envs import OffScreenRenderEnv
+    theirs = OffScreenRenderEnv(bddl_file_name=str(world.bddl), use_camera_obs=False)
+    theirs.seed(0)
+    expected = []
+    for trial in range(2):
+        theirs.reset()
+        theirs.set_init_state(world.inits[trial])
+        for _ in range(10):
+            theirs.step([0] * 6 + [-1])
+        expected.append((theirs.get_sim_state(), theirs.env.sim.model.body_pos.copy()))
+    theirs.close()
+    assert not np.array_equal(expected[0][1], expected[1][1])
+    for trial in (1, 0):
+        world.start(world.inits[trial], trial=trial)
+        state, bodies = expected[trial]
+        assert np.array_equal(world.state(), state) and np.array_equal(world.env.env.sim.model.body_pos, bodies), trial
+    world.close()
 
 
 @pytest.mark.simulator

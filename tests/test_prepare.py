@@ -264,6 +264,8 @@ def test_pixmo_alone_serves_all_sets(tmp_path, monkeypatch):
 def test_mistakes_are_one_line(tmp_path, monkeypatch):
     for flags, said in ([], "give --video_r1 DIR"), (["--pixmo", "x", "--rl", -1], "give --video_r1 DIR"), (
             ["--video_r1", tmp_path], "holds neither"), (["--pixmo", tmp_path], "holds no train"), (
+            ["--video_r1", tmp_path / "none"], "--video_r1 .*none: there is no such folder"), (
+            ["--video_r1", write_video_r1(tmp_path / "w", cot=[CARD]), "--pixmo", tmp_path / "none"], "--pixmo .*none: there is no such"), (
             ["--video_r1", write_video_r1(tmp_path / "v", cot=[CARD]), "--val", 0], "no question is left for rl.jsonl .*--rl 0"):
         with pytest.raises(BadInput, match=said):
             run(monkeypatch, *flags, "--out", tmp_path / "out")
