@@ -133,10 +133,10 @@ def test_reading_is_linear(piece):
         texts = [f'"executable_plan": [{piece * (size // len(piece))}', piece * (size // len(piece)) + "}"]
         best = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             for text in texts:
                 read_plan(text, ACTIONS)
-            best.append(time.perf_counter() - start)
+            best.append(time.process_time() - start)
         return min(best)
     assert seconds(40_000) < 12 * seconds(10_000) + .01  # 4 if linear, 16 if quadratic
     assert seconds(4_000_000) < 1  # of which the end is read
