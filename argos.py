@@ -30,12 +30,11 @@ Before: nano.py (the idea in 200 lines). Next: verifier/claims.py (what a respon
 """
 import argparse
 import math
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runs.errors import BadInput, BadMedia, run_main
+from runs.errors import BadInput, BadMedia, run_main, warn
 from verifier.answers import KINDS, MAX_THINK, check_truth, judged, outcome_by_rule
 from verifier.answers import outcome_score  # noqa: F401  (eqs 6-8; people look for argos.outcome_score)
 from verifier.asking import ItemFailed, TeacherFailed, Teachers
@@ -211,8 +210,8 @@ class Argos:
                            'write "video"')
         return media
 
-    def usable(self, samples):
-        """Load many files -> (samples whose file can be read, their Media); others are named and counted."""
+    def usable(self, samples, report=None):
+        """Load files -> (samples that can be read, their Media); others are named, counted, told to `report`."""
         readable, loaded = [], []
         for sample in samples:
             try:
@@ -220,7 +219,9 @@ class Argos:
                 readable.append(sample)
             except BadMedia as error:
                 self.failures["damaged media"] += 1
-                print(f"left out: {error}", file=sys.stderr)
+                warn(f"left out: {error}")
+                if report:
+                    report(sample, error)
         return readable, loaded
 
     def verify(self, sample, response, media=None):

@@ -62,13 +62,13 @@ from operator import itemgetter
 from pathlib import Path
 
 import torch
-from accelerate.utils import broadcast_object_list
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from runs import processes
-from runs.errors import BadInput, BadMedia, run_main
-from runs.files import append_jsonl, claim_run, file_name, save_figure, write_atomically
+from runs.errors import BadInput, BadMedia, printable, run_main
+from runs.files import (append_jsonl, claim_run, file_name, make_folder, save_figure, write_atomically,
+                        writing)
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.claims import canonical
 from verifier.coordinates import Media
@@ -106,8 +106,8 @@ class Config(TeacherSettings):
     resume: bool = flag(False, "keep OUT/rollouts.jsonl and continue after it")
 
 
-# The rollouts do not depend on these: a resumed run may change them.
-FREE_TO_CHANGE = ("keep", "made_up", "pictures", "teacher_cache")
+# The rollouts do not depend on these: a resumed run may change them, and its folder may have been moved.
+FREE_TO_CHANGE = ("keep", "made_up", "pictures", "teacher_cache", "out")
 
 
 def check(cfg):
@@ -420,7 +420,7 @@ def load_batch(samples, verifier):
         try:
             media[sample.id] = verifier.load(sample)
         except BadMedia as error:
-            tqdm.write(f"left out: {error}", file=sys.stderr)
+            tqdm.write(printable(f"left out: {error}"), file=sys.stderr)
             damaged[sample.id] = dict(id=sample.id, extracted=None, reason=DAMAGED, error=str(error),
                                       rollouts=[])
     return media, damaged
@@ -435,10 +435,31 @@ def read_log(path):
                 return
             end += len(line)
             try:
-                yield json.loads(line), end
-            except ValueError:
-                raise BadInput(f"{path} row {number}: is not JSON; delete the line, "
-                               "and its sample is done again") from None
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                raise BadInput(f"{path} row {number}: is not JSON; {AGAIN}") from None
+            if not is_whole(row):
+                raise BadInput(f"{path} row {number}: is no row of this log; {AGAIN}")
+            yield row, end
+
+
+AGAIN = "delete the line, and its sample is done again"
+
+
+def is_whole(row):
+    """Is this a row as `score` or `load_batch` makes it?"""
+    if not isinstance(row, dict) or not {"id", "extracted", "reason", "rollouts"} <= row.keys():
+        return False
+    rollouts = row["rollouts"]
+    texts = isinstance(row["id"], str) and isinstance(row["reason"], str | None)
+    return texts and isinstance(rollouts, list) and all(map(is_rollout, rollouts))
+
+
+def is_rollout(rollout):
+    if not isinstance(rollout, dict) or not isinstance(rollout.get("text"), str):
+        return False
+    scores = [rollout.get(name, "missing") for name in ("reward", "outcome", "grounding", "reasoning")]
+    return all(isinstance(value, int | float | None) for value in scores)
 
 
 def resume_log(path):
@@ -470,9 +491,14 @@ def in_order(path, samples):
 def written_aside(path):
     """A file to write line by line, which takes its name when it is complete."""
     aside = path.with_name(f".{path.name}.tmp")
-    with open(aside, "w", encoding="utf-8", errors="backslashreplace") as file:
-        yield file
-    os.replace(aside, path)
+    with writing(path):
+        try:
+            with open(aside, "w", encoding="utf-8", errors="backslashreplace") as file:
+                yield file
+            os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
 
 
 def report(log, samples, threshold):
@@ -539,7 +565,7 @@ def one_per_sample(log, samples, choose):
 
 def draw_ranked(ranked, samples, verifier, folder):
     """One card per rollout, numbered by rank; cards of an earlier run go."""
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for old in folder.glob("[0-9][0-9]-*.png"):
         old.unlink()
     for rank, one in enumerate(ranked, 1):
@@ -552,14 +578,14 @@ def draw_ranked(ranked, samples, verifier, folder):
 # ---- 9. The run --------------------------------------------------------------------------------------------
 def claim(accelerator, cfg, log):
     """Begin or continue the run in --out. -> {id of a finished sample: did it survive}, in every process."""
-    done = {}
-    if accelerator.is_main_process:
+    def begin():
         if log.exists() and not cfg.resume:
             raise BadInput(f"{log} exists: continue it with --resume, or name another --out")
         settings = {name: value for name, value in asdict(cfg).items() if name not in FREE_TO_CHANGE}
         claim_run(log.with_name("settings.jsonl"), settings)
-        done = resume_log(log)
-    return broadcast_object_list([done])[0]
+        return resume_log(log)
+
+    return processes.once(accelerator, begin)
 
 
 def finish(cfg, samples, verifier, log, out):
@@ -578,10 +604,16 @@ def finish(cfg, samples, verifier, log, out):
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("curate", Config))
     check(cfg)
+    accelerator = processes.start(cfg)
+    with processes.alone(accelerator, cfg.out):
+        work(cfg, accelerator)
+
+
+def work(cfg, accelerator):
+    """The whole run, in a folder that is this run's alone."""
     out = Path(cfg.out)
     log = out / "rollouts.jsonl"
-    accelerator = processes.start(cfg)
-    (out / "overlays").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "overlays")
     samples = read_samples(cfg.data)
     teacher = P.load_policy(cfg.teacher, dtype=cfg.dtype)
     detector, segmenter, pointer = load_teachers(cfg.detector, cfg.segmenter, cfg.pointer,

@@ -30,14 +30,16 @@ What to watch in table.md: `answers` against the per-task majority above the tab
 most frequent answer would earn), and against its judge's score; intervals of paired differences that leave
 out 0; and by source the share of responses without an answer, which must be small for the rest to mean much.
 
-Writes: answers.jsonl (append-only; what is there is not asked again), table.md, curves.png (curves-SET.png of
-checkpoints), page/index.html.
+Writes: answers.jsonl (append-only; what is there is not asked again), unreadable.jsonl (samples whose file is
+damaged), table.md, curves.png (curves-SET.png of checkpoints), page/index.html.
 Before: train_grpo.py. Next: benchmarks/run.py (the paper's benchmarks), README.md (what came out)
 """
 import html
+import json
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +47,9 @@ import torch
 from tqdm import tqdm
 
 from runs.curves import draw_curves, read_curve
-from runs.errors import BadInput, run_main
-from runs.files import append_jsonl, file_name, file_stamp, read_jsonl, weights_stamp, write_atomically
+from runs.errors import BadInput, printable, run_main, warn
+from runs.files import (alone, append_jsonl, file_name, file_stamp, make_folder, read_jsonl, weights_stamp,
+                        write_atomically)
 from runs.settings import (TeacherSettings, flag, parse_config, parse_model, pixel_budget, preset_arguments,
                            verifier_options)
 from runs.statistics import by_item, cell, checkpoints, difference
@@ -91,6 +94,9 @@ def check(cfg):
         twice = namesakes.count((mode, folder)) > 1         # and each of its folders is one seed
         if another_way or twice:
             raise BadInput(f"--models: {name} is asked in two ways, or twice the same; give each its own name")
+    for name in ("batch", "max_new_tokens"):
+        if getattr(cfg, name) < 1:
+            raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
     check_foils(cfg.foils)
     if same_model(cfg.eval_judge, cfg.judge):
         raise BadInput(f"--eval_judge {cfg.eval_judge}: is the judge of training; name another, or none")
@@ -174,7 +180,8 @@ def run(cfg):
     -> {(name, folder, set): {id of a sample: its row}}, and the Measure.
     """
     log = Path(cfg.out) / "answers.jsonl"
-    logged = [row for _, row in read_jsonl(log, torn=True)] if log.exists() else []
+    logged = read_answers(log)
+    unreadable = {}  # (set, id of a sample) -> row of unreadable.jsonl
     have = {}
     measure = load_measure(cfg)
     for spec in cfg.models:
@@ -185,27 +192,44 @@ def run(cfg):
             stamp = stamp_of(cfg, mode, path, folder)
             answers = logged_answers(logged, name, folder, stamp, samples)
             have[name, folder, set_name(path)] = answers
+            report = partial(note_unreadable, unreadable, set_name(path))
             starts = range(0, len(samples), cfg.batch)
             for start in tqdm(starts, desc=f"{name} on {set_name(path)}", unit="batch"):
                 batch = samples[start:start + cfg.batch]
                 if all(sample.id in answers for sample in batch):
                     continue
+                batch, media = measure.verifier.usable(batch, report)  # damaged files are named and left out
+                if all(sample.id in answers for sample in batch):
+                    continue
                 if policy is None:
                     policy = P.load_policy(folder, dtype=cfg.dtype)
-                batch, media = measure.verifier.usable(batch)  # damaged files are named and left out
-                if not batch:
-                    continue
+                # A batch of which some are answered is asked again whole: so the others draw the random numbers
+                # that they would have drawn. Their rows are written together, so that a stop rarely parts them.
                 texts, finished = ask(policy, batch, media, mode, cfg, measure.verifier.pointer)
                 measured = measure.score(batch, texts, media)
+                new = []
                 for sample, text, ended, one in zip(batch, texts, finished, measured):
                     no_answer = one.verdict.parsed.answer is None
                     row = dict(model=name, folder=folder, set=set_name(path), id=sample.id, task=sample.task,
                                source=sample.source, kind=sample.kind, outcome=one.outcome, judged=one.judged,
                                grounding=grounding_of(one.verdict, sample), malformed=no_answer,
                                unfinished=not ended, response=text, stamp=stamp)
-                    append_jsonl(log, row)
-                    answers[sample.id] = row
+                    if sample.id not in answers:
+                        new.append(row)
+                append_jsonl(log, *new)
+                answers.update((row["id"], row) for row in new)
+    write_unreadable(Path(cfg.out) / "unreadable.jsonl", unreadable)
     return have, measure
+
+
+def note_unreadable(unreadable, dataset, sample, error):
+    unreadable[dataset, sample.id] = dict(set=dataset, id=sample.id, path=sample.path, why=str(error))
+
+
+def write_unreadable(path, unreadable):
+    """What this run could not read; an older list goes, as its files may have been mended."""
+    if unreadable or path.exists():
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in unreadable.values()))
 
 
 def grounding_of(verdict, sample):
@@ -221,6 +245,25 @@ def stamp_of(cfg, mode, path, folder):
     for judge in (cfg.judge, cfg.eval_judge):
         judged += [str(judge), weights_stamp(judge) if judge else 0]
     return asked + seen + judged + [cfg.detector, cfg.segmenter, cfg.pointer, weights_stamp(folder)]
+
+
+TEXTS = ("model", "folder", "set", "id", "task", "source", "kind", "response")  # of a row of answers.jsonl
+
+
+def read_answers(log):
+    """The rows of answers.jsonl; none where there is none. A row that was damaged does not count, nor one that
+    benchmarks/run.py has written there."""
+    if not log.exists():
+        return []
+    return [row for _, row in read_jsonl(log, torn=True) if is_whole(row)]
+
+
+def is_whole(row):
+    """Is this a row as `run` writes it?"""
+    texts = all(isinstance(row.get(name), str) for name in TEXTS)
+    scores = all(isinstance(row.get(name, "missing"), int | float | None) for name in SCORES)
+    flags = all(isinstance(row.get(name), bool) for name in ("malformed", "unfinished"))
+    return texts and scores and flags and "stamp" in row
 
 
 def logged_answers(logged, name, folder, stamp, samples):
@@ -310,7 +353,7 @@ def group_table(have, names, dataset, samples, key, scores=("outcome", "groundin
     groups = sorted({getattr(sample, key) for sample in samples})
     if len(groups) < 2:
         return []
-    lines = ["", f"{title} by {key}", "", "| model | " + " | ".join(groups) + " |",
+    lines = ["", f"{title} by {key}", "", "| model | " + " | ".join(map(printable, groups)) + " |",
              "|---" * (len(groups) + 1) + "|"]
     for name in names:
         columns = [by_item(have, name, dataset, score) for score in scores]
@@ -378,7 +421,7 @@ def draw_page(cfg, have, measure):
     if not names:
         return
     folder = Path(cfg.out) / "page"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = cfg.data[0]
     samples = {sample.id: sample for sample in read_samples(path)}
     answers = {}
@@ -395,7 +438,7 @@ def draw_page(cfg, have, measure):
             media = measure.verifier.load(sample)
             one, = measure.score([sample], [response], [media])
             verdict = one.verdict
-            card = file_name(f"{i}-{name}.png")
+            card = file_name(f"{i}-{name}") + ".png"
             draw_card(media, sample, response, verdict, verdict.masks, folder / card)
             cells.append(f"<td><b>{html.escape(name)}</b><br><img src='{html.escape(card)}' width='560'></td>")
         title = f"{html.escape(sample.question)} &rarr; {html.escape(sample.answer)}"
@@ -422,7 +465,7 @@ def evaluate_models(cfg, out):
     print(text)
     if measure.failures:
         failures = ", ".join(f"{count} x {what}" for what, count in measure.failures.items())
-        print(f"failures: {failures}", file=sys.stderr)
+        warn(f"failures: {failures}")
     for path in cfg.data:
         curves = checkpoints(have, set_name(path))
         if curves:
@@ -432,6 +475,9 @@ def evaluate_models(cfg, out):
         draw_page(cfg, have, measure)
         written += f", {out}/page/index.html"
     print(f"wrote {written}")
+    for path in cfg.data:
+        if not any(answers for (_, _, dataset), answers in have.items() if dataset == set_name(path)):
+            raise BadInput(f"{path}: nothing of it could be asked; {out}/unreadable.jsonl says why, file by file")
 
 
 def main():
@@ -440,13 +486,13 @@ def main():
     cfg = parse_config(Config, __doc__, preset_arguments("evaluate", Config))
     check(cfg)
     out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
     if not cfg.models and not cfg.curves:
         raise BadInput("nothing to do: give --models name=folder ..., or --curves name=training-folder ...")
-    if cfg.curves:
-        draw_training_curves(cfg, out / "curves.png")
-    if cfg.models:
-        evaluate_models(cfg, out)
+    with alone(out):
+        if cfg.curves:
+            draw_training_curves(cfg, out / "curves.png")
+        if cfg.models:
+            evaluate_models(cfg, out)
 
 
 if __name__ == "__main__":

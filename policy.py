@@ -24,11 +24,12 @@ Next:    train_sft.py, train_grpo.py (how it learns), runs/ledger.py (what the 7
 """
 import copy
 import ctypes
+import hashlib
 import os
 import shutil
 import sys
 import tempfile
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -43,7 +44,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from runs.errors import BadInput
+from runs.errors import BadInput, first_line
 from runs.settings import LORA_TARGETS
 from verifier.prompts import PROMPTS, prompt  # noqa: F401  (scripts and teachers say policy.prompt)
 
@@ -751,7 +752,7 @@ def save_policy(policy, folder, merged=False):
     folder = Path(folder)
     aside = folder.with_name(folder.name + ".writing")  # a sibling, also for "out/adapter/"
     shutil.rmtree(aside, ignore_errors=True)
-    with _writing(folder):
+    with _writing(folder, aside):
         if isinstance(model, PeftModel):
             model.save_pretrained(aside, save_embedding_layers=False)  # "auto" would ask the hub
         else:
@@ -762,13 +763,20 @@ def save_policy(policy, folder, merged=False):
 
 
 @contextmanager
-def _writing(path):
-    """On a full disk each library raises something else; from here it is BadInput."""
+def _writing(path, aside):
+    """On a full disk each library raises something else; from here it is BadInput.
+
+    aside: where it is written first; what was written there goes, whatever the reason.
+    """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        cause = str(error).splitlines()[0][:200]
-        raise BadInput(f"{path}: cannot be written ({cause}); "
+    except BaseException as error:  # Ctrl-C, too
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):  # not a folder, or not even there
+            os.unlink(aside)
+        if not isinstance(error, (OSError, RuntimeError, SafetensorError)):
+            raise
+        raise BadInput(f"{path}: cannot be written ({first_line(error)}); "
                        "make room, then continue with --resume") from error
 
 
@@ -794,41 +802,75 @@ def save_state(path, policy, optimizer, step):
     """Write all that a resumed run needs into one file: trained weights, optimizer, random numbers, step.
 
     Learning rate and place in the data are functions of the step, and both training scripts seed what they
-    draw by it.
+    draw by it. A digest of all this stands beside it in the file: one rename, so that a kill cannot part them.
     """
     weights = {name: p.detach() for name, p in trainable(policy).items()}
     rng = [torch.get_rng_state()]
     if policy.device.type == "cuda":
         rng.append(torch.cuda.get_rng_state(policy.device))
     state = {"weights": weights, "optimizer": optimizer.state_dict(), "step": step, "rng": rng}
-    with _writing(path):
-        torch.save(state, f"{path}.writing")
-        os.replace(f"{path}.writing", path)
+    state["digest"] = _digest(state)
+    aside = f"{path}.writing"
+    with _writing(path, aside):
+        torch.save(state, aside)
+        os.replace(aside, path)
 
 
 @torch.no_grad()
 def load_state(path, policy, optimizer):
     """Put a saved state back. -> its step, or 0 when nothing was saved yet.
 
-    Raises BadInput for a damaged state, or one of other settings.
+    Raises BadInput for a damaged state, or one of other settings; then nothing of it was put anywhere.
     """
     if not Path(path).exists():
         return 0
     try:
         state = torch.load(path, map_location=policy.device, weights_only=True)
-        weights = trainable(policy)
-        if state["weights"].keys() != weights.keys():
-            raise ValueError("it holds other weights than this run trains")
-        for name, p in weights.items():
-            p.copy_(state["weights"][name])
-        optimizer.load_state_dict(state["optimizer"])
-        rng = state.get("rng", [])  # the CPU's, and the GPU's if there was one
-        if len(rng) > 0:
-            torch.set_rng_state(rng[0].cpu())
-        if len(rng) > 1:
-            torch.cuda.set_rng_state(rng[1].cpu(), policy.device)
+        _check_state(state, trainable(policy))
+        optimizer.load_state_dict(state["optimizer"])  # looks at all of it before it changes anything
     except Exception as error:  # a damaged file, or one of other settings: the library raises many kinds
-        cause = str(error).strip().splitlines()[0][:200]
-        raise BadInput(f"{path}: cannot be resumed ({cause}); use the settings it was saved with, "
+        raise BadInput(f"{path}: cannot be resumed ({first_line(error)}); use the settings it was saved with, "
                        "or another --out") from error
+    for name, p in trainable(policy).items():
+        p.copy_(state["weights"][name])
+    rng = state["rng"]  # the CPU's, and the GPU's if there was one
+    torch.set_rng_state(rng[0].cpu())
+    if len(rng) > 1 and policy.device.type == "cuda":
+        torch.cuda.set_rng_state(rng[1].cpu(), policy.device)
     return state["step"]
+
+
+def _check_state(state, weights):
+    """Is this what save_state wrote, and are these the weights that this run trains? ValueError: no."""
+    if not isinstance(state, dict) or state.pop("digest", None) != _digest(state):
+        raise ValueError("its digest does not fit: it was damaged, or another version wrote it")
+    saved = state["weights"]
+    if saved.keys() != weights.keys():
+        raise ValueError("it holds other weights than this run trains")
+    for name, p in weights.items():
+        if saved[name].shape != p.shape:
+            raise ValueError(f"{name} has the shape {tuple(saved[name].shape)}, and here {tuple(p.shape)}")
+        if not saved[name].isfinite().all():
+            raise ValueError(f"{name} is not finite: training went astray, and would not come back")
+
+
+def _digest(thing):
+    """A digest of tensors, numbers and texts, in dictionaries and lists of any depth."""
+    total = hashlib.blake2b(digest_size=16)
+
+    def add(part):
+        if isinstance(part, torch.Tensor):
+            total.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            flat = part.detach().cpu().contiguous().flatten()
+            total.update(flat.view(torch.uint8).numpy())  # as bytes: numpy has no bfloat16
+        elif isinstance(part, dict):
+            add(list(part.items()))
+        elif isinstance(part, (list, tuple)):
+            total.update(f"{len(part)} parts".encode())
+            for each in part:
+                add(each)
+        else:
+            total.update(repr(part).encode())
+
+    add(thing)
+    return total.hexdigest()

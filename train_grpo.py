@@ -59,7 +59,7 @@ from tqdm import trange
 
 from runs import ledger, processes
 from runs.errors import BadInput, run_main
-from runs.files import file_name
+from runs.files import file_name, make_folder
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.cards import draw_card
 from verifier.samples import Sample, read_samples
@@ -346,6 +346,7 @@ def evaluate(policy, measure, samples, cfg, step, accelerator):
     R_vg} over all processes, None where nothing was scored; and signs of hacking (verifier/watch.py).
     """
     generator = torch.Generator(policy.device).manual_seed(cfg.seed)
+    asked = len(samples)
     samples = [samples[i] for i in processes.share(accelerator, len(samples))]  # this process's part
     size = max(1, min(128, cfg.sample_batch // cfg.group_size))
     rows = []
@@ -365,6 +366,8 @@ def evaluate(policy, measure, samples, cfg, step, accelerator):
             scored.append((sample, text, seen, one.verdict))
 
     rows = processes.gather(accelerator, rows)
+    if asked and not rows:
+        raise BadInput(f"{cfg.val}: none of its pictures and clips can be read; the lines above name them")
     if accelerator.is_main_process:
         draw_cards(scored, cfg.cards, Path(cfg.out) / "cards", step)
     means = {name: mean(known(rows, name)) for name in ("answers", "judged", "grounding")}
@@ -376,7 +379,7 @@ def draw_cards(scored, count, folder, step):
     kind of question, even if there are more kinds, then others, spread evenly."""
     if not count or not scored:
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     first_of_kind = {}
     for i, (sample, *_) in enumerate(scored):
         first_of_kind.setdefault((sample.kind, sample.media), i)
@@ -412,7 +415,8 @@ def readable(verifier, train, order, places):
             break
         samples, media = verifier.usable([train[order[place % len(train)]]])
     if not samples:
-        raise BadInput("no file of the training data can be read; the first is " + train[0].path)
+        raise BadInput(f"no file of the training data can be read: there is nothing to learn from; the first is "
+                       f"{train[0].path}")
     return samples, media
 
 
@@ -488,13 +492,19 @@ def bar_text(summary):
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("train_grpo", Config))
     weights = check(cfg)
-    out = Path(cfg.out)
     accelerator = processes.start(cfg)  # one process, or several: each has its share of every step's prompts
     if cfg.prompts < accelerator.num_processes:
         raise BadInput(f"--prompts {cfg.prompts}: {accelerator.num_processes} processes need at least one each")
     ledger.check_memory(cfg, accelerator)
     if cfg.dry_run:
         return
+    with processes.alone(accelerator, cfg.out):
+        work(cfg, weights, accelerator)
+
+
+def work(cfg, weights, accelerator):
+    """The whole run, in a folder that is this run's alone. weights: of the reward's terms."""
+    out = Path(cfg.out)
     processes.claim(accelerator, cfg)
     train = read_samples(cfg.data)
     val = read_samples(cfg.val)[:cfg.eval_samples]

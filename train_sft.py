@@ -29,7 +29,6 @@ the text). Writes: metrics.jsonl (append-only), state.pt (weights, optimizer, st
 checkpoint: where GRPO starts), and adapter/ with --lora_rank.
 Before: curate.py. Next: train_grpo.py
 """
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +36,7 @@ import torch
 from tqdm import trange
 
 from runs import ledger, processes
-from runs.errors import BadInput, BadMedia, run_main
+from runs.errors import BadInput, BadMedia, run_main, warn
 from runs.files import read_jsonl
 from runs.settings import Settings, flag, parse_config, pixel_budget, preset_arguments
 from verifier.media import load_media
@@ -141,22 +140,38 @@ def load_prompts(examples, cfg):
         try:
             media = [load_media(path, **pixel_budget(cfg)) for path in paths]  # all shown before the text
         except BadMedia as error:
-            print(f"left out: {error}", file=sys.stderr)
+            warn(f"left out: {error}")
             continue
         items.append((media, question))
         places.append(place)
     return items, places
 
 
+def refuse_unread(optimizer, cfg, ends):
+    """Raise BadInput where an epoch, or the run, ends and nothing was learned: no file could be read.
+
+    An optimizer keeps something of every weight from its first step on, also through --resume.
+    """
+    if ends and not optimizer.state:
+        raise BadInput(f"{cfg.data}: none of its pictures and clips can be read: there is nothing to learn from; "
+                       "the lines above name them")
+
+
 # ---- 3. Training -------------------------------------------------------------------------------------------
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("train_sft", Config))
     check(cfg)
-    out = Path(cfg.out)
     accelerator = processes.start(cfg)  # one process, or several: each has its share of every batch
     ledger.check_memory(cfg, accelerator)
     if cfg.dry_run:
         return
+    with processes.alone(accelerator, cfg.out):
+        work(cfg, accelerator)
+
+
+def work(cfg, accelerator):
+    """The whole run, in a folder that is this run's alone."""
+    out = Path(cfg.out)
     processes.claim(accelerator, cfg)
     examples = read_chats(cfg.data)
     torch.manual_seed(cfg.seed)  # the adapter's first weights
@@ -171,6 +186,7 @@ def main():
     # As in train_grpo.py: a step is a function of weights, optimizer and step number, so these three are the
     # whole state.
     start = P.load_state(out / "state.pt", policy, optimizer) if cfg.resume else 0
+    all_damaged = 0
     bar = trange(start, steps, initial=start, total=steps, desc="SFT", unit="step",
                  disable=not accelerator.is_main_process)
     for step in bar:
@@ -187,6 +203,7 @@ def main():
         # ids, mask: (B, T), with the end token.
         ids, mask = P.encode_completions(policy, [response for _, _, response in batch])
         n_tokens = mask.sum()  # of the whole batch, so that the processes' losses and gradients add up
+        batch_size = len(batch)
 
         # 3b. This process's share of it, a micro-batch at a time.
         mine = processes.share(accelerator, len(batch))
@@ -208,22 +225,29 @@ def main():
             loss.backward()
             total_loss += loss.item()
 
-        # 3c. The step, with the gradients of all processes.
+        # 3c. The step, with the gradients of all processes. Without an example there is none: momentum alone
+        # would move the weights.
+        damaged = sum(processes.gather(accelerator, [damaged]))
+        all_damaged += damaged
         processes.sum_gradients(accelerator, parameters)
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm).item()
-        optimizer.step()
+        if damaged < batch_size:
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         phases.done("update")
 
         # 3d. The log and the checkpoint.
         total_loss = sum(processes.gather(accelerator, [total_loss]))
-        damaged = sum(processes.gather(accelerator, [damaged]))
         processes.log(accelerator, out, dict(kind="train", step=step, loss=total_loss, lr=lr,
                                              grad_norm=grad_norm, damaged=damaged, **phases.report()))
         bar.set_postfix(loss=f"{total_loss:.3f}")
         done = step + 1
+        refuse_unread(optimizer, cfg, ends=done == steps or done % steps_per_epoch == 0)
         if accelerator.is_main_process and (done % cfg.save_every == 0 or done == steps):
             P.save_state(out / "state.pt", policy, optimizer, done)
+    if all_damaged:
+        shown = (steps - start) * min(cfg.batch, len(examples))
+        accelerator.print(f"{all_damaged} of {shown} examples had a file that cannot be read: left out")
     P.finish(accelerator, cfg, policy, trained=start < steps)
 
 

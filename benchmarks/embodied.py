@@ -442,7 +442,7 @@ def run(cfg, ask=None):
                 append_jsonl(log, row)
                 rows[subset, number] = row
                 if number < cfg.gifs:
-                    save_gif(frames, out / "gifs" / file_name(f"{subset}-{number}.gif"))
+                    save_gif(frames, out / "gifs" / f"{file_name(f'{subset}-{number}')}.gif")
                 bar.update()
             if todo:
                 play_all(cfg, subset, todo, splits, ask, keep)

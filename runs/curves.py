@@ -40,17 +40,18 @@ class Curve:
 def read_curve(folder):
     """Held-out evaluations of a training run, from its metrics.jsonl -> Curve.
 
-    A step that was logged twice, before a kill and after --resume, counts once.
+    A step that was logged twice, before a kill and after --resume, counts once. A row without a step, and a
+    value that is no number, were damaged: they do not count.
     """
     points = {}
     for _, row in read_jsonl(Path(folder) / "metrics.jsonl", torn=True):
-        if row.get("kind") == "eval":
+        if row.get("kind") == "eval" and isinstance(row.get("step"), int):
             points[row["step"]] = row
     steps = sorted(points)
 
     def values(name):
         found = [points[step].get(name) for step in steps]
-        return [math.nan if value is None else value for value in found]
+        return [value if isinstance(value, (int, float)) else math.nan for value in found]
 
     return Curve(steps, values("answers"), values("judged"), values("grounding"))
 

@@ -1,16 +1,29 @@
-"""Mistakes of a person, told in one line: the errors of this project, and how a script ends with one.
+r"""Mistakes of a person, told in one line: the errors of this project, and how a script ends with one.
 
 Who needs it: everyone who reads a file or a flag, from the first script on. A typo in a path should cost one
 line, not a stack of library frames; a bug in the code should still show its traceback. So what a person did
 is a BadInput, raised where it is noticed with its cure in the message, and `run_main` turns it into that one
 line. All else stays as it is.
 
+Names in that line come from data sets, and a terminal obeys what it is sent: a file's name can clear the screen
+or rename the window. So whatever came from data is printed through `printable`.
+
 Next: runs/files.py
 """
 import errno
+import multiprocessing
+import os
+import signal
 import sys
+import threading
+from contextlib import contextmanager, suppress
+
+import psutil
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk itself, or what this person may use of it
 
 
+# ---- 1. What can be wrong ----------------------------------------------------------------------------------
 class BadInput(ValueError):
     """A mistake in a file, a row or an option. The message is one line that names it and its cure."""
 
@@ -19,24 +32,105 @@ class BadMedia(BadInput):
     """A picture or video that cannot be used. Its sample is left out and counted, see Argos.usable."""
 
 
+class Stopped(KeyboardInterrupt):
+    """SIGTERM: what `kill`, the end of a cluster's time and a container's stop send. Handled as Ctrl-C is."""
+
+
+# ---- 2. How it is said -------------------------------------------------------------------------------------
+def printable(text):
+    r"""Text out of a file, a path or a model, for a terminal: a character that does not print becomes its name.
+
+    >>> print(printable("a\x1b[2J\n\u202eb.png"))
+    a\x1b[2J\n\u202eb.png
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def first_line(error, most=200):
+    """What a library's error says, in one line; its kind, where it says nothing.
+
+    >>> first_line(ValueError("no header\nat byte 0")), first_line(EOFError())
+    ('no header', 'EOFError')
+    """
+    return str(error).strip().partition("\n")[0][:most] or type(error).__name__
+
+
+def warn(text):
+    """One line on stderr."""
+    print(printable(text), file=sys.stderr)
+
+
+# ---- 3. How a script ends ----------------------------------------------------------------------------------
 def run_main(main):
     """Run a script's main().
 
-    Bad input and a full disk become one line on stderr and exit code 2; Ctrl-C becomes one line and 130, the
-    shell's code for it.
+    Bad input and a full disk become one line on stderr and exit code 2; Ctrl-C becomes one line and 130, SIGTERM
+    one line and 143, the shell's codes for them.
     """
     try:
-        main()
+        with _terminable():
+            main()
     except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; what was written stays, and scripts that have --resume continue after it",
-              file=sys.stderr)
-        sys.exit(130)
+        _end(f"error: {error}", 2)
+    except KeyboardInterrupt as stop:
+        if _first():  # of several processes one says it
+            warn("stopped; what was written stays, and scripts that have --resume continue after it")
+        sys.exit(143 if isinstance(stop, Stopped) else 130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
-        print(f"error: {error.filename or 'writing'}: the disk is full; make room, then run it again "
-              "(with --resume, where there is one)", file=sys.stderr)
-        sys.exit(2)
+        _end(f"error: {error.filename or 'writing'}: the disk is full; make room, then run it again "
+             "(with --resume, where there is one)", 2)
+
+
+def _end(line, code):
+    warn(line)
+    sys.exit(code)
+
+
+def _first():
+    """Is this the only process, or the first of several? torchrun numbers them in RANK."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _commands(process):
+    """The commands that a process has started, and what a shell among them has: it passes no signal on."""
+    try:
+        for child in process.children():
+            yield child
+            if "python" not in child.name():
+                yield from _commands(child)
+    except psutil.Error:  # it has ended meanwhile
+        return
+
+
+@contextmanager
+def _terminable():
+    """Inside, SIGTERM ends our children and raises Stopped, so that files are closed and locks are let go.
+
+    Of several processes (torchrun) the first does this; the others, which write nothing, die of it at once. Where
+    the caller has said what SIGTERM means, so it stays.
+    """
+    owner = os.getpid()
+
+    def stop(number, frame):
+        if os.getpid() != owner:  # a forked worker has inherited this function: it has nothing to close
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut this; SIGKILL still does
+        workers = {worker.pid for worker in multiprocessing.active_children()}  # their pool ends them
+        for command in list(_commands(psutil.Process())):  # all of them, before the first is gone
+            if command.pid not in workers:
+                with suppress(psutil.Error):  # it has ended meanwhile
+                    command.terminate()
+        raise Stopped
+
+    in_main_thread = threading.current_thread() is threading.main_thread()  # no other may set a handler
+    ours = _first() and in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

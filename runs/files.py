@@ -20,30 +20,56 @@ import json
 import os
 import re
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image
 
-from runs.errors import BadInput
+from runs.errors import DISK_FULL, BadInput
 
 
 # ---- 1. Whole files ----------------------------------------------------------------------------------------
+@contextmanager
+def writing(path):
+    """Inside, `path` is written: what the system refuses becomes BadInput, one line that names it and its cure.
+
+    A file in the way, a link to nowhere, a folder that may only be read. A full disk passes: run_main tells it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            error.filename = str(path)  # a failed write does not know it
+            raise
+        what = f"{path}: cannot be written ({error.strerror or type(error).__name__})"
+        raise BadInput(f"{what}; name another place, or clear the way") from error
+
+
+def make_folder(path):
+    """Make a folder where there is none, with its parents. BadInput: it cannot be."""
+    with writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
 def write_atomically(path, data):
-    """Write str or bytes to `path`: a reader sees the old file or the whole new one, never half of it."""
+    """Write str or bytes to `path`: a reader sees the old file or the whole new one, never half of it.
+
+    Raises BadInput where nothing can be written there.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if isinstance(data, str):
         data = data.encode("utf-8", "backslashreplace")  # of a lone surrogate, too
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # same folder: same disk
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with writing(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # same folder: same disk
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 def save_figure(figure, path):
@@ -60,44 +86,67 @@ def save_figure(figure, path):
 def read_jsonl(path, torn=False):
     """Yield (row number from 1, object) of a JSONL file; blank lines are skipped.
 
-    torn: skip lines that are not JSON: an append-only log may hold one that a kill cut off
+    torn: skip lines that are no JSON objects: an append-only log may hold one that a kill cut off
 
     Raises BadInput that names file, row and cure.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             # line by line: a log of long answers does not fit into memory
             for i, line in enumerate(file, 1):
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
+                    row = _json_object(line)
+                except ValueError as error:
                     if torn:
                         continue
-                    raise BadInput(f"{path} row {i}: is not JSON ({str(error)[:80]}); "
-                                   "write one object per line") from None
+                    raise BadInput(f"{path} row {i}: {error}; write one {{...}} per line") from None
                 yield i, row
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read as a UTF-8 JSONL file ({error.__class__.__name__}); "
-                       "check the path") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read as a JSONL file ({error.strerror}); check the path") from None
 
 
-def append_jsonl(path, row):
-    """Append one row. A line left half-written by a crash is ended first, so that it spoils no other."""
+def _json_object(line):
+    """A line of bytes -> dict. ValueError: it is none."""
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:  # also of bytes that are no UTF-8
+        raise ValueError(f"is not JSON ({str(error)[:80]})") from None
+    if not isinstance(row, dict):
+        raise ValueError("is not a JSON object")
+    return row
+
+
+def append_jsonl(path, *rows):
+    """Append rows, all of them or none. A line left half-written by a crash is ended first, so that it spoils no
+    other. Raises BadInput where nothing can be written there."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+", buffering=0) as file:
+    make_folder(path.parent)
+    with writing(path), open(path, "ab+", buffering=0) as file:
         _lock(file)  # another process may be in the middle of its row
-        line = json.dumps(row).encode() + b"\n"
+        lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
         size = file.seek(0, os.SEEK_END)
         if size > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
-                line = b"\n" + line
-        while line:
-            written = file.write(line)  # unbuffered: may take a part only
-            line = line[written:]
+                lines = b"\n" + lines
+        try:
+            while lines:
+                written = file.write(lines)  # unbuffered: may take a part only
+                lines = lines[written:]
+        except BaseException:  # a full disk, or Ctrl-C
+            with suppress(OSError):
+                file.truncate(size)
+            raise
+
+
+def logged_settings(log):
+    """The settings of the run that a log holds, from its "config" row; None where it holds none."""
+    for _, row in read_jsonl(log, torn=True):
+        if row.get("kind") == "config":
+            return row
+    return None
 
 
 def claim_run(log, config):
@@ -106,15 +155,15 @@ def claim_run(log, config):
     Without --resume an old run must not be mixed into a new one; with it, the settings must agree. Raises
     BadInput.
     """
-    rows = []
-    if Path(log).exists():
-        rows = [row for _, row in read_jsonl(log, torn=True)]
-    if not rows:
+    begun = Path(log).exists() and any(True for _ in read_jsonl(log, torn=True))
+    if not begun:
         append_jsonl(log, dict(kind="config", **config))
         return
     if not config["resume"]:
         raise BadInput(f"{log}: holds a run already; continue it with --resume, or name another --out")
-    old = rows[0]
+    old = logged_settings(log)
+    if old is None:
+        raise BadInput(f"{log}: its first row, the settings, is lost; name another --out")
     for name, value in config.items():
         if name != "resume" and old.get(name, value) != value:
             raise BadInput(f"{log}: was made with --{name} {old[name]}, not {value}; "
@@ -124,9 +173,12 @@ def claim_run(log, config):
 # ---- 3. Locks ----------------------------------------------------------------------------------------------
 @contextmanager
 def alone(folder):
-    """Inside, no other process works on this folder's files. Raises BadInput where one already does."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder, ".lock"), "w") as file:
+    """Inside, no other process works on this folder's files. Raises BadInput where one already does, or where the
+    folder cannot be written."""
+    make_folder(folder)
+    with writing(folder):
+        file = open(Path(folder, ".lock"), "w")
+    with file:
         if not _lock(file, wait=False):
             raise BadInput(f"{folder}: another run is at work there; wait for it, or name another --out")
         yield
@@ -143,18 +195,33 @@ def _lock(file, wait=True):
         how |= fcntl.LOCK_NB
     try:
         fcntl.flock(file, how)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:  # a network disk that was mounted without locks: nothing is locked there, either
+        return True
     return True
 
 
 # ---- 4. Names ----------------------------------------------------------------------------------------------
-def file_name(text):
-    """A sample's id as a safe file name: it comes from a dataset and may hold anything.
+MAX_NAME = 120  # bytes of a file's name; with what is put around it, a file system takes 255
 
-    Example: file_name("../a b/c") == "_a_b_c"
+
+def file_name(text):
+    """A sample's id as a safe file name, without ending: it comes from a dataset and may hold anything.
+
+    Two ids never share a name, not even where a file system takes A for a. One of small letters, digits and "_.-"
+    stays as it is; any other gets a digest, and so does one that ends as if it had one.
+
+    >>> file_name("val-00003"), file_name("../a b/c"), file_name("A")
+    ('val-00003', '_a_b_c--32d4c7078f', 'A--b685b2f862')
     """
-    return re.sub(r"[^\w.-]", "_", text)[:120].lstrip(".") or "_"
+    plain = re.fullmatch(r"[a-z0-9_-][a-z0-9_.-]*", text) and not re.search(r"--[0-9a-f]{10}$", text)
+    if plain and len(text) <= MAX_NAME:
+        return text
+    name = re.sub(r"[^\w.-]", "_", text).lstrip(".")
+    name = name.encode()[:MAX_NAME].decode(errors="ignore") or "_"  # a letter may have four bytes
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
+    return f"{name}--{digest}"
 
 
 def file_stamp(path):

@@ -16,18 +16,21 @@ Before: runs/settings.py. Next: runs/ledger.py
 """
 import importlib.util
 import time
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
+from runs import files
 from runs.errors import BadInput
 from runs.files import append_jsonl, claim_run
 from runs.settings import vision_tokens
 
-FREE_ON_RESUME = ("dry_run", "memory_gb", "tracker", "teacher_cache")  # settings that --resume may change
+# Settings that --resume may change. "out": the folder of a run may be moved.
+FREE_ON_RESUME = ("dry_run", "memory_gb", "tracker", "teacher_cache", "out")
 
 
 # ---- 1. Begin ----------------------------------------------------------------------------------------------
@@ -46,15 +49,47 @@ def start(cfg):
                        kwargs_handlers=[patient])
 
 
+def once(accelerator, act):
+    """Do something in the main process. -> what it returned, in every process.
+
+    What it raises is raised in the main process, whose one line is enough; the others end with exit code 2. So
+    nobody waits for a process that has gone.
+    """
+    result = refusal = None
+    if accelerator.is_main_process:
+        try:
+            result = act()
+        except Exception as error:
+            refusal = error
+    result, refused = broadcast_object_list([result, refusal is not None])
+    if refusal:
+        raise refusal
+    if refused:
+        raise SystemExit(2)
+    return result
+
+
+@contextmanager
+def alone(accelerator, folder):
+    """Inside, no other run works on this folder's files; the main process holds the lock. BadInput: one does."""
+    with ExitStack() as held:
+        def hold():
+            held.enter_context(files.alone(folder))
+
+        once(accelerator, hold)
+        yield
+
+
 def claim(accelerator, cfg):
     """Begin or continue the run in cfg.out, once for all. Raises BadInput where it has other settings."""
-    with accelerator.main_process_first():
-        if accelerator.is_main_process:
-            Path(cfg.out).mkdir(parents=True, exist_ok=True)
-            settings = {name: value for name, value in vars(cfg).items() if name not in FREE_ON_RESUME}
-            # Each process draws and sums its own share, so with another number of them it is another run.
-            settings["num_processes"] = accelerator.num_processes
-            claim_run(Path(cfg.out, "metrics.jsonl"), settings)
+    settings = {name: value for name, value in vars(cfg).items() if name not in FREE_ON_RESUME}
+    # Each process draws and sums its own share, so with another number of them it is another run.
+    settings["num_processes"] = accelerator.num_processes
+
+    def begin():
+        claim_run(Path(cfg.out, "metrics.jsonl"), settings)
+
+    once(accelerator, begin)
     if cfg.tracker != "none":
         accelerator.init_trackers("argos", config=vars(cfg))
     picture, clip = vision_tokens(cfg)

@@ -52,7 +52,7 @@ def cell(values):
 
 
 def by_item(have, name, dataset, score):
-    """Scores of a model. -> (seeds, items) array, the items' rows, number of seeds.
+    """Scores of a model. -> (seeds, items) array, the items' rows, number of seeds; (0, 0) where it has no rows.
 
     Only items that every seed has scored, in the order of their names: so the columns of two models can be
     compared.
@@ -63,6 +63,8 @@ def by_item(have, name, dataset, score):
     for (model, _, data), rows in have.items():
         if model == name and data == dataset and rows:
             runs.append(rows)
+    if not runs:
+        return np.zeros((0, 0)), [], 0
     shared = set.intersection(*(set(rows) for rows in runs))
     items = sorted(item for item in shared if all(rows[item].get(score) is not None for rows in runs))
     values = np.array([[rows[item][score] for item in items] for rows in runs])
@@ -83,6 +85,8 @@ def difference(have, a, b, dataset, score):
     items_a = [row["id"] for row in rows_a]
     items_b = [row["id"] for row in rows_b]
     both = sorted(set(items_a) & set(items_b))
+    if not both:
+        return np.zeros((0, 0))
     values_a = values_a[:, [items_a.index(item) for item in both]]
     values_b = values_b[:, [items_b.index(item) for item in both]]
     if len(values_a) == len(values_b) or 1 in (len(values_a), len(values_b)):

@@ -18,14 +18,14 @@ Read:  before, teachers/names.py; next, argos.py
 """
 import hashlib
 import io
-import sys
+import math
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from runs.errors import BadInput
+from runs.errors import BadInput, first_line, warn
 from runs.files import write_atomically
 from teachers.loading import image_digest
 from verifier.coordinates import Box
@@ -42,7 +42,7 @@ class Cached:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BadInput(f"--teacher_cache {folder}: cannot be used ({error}); "
+            raise BadInput(f"--teacher_cache {folder}: cannot be used ({first_line(error)}); "
                            "name a folder that can be written") from error
         self.identity = getattr(teacher, "identity", type(teacher).__name__)
 
@@ -52,7 +52,10 @@ class Cached:
             return [_rows_of(boxes) for boxes in found]
 
         result = []
-        for label, rows in zip(labels, self._answers("detect", image, labels, ask)):
+        def fits(rows):
+            return rows.ndim == 2 and rows.shape[1] == 5
+
+        for label, rows in zip(labels, self._answers("detect", image, labels, ask, fits)):
             result.append([Box(*row, label) for row in rows.tolist()])
         return result
 
@@ -62,9 +65,13 @@ class Cached:
             return [np.packbits(mask) for mask in masks]  # eight pixels per byte
 
         height, width = image.height, image.width
+
+        def fits(bits):
+            return bits.dtype == np.uint8 and bits.shape == (math.ceil(height * width / 8),)
+
         places = [replace(box, score=1.0, label="") for box in boxes]  # a mask depends on the place alone
         masks = np.zeros((len(boxes), height, width), bool)
-        for mask, bits in zip(masks, self._answers("segment", image, places, ask)):
+        for mask, bits in zip(masks, self._answers("segment", image, places, ask, fits)):
             mask[:] = np.unpackbits(bits, count=height * width).reshape(height, width)
         return masks
 
@@ -72,19 +79,22 @@ class Cached:
         def ask(missing):
             return [np.array(self.teacher.point(image, label), float).reshape(-1, 2)]
 
-        rows, = self._answers("point", image, [label], ask)
+        def fits(rows):
+            return rows.ndim == 2 and rows.shape[1] == 2
+
+        rows, = self._answers("point", image, [label], ask, fits)
         return [tuple(row) for row in rows.tolist()]
 
-    def _answers(self, role, image, questions, ask):
+    def _answers(self, role, image, questions, ask, fits):
         """One array per question, read from the folder where it is there.
 
         ask(missing): asks the teacher those questions that are not -> one array each. Equal questions are
-        asked once.
+        asked once. fits(array): has it the form of an answer?
         """
         about = f"{self.identity}\0{role}\0{image_digest(image)}\0"
         paths = {question: self._path(about + str(question)) for question in questions}
         answers = {question: _read(path) for question, path in paths.items()}
-        missing = [question for question, answer in answers.items() if answer is None]
+        missing = [question for question, answer in answers.items() if answer is None or not fits(answer)]
         if missing:
             for question, answer in zip(missing, ask(missing), strict=True):
                 answers[question] = answer
@@ -101,9 +111,8 @@ class Cached:
         data = zlib.compress(file.getvalue(), level=1)
         try:
             write_atomically(path, _digest(data) + data)
-        except OSError as error:
-            message = f"--teacher_cache {self.folder}: an answer was not kept ({error}); make room"
-            print(message, file=sys.stderr)
+        except (OSError, BadInput) as error:
+            warn(f"--teacher_cache {self.folder}: an answer was not kept ({error}); make room")
 
 
 def _rows_of(boxes):
@@ -125,4 +134,7 @@ def _read(path):
     digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
     if _digest(data) != digest:
         return None
-    return np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False)
+    try:
+        return np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False)
+    except Exception:  # written by something else: zlib and numpy raise many kinds
+        return None

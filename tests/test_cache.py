@@ -1,10 +1,17 @@
 """teachers/cache.py: it answers like the teacher and asks once, whatever happens to its files."""
+import io
 import multiprocessing
 import sys
+import zlib
+
+import numpy as np
 
 import argos
+import pytest
+
+from runs.errors import BadInput
 from teacher_fixtures import scene
-from teachers.cache import Cached
+from teachers.cache import Cached, _digest
 from tiny.pixels import PixelDetector, PixelPointer, PixelSegmenter
 from verifier.coordinates import Box
 
@@ -68,9 +75,42 @@ def test_damaged_entries_are_asked_again(tmp_path):
     assert teacher.asked == []
 
 
+def test_an_entry_that_fits_its_digest_and_no_answer_is_asked_again(tmp_path):
+    """Written by something else: not packed, packed without an array in it, an array of another form."""
+    teacher, image = Counting(), scene()
+    box = Box(12, 12, 20, 20, 1, "x")
+
+    def ask():
+        cached = Cached(teacher, tmp_path)
+        return cached.detect(image, ["red square"]), cached.segment(image, [box]).tolist(), cached.point(image, "cross")
+    right = ask()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 3 == len(teacher.asked)
+    wrong = [b"", b"not zlib", zlib.compress(b"no array")]
+    for array in (np.zeros(7), np.zeros((2, 4)), np.zeros(0, np.uint8), np.float64(1)):
+        file = io.BytesIO()
+        np.save(file, array)
+        wrong.append(zlib.compress(file.getvalue()))
+    for data in wrong:
+        for path in files:
+            path.write_bytes(_digest(data) + data)
+        teacher.asked.clear()
+        assert ask() == right and len(teacher.asked) == 3
+    teacher.asked.clear()
+    assert ask() == right and teacher.asked == []
+
+
 def test_a_full_disk_costs_the_cache_not_the_run(tmp_path, monkeypatch, capsys):
     def full(path, data):
         raise OSError(28, "No space left on device")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BadInput, match="--teacher_cache"):
+        Cached(Counting(), tmp_path / "file")
+    cached = Cached(Counting(), tmp_path / "cache")
+    for name in range(256):
+        (tmp_path / "cache" / f"{name:02x}").write_text("in the way")
+    assert cached.detect(scene(), ["red square"]) == PixelDetector().detect(scene(), ["red square"])
+    assert capsys.readouterr().err.count("an answer was not kept") == 1
     monkeypatch.setattr("teachers.cache.write_atomically", full)
     found = Cached(Counting(), tmp_path).detect(scene(), ["red square"])
     assert found == PixelDetector().detect(scene(), ["red square"])

@@ -141,7 +141,9 @@ def test_made_up_evidence_misses_and_keeps_answer_labels_and_order():
 
 
 def test_a_row_cut_by_a_kill_is_cut_off(tmp_path):
-    log, whole = tmp_path / "log", b'{"id": "a", "reason": null}\n{"id": "b", "reason": "no right answer"}\n'
+    log = tmp_path / "log"
+    whole = (b'{"id": "a", "reason": null, "extracted": null, "rollouts": []}\n'
+             b'{"id": "b", "reason": "no right answer", "extracted": null, "rollouts": []}\n')
     assert curate.resume_log(log) == {}
     # Also a row that lacks only its line end.
     for torn in (b"", b'{"id": "c", "rea', b'{"id": "c", "reason": null}', b"\x00\xff"):
@@ -215,7 +217,7 @@ def undisturbed(launch, tmp_path_factory):
 def test_killed_anywhere_and_resumed_equals_undisturbed(undisturbed, launch):
     folder, rows, _ = undisturbed
     whole, cut, kills = folder / "whole", folder / "cut", []
-    for die_at in (1, 2, 3, 5, 4, 3, 6, 8, 11, 14, 17, 99):
+    for die_at in (2, 3, 4, 6, 5, 4, 7, 9, 12, 15, 18, 99):  # 1 opens the lock
         code, said = launch(cut, "--resume", die_at=die_at)
         if code == 0:
             break
@@ -284,7 +286,8 @@ def test_several_processes_write_what_one_writes(undisturbed):
 
 
 def test_the_rows_come_in_the_order_of_the_samples(tmp_path):
-    (tmp_path / "log").write_text('{"id": "b"}\n{"id": "c"}\n{"id": "é"}\n{"id": "a"}\n')
+    rest = '", "reason": null, "extracted": null, "rollouts": []}\n'
+    (tmp_path / "log").write_text("".join(f'{{"id": "{name}{rest}' for name in "bcéa"))
     rows = curate.in_order(tmp_path / "log", dict.fromkeys(["a", "é", "b", "d"]))
     assert [row["id"] for row in rows] == ["a", "é", "b"]
 
@@ -320,7 +323,7 @@ def test_best_and_worst_cards(tmp_path):
             dict(id="c", reason="x", rollouts=[rollout("c0", None, None)]),
             dict(id="d", reason="x", rollouts=[rollout("d0", .0, .2), rollout("d1", .0, .2)]),
             dict(id="gone", reason="x", rollouts=[rollout("g", 2., 1.)])]
-    (tmp_path / "log").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "log").write_text("".join(json.dumps(row | {"extracted": None}) + "\n" for row in rows))
     drawn = []
 
     def card(sample, text, verdict, path):

@@ -184,3 +184,13 @@ def test_damaged_files_are_named_counted_and_told_in_the_table(tmp_path, monkeyp
     out, err = capsys.readouterr()
     assert err.count(f"left out: {damaged}") == 1 and "failures: 1 x damaged media" in err
     assert "| base (1 not scored) | 1 |" in out and len((tmp_path / "out/answers.jsonl").read_text().splitlines()) == 3
+    unreadable, = (tmp_path / "out/unreadable.jsonl").read_text().splitlines()
+    assert json.loads(unreadable)["id"] == row["id"] and str(damaged) in unreadable
+    monkeypatch.setattr(evaluate, "ask", None)  # the others of its batch are answered: they are not asked again
+    evaluate.main()
+    assert len((tmp_path / "out/answers.jsonl").read_text().splitlines()) == 3
+    for flag in ("--batch", "--max_new_tokens"):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", "--models", "a=x", "--out", str(tmp_path / "new"), flag, "0"])
+        with pytest.raises(BadInput, match=f"{flag} 0: must be at least 1"):
+            evaluate.main()
+    assert not (tmp_path / "new").exists()

@@ -23,14 +23,18 @@ def test_rows_are_checked(tmp_path):
     one, two = read_samples(tmp_path / "d.jsonl")
     assert (one.answer, one.media, one.drawn, two.drawn, Path(one.path).is_file()) == ("2", "image", False, True, True)
     bad = [{"image": "b.png"}, {"video": "a.png"}, {"kind": "colour"}, {"answer": "red"}, {"question": " "},
-           {"answer": None}, {"answer": True}, {"options": "AB"}, {"drawn": 1},
+           {"answer": None}, {"answer": True}, {"answer": float("nan")}, {"answer": float("inf")}, {"answer": {"a": 1}},
+           {"answer": [2]}, {"task": None}, {"task": ["a"]}, {"raw": None}, {"id": None}, {"id": True}, {"id": ["2"]}, {"id": " "},
+           {"id": float("nan")}, {"image": "x" * 5000 + ".png"}, {"image": "a.png\0"}, {"image": "\ud800.png"}, {"image": "."},
+           {"options": "AB"}, {"drawn": 1},
            {"kind": "choice", "options": ["a", "b"], "answer": "c"}]
     # the last is good by itself, but repeats an id
     rows = [good | {"id": "2"} | change for change in bad] + [[], good]
     for row in rows:
         (tmp_path / "e.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(row) + "\n")
-        with pytest.raises(BadInput, match="e.jsonl row 2"):
+        with pytest.raises(BadInput, match="e.jsonl row 2") as error:
             read_samples(tmp_path / "e.jsonl")
+        assert "\n" not in str(error.value) and len(str(error.value)) < 600
     for text in ("{", "[" * 100_000, "1" * 10_000):
         (tmp_path / "f.jsonl").write_text(text)
         with pytest.raises(BadInput, match="f.jsonl row 1"):

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 import policy as P
+from runs.errors import run_main
 from runs.settings import flag, parse_config
 from teachers.names import load_teachers
 from theory import noise
@@ -251,4 +252,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

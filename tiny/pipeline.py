@@ -24,6 +24,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from argos import Argos  # noqa: E402
+from runs.errors import run_main  # noqa: E402
 from runs.files import save_figure  # noqa: E402
 from runs.settings import flag, parse_config  # noqa: E402
 from teachers.names import load_judge, load_teachers  # noqa: E402
@@ -259,4 +260,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

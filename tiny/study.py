@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
 from runs.curves import COLORS, read_curve  # noqa: E402
 from runs.errors import BadInput, run_main  # noqa: E402
-from runs.files import read_jsonl, save_figure, write_atomically  # noqa: E402
+from runs.files import logged_settings, save_figure, write_atomically  # noqa: E402
 from runs.processes import FREE_ON_RESUME  # noqa: E402
 from runs.settings import flag, parse_config  # noqa: E402
 from train_grpo import Config as GRPOConfig  # noqa: E402
@@ -94,7 +94,7 @@ def is_run_of(command, folder):
         return False
     words = shlex.split(command)[2:]  # without "python train_grpo.py"
     wanted = vars(parse_config(GRPOConfig, "", words))
-    _, settings = next(read_jsonl(folder / "metrics.jsonl"))
+    settings = logged_settings(folder / "metrics.jsonl") or {}
     return all(settings.get(name) == value for name, value in wanted.items() if name not in FREE)
 
 

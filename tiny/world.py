@@ -37,7 +37,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from runs.files import save_figure
+from runs.errors import run_main
+from runs.files import make_folder, save_figure
 from runs.settings import flag, parse_config
 
 # ---- 1. What can be drawn ----------------------------------------------------------------------------------
@@ -740,7 +741,7 @@ def contact_sheet(path, seed=0, n=24):
 
 def main():
     cfg = parse_config(Config, __doc__)
-    os.makedirs(cfg.out, exist_ok=True)
+    make_folder(cfg.out)
     sizes = {split: cfg.ood if split.startswith("ood-") else getattr(cfg, split) for split in SPLITS}
     # Several processes may share the work: an item depends on its split, its place and the seed alone.
     with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -751,4 +752,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -7,6 +7,8 @@ multiple choice) and the last fields of Sample. A mistake is told in one line, w
 
 Before: answers.py (the kinds), foils.py. Next: argos.py.
 """
+import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +53,7 @@ class Sample:
             given = isinstance(row.get(name), str) and row[name].strip()
             need(given, f'"{name}" is missing or empty; give a text')
         answer = row.get("answer")
-        need(type(answer) in (str, int, float), '"answer" is missing; give a text or number')
+        need(is_text_or_number(answer), '"answer" is missing; give a text or number')
         options = row.get("options")
         if options is not None:
             several = isinstance(options, list) and len(options) > 1
@@ -74,11 +76,24 @@ class Sample:
         same = [text for text in row.get("foils", []) if normalise(text) == normalise(answer)]
         need(not same, f'"foils" holds the answer itself, {answer[:60]!r}; leave it out')
         path = Path(folder) / row[media]
-        need(path.is_file(), f"{media} {row[media]!r} does not exist beside the file; correct the path")
+        there = os.path.isfile(path)  # no error for a path that the system refuses: too long, or with a NUL
+        need(there, f"{media} {row[media][:200]!r} does not exist beside the file; correct the path")
         optional = ("task", "source", "drawn", "grounding", "raw", "exact", "foils", "objects")
         rest = {name: row[name] for name in optional if name in row}
-        name = str(row.get("id", where))
-        return cls(name, row["question"], answer, row["kind"], str(path), media, options, **rest)
+        name = row.get("id", where)
+        need(is_text_or_number(name) and str(name).strip(), '"id" must be a text or a number')
+        return cls(str(name), row["question"], answer, row["kind"], str(path), media, options, **rest)
+
+
+def is_text_or_number(value):
+    """true, null and lists are neither; nor are NaN and Infinity, which Python reads in JSON.
+
+    >>> [is_text_or_number(value) for value in ("2", 2, .5, True, None, [2], float("nan"))]
+    [True, True, True, False, False, False, False]
+    """
+    if type(value) is float:
+        return math.isfinite(value)
+    return type(value) in (str, int)
 
 
 def read_samples(jsonl):
@@ -93,7 +108,7 @@ def read_samples(jsonl):
         row_of[sample.id] = i
         samples.append(sample)
     if not samples:
-        raise BadInput(f"{jsonl}: holds no rows")
+        raise BadInput(f"{jsonl}: holds no rows; write one sample per line")
     draw_foils(samples)
     return samples
 
