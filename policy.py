@@ -35,7 +35,8 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict,
+                  load_peft_weights, set_peft_model_state_dict)
 from safetensors import SafetensorError
 from transformers import (AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig,
                           DynamicCache)
@@ -43,6 +44,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
+from runs.checkpoints import NO_CODE, cause_of, check_fit, load_weights
 from runs.errors import BadInput
 from runs.settings import LORA_TARGETS
 from verifier.prompts import PROMPTS, prompt  # noqa: F401  (scripts and teachers say policy.prompt)
@@ -123,15 +125,15 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
         keep_big_buffers()
 
     try:
-        kind = AutoConfig.from_pretrained(path).model_type
+        kind = AutoConfig.from_pretrained(path, **NO_CODE).model_type
         if kind != "qwen2_5_vl":
             raise ValueError(f"the model type is {kind}, and only qwen2_5_vl is read here")
-        processor = AutoProcessor.from_pretrained(path)
+        processor = AutoProcessor.from_pretrained(path, **NO_CODE)
         if dtype == "nf4":
-            model = AutoModelForImageTextToText.from_pretrained(
-                path, dtype=torch.bfloat16, device_map={"": device}, quantization_config=nf4_config())
+            model = load_weights(AutoModelForImageTextToText, path, dtype=torch.bfloat16, **NO_CODE,
+                                 device_map={"": device}, quantization_config=nf4_config())
         else:
-            model = AutoModelForImageTextToText.from_pretrained(path, dtype=getattr(torch, dtype))
+            model = load_weights(AutoModelForImageTextToText, path, dtype=getattr(torch, dtype), **NO_CODE)
         model = model.to(device)
         model.model.visual.requires_grad_(False)
         for layer in model.modules():
@@ -140,13 +142,14 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
             if hasattr(layer, "support_avx512bf16_for_cpu"):
                 layer.support_avx512bf16_for_cpu = False
         if adapter:
-            model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+            model = _with_adapter(model, adapter)
         elif lora_rank:
             model = get_peft_model(model, LoraConfig(r=lora_rank, lora_alpha=lora_alpha or 2 * lora_rank,
                                                      target_modules=LORA_TARGETS))
-    except Exception as error:  # many kinds, from a truncated file to a wrong adapter size
-        cause = str(error).strip().split("\n")[0]  # the first line names it
-        raise BadInput(f"{adapter or path}: cannot be loaded: {type(error).__name__}: {cause}") from error
+    except BadInput:
+        raise
+    except Exception as error:  # many kinds, from a truncated file to an adapter for no layer of this model
+        raise BadInput(f"{adapter or path}: cannot be loaded: {cause_of(error)}") from error
 
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -159,6 +162,22 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
     if not preset:
         preset = "tiny" if model.config.text_config.hidden_size < 512 else "7b"
     return Policy(model, processor, device, preset, str(path))
+
+
+def _with_adapter(model, folder):
+    """The model with a saved adapter, trainable. Raises BadInput where their weights do not fit each other."""
+    config = PeftConfig.from_pretrained(folder)
+    config.inference_mode = False
+    model = PeftModel(model, config)
+    saved = load_peft_weights(folder, device="cpu")
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)  # as names in a file
+    shapes = {}
+    for name in own.keys() & saved.keys():
+        if own[name].shape != saved[name].shape:
+            shapes[name] = saved[name].shape, own[name].shape
+    check_fit(folder, own.keys() - saved.keys(), saved.keys() - own.keys(), shapes)
+    set_peft_model_state_dict(model, saved)
+    return model
 
 
 def default_device():

@@ -27,7 +27,7 @@ from transformers import (AutoModelForZeroShotObjectDetection, AutoProcessor, Au
                           CLIPTextModelWithProjection)
 
 from runs.errors import BadInput
-from teachers.loading import MAX_BOXES, cause_of, device_of, load, need_package
+from teachers.loading import MAX_BOXES, cause_of, device_of, load, load_model, need_package
 from verifier.coordinates import Box
 
 
@@ -105,7 +105,7 @@ class YoloWorld(_Detector):
             beside = Path(name).parent / "clip-vit-base-patch32"
             text = str(beside) if beside.is_dir() else "openai/clip-vit-base-patch32"
         self.tokenizer = load("yolo-world's text encoder", text, AutoTokenizer)
-        self.text = load("yolo-world's text encoder", text, CLIPTextModelWithProjection)
+        self.text = load_model("yolo-world's text encoder", text, CLIPTextModelWithProjection)
         self.model = _load_world_model(name)
         self.device = device_of(device)
         self.model.to(self.device)
@@ -179,7 +179,7 @@ class ZeroShotDetector(_Detector):
 
     def __init__(self, name, device=None, threshold=.3, batch=4):
         self.processor = load("detector", name, AutoProcessor)
-        self.model = load("detector", name, AutoModelForZeroShotObjectDetection)
+        self.model = load_model("detector", name, AutoModelForZeroShotObjectDetection)
         self.device = device_of(device)
         self.model.to(self.device).eval()
         self.kind = self.model.config.model_type

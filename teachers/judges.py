@@ -26,7 +26,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import policy as P
-from teachers.loading import device_of, load
+from teachers.loading import device_of, load, load_model
 from verifier.coordinates import Media
 
 MAX_CLAIM = 500          # characters of a claim or an answer that a judge is shown
@@ -226,7 +226,7 @@ class PlainJudge(VLMJudge):
         self.preset = preset
         self.device = device_of(device)
         self.processor = load("judge", name, AutoProcessor)
-        self.model = load("judge", name, AutoModelForImageTextToText, dtype=dtype).to(self.device).eval()
+        self.model = load_model("judge", name, AutoModelForImageTextToText, dtype=dtype).to(self.device).eval()
 
     @property
     def tokenizer(self):

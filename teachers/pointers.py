@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, GenerationConfig
 
 from runs.errors import BadInput
 from teachers.judges import VLM, Question, one_frame, quoted
-from teachers.loading import MAX_BOXES, device_of, load
+from teachers.loading import MAX_BOXES, device_of, load, load_model
 from verifier.claims import parse
 from verifier.coordinates import convert
 
@@ -74,7 +74,7 @@ def _load_molmo(name, device):
                        "read its .py files, and pass molmo:FOLDER")
     options = dict(trust_remote_code=True, dtype="auto")
     processor = load("molmo", name, AutoProcessor, **options)
-    model = load("molmo", name, AutoModelForCausalLM, **options)
+    model = load_model("molmo", name, AutoModelForCausalLM, **options)
     model.to(device).eval()
     return processor, model
 

@@ -20,7 +20,8 @@ import torch
 from transformers import Sam2Model, Sam2Processor
 
 from runs.errors import BadInput
-from teachers.loading import cause_of, device_of, find_folder, image_digest, load, need_package
+from teachers.loading import (cause_of, device_of, find_folder, image_digest, load, load_model,
+                              need_package)
 
 REMEMBERED = 4   # pictures whose embeddings are kept
 BATCH = 32       # prompts at a time
@@ -138,7 +139,7 @@ class Sam2HF(_Segmenter):
     def __init__(self, name="facebook/sam2.1-hiera-large", device=None):
         super().__init__()
         self.processor = load("sam2-hf", name, Sam2Processor)
-        self.model = load("sam2-hf", name, Sam2Model)
+        self.model = load_model("sam2-hf", name, Sam2Model)
         self.device = device_of(device)
         self.model.to(self.device).eval()
         self.identity = f"sam2-hf {name}"

@@ -1,12 +1,16 @@
 """teachers/judges.py: hostile text; and answers equal to the library's plain path, Qwen2.5-VL's and GLM-4.1V's."""
+import json
+import shutil
 from types import SimpleNamespace as Has
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import policy as P
+from runs.errors import BadInput
 from teacher_fixtures import folder, picture, policy  # noqa: F401  (fixtures)
 from teachers.judges import PlainJudge, VLMJudge, defuse
 from teachers.names import load_judge
@@ -219,6 +223,28 @@ def glm_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def glm(glm_folder):
     return load_judge(str(glm_folder), "tiny", "cpu")
+
+
+def test_a_judge_of_other_weights_is_one_line(glm_folder, tmp_path):
+    wrong = shutil.copytree(glm_folder, tmp_path / "wrong")
+    weights = load_file(wrong / "model.safetensors")
+    weights.pop(min(weights))
+    save_file(weights, wrong / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=f"^judge: {wrong}: its weights do not fit the model: . missing"):
+        load_judge(str(wrong), "tiny", "cpu")
+
+
+def test_a_judges_own_code_is_not_run_and_nobody_is_asked(glm_folder, tmp_path, monkeypatch):
+    """Kills the library's question on the terminal, "[y/N]": a run in the night would wait for an answer."""
+    monkeypatch.setattr("builtins.input", lambda *asked: pytest.fail(f"asked: {asked}"))
+    for file, kind in (("config.json", "AutoConfig"), ("processor_config.json", "AutoProcessor")):
+        own = shutil.copytree(glm_folder, tmp_path / kind)
+        settings = json.loads((own / file).read_text())
+        settings |= {"auto_map": {kind: "own.Class"}, "model_type": "own", "processor_class": "Own"}
+        (own / file).write_text(json.dumps(settings))
+        (own / "own.py").write_text("raise SystemExit('it was run')")
+        with pytest.raises(BadInput, match="needs Python code of its own, which is not run here"):
+            load_judge(str(own), "tiny", "cpu")
 
 
 def clip(frames=1):

@@ -1,11 +1,14 @@
 """teachers/names.py and loading.py: who is meant, and that whatever is missing is one line with its cure."""
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from runs.errors import BadInput
 from teacher_fixtures import dino, scene, zero_shot  # noqa: F401  (fixtures)
@@ -68,6 +71,35 @@ def test_wrong_weights_are_one_line(tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(BadInput, match="cannot be loaded"):
         load_teachers(detector=f"grounding-dino:{folder}")
+
+
+def half(weights):
+    return dict(sorted(weights.items())[::2])
+
+
+def foreign(weights):
+    return {f"other.{name}": weight for name, weight in weights.items()}
+
+
+@pytest.mark.parametrize("change", [half, foreign])
+def test_weights_that_do_not_fit_are_one_line(zero_shot, change, tmp_path):
+    """Kills a teacher of random numbers: the library fills what a folder lacks, and only warns."""
+    kind, folder = zero_shot
+    wrong = shutil.copytree(folder, tmp_path / "wrong")
+    weights = change(load_file(wrong / "model.safetensors"))
+    save_file(weights, wrong / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=f"^detector: {wrong}: its weights do not fit .* missing") as caught:
+        load_teachers(detector=f"{kind}:{wrong}", device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_more_weights_than_a_teacher_takes_are_fine(zero_shot, tmp_path):
+    """Published checkpoints carry other parts, as CLIP's does beside the text encoder."""
+    kind, folder = zero_shot
+    more = shutil.copytree(folder, tmp_path / "more")
+    weights = load_file(more / "model.safetensors") | {"vision.weight": torch.zeros(2)}
+    save_file(weights, more / "model.safetensors", metadata={"format": "pt"})
+    assert load_teachers(detector=f"{kind}:{more}", device="cpu")
 
 
 @pytest.mark.parametrize("flags", [dict(detector="owlv2"), dict(segmenter="sam2-hf"), dict(segmenter="sam2")], ids=str)
