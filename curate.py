@@ -67,6 +67,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from runs import processes
+from runs.checkpoints import follow_budget
 from runs.errors import BadInput, BadMedia, run_main
 from runs.files import append_jsonl, claim_run, file_name, save_figure, write_atomically
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
@@ -578,6 +579,7 @@ def finish(cfg, samples, verifier, log, out):
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("curate", Config))
     check(cfg)
+    follow_budget(cfg, cfg.teacher)
     out = Path(cfg.out)
     log = out / "rollouts.jsonl"
     accelerator = processes.start(cfg)

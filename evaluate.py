@@ -44,6 +44,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from runs.checkpoints import follow_budget
 from runs.curves import draw_curves, read_curve
 from runs.errors import BadInput, run_main
 from runs.files import append_jsonl, file_name, file_stamp, read_jsonl, weights_stamp, write_atomically
@@ -439,6 +440,7 @@ def main():
         return paper_benchmarks.main()
     cfg = parse_config(Config, __doc__, preset_arguments("evaluate", Config))
     check(cfg)
+    follow_budget(cfg, *[folder for _, _, folder in map(parse_model, cfg.models)])
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     if not cfg.models and not cfg.curves:

@@ -44,7 +44,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from runs.checkpoints import NO_CODE, cause_of, check_fit, load_weights
+from runs.checkpoints import (NO_CODE, budget_of, cause_of, check_fit, load_weights, read_budget,
+                              save_budget)
 from runs.errors import BadInput
 from runs.settings import LORA_TARGETS
 from verifier.prompts import PROMPTS, prompt  # noqa: F401  (scripts and teachers say policy.prompt)
@@ -64,6 +65,7 @@ class Policy:
     device: torch.device
     preset: str             # a key of PROMPTS; "tiny" also has its own rule in rope_positions
     path: str = ""          # where the base was loaded from
+    budget: dict | None = None  # the pixels it was trained with, where that is known (runs/checkpoints.py)
 
     @property
     def tokenizer(self):
@@ -161,7 +163,10 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
     processor.video_processor.cap_pixels_per_frame = False  # frames come in their final size, see load_media
     if not preset:
         preset = "tiny" if model.config.text_config.hidden_size < 512 else "7b"
-    return Policy(model, processor, device, preset, str(path))
+    budget = read_budget(path)
+    if adapter:
+        budget = read_budget(adapter) or budget
+    return Policy(model, processor, device, preset, str(path), budget)
 
 
 def _with_adapter(model, folder):
@@ -765,7 +770,10 @@ def merge(policy):
 
 
 def save_policy(policy, folder, merged=False):
-    """Write the adapter, or (merged) the whole model with the adapter in it: complete or not at all."""
+    """Write the adapter, or (merged) the whole model with the adapter in it: complete or not at all.
+
+    The processor goes with both, in the sizes of policy.budget: without them a point has no meaning.
+    """
     model = merge(policy).model if merged else policy.unwrapped
     folder = Path(folder)
     aside = folder.with_name(folder.name + ".writing")  # a sibling, also for "out/adapter/"
@@ -775,7 +783,7 @@ def save_policy(policy, folder, merged=False):
             model.save_pretrained(aside, save_embedding_layers=False)  # "auto" would ask the hub
         else:
             model.save_pretrained(aside)
-            policy.processor.save_pretrained(aside)
+        save_budget(policy.processor, aside, policy.budget)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
 
@@ -797,6 +805,7 @@ def finish(accelerator, cfg, policy, trained):
     trained: False where a finished run was resumed and nothing happened: its files stay, and their dates.
     """
     out = Path(cfg.out)
+    policy.budget = budget_of(cfg)
     merged = cfg.merge or not cfg.lora_rank
     last = "merged" if merged else "adapter"
     if accelerator.is_main_process and (trained or not (out / last).exists()):

@@ -58,6 +58,7 @@ import torch
 from tqdm import trange
 
 from runs import ledger, processes
+from runs.checkpoints import follow_budget
 from runs.errors import BadInput, run_main
 from runs.files import file_name
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
@@ -488,6 +489,7 @@ def bar_text(summary):
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("train_grpo", Config))
     weights = check(cfg)
+    follow_budget(cfg, cfg.policy)
     out = Path(cfg.out)
     accelerator = processes.start(cfg)  # one process, or several: each has its share of every step's prompts
     if cfg.prompts < accelerator.num_processes:

@@ -37,6 +37,7 @@ import torch
 from tqdm import trange
 
 from runs import ledger, processes
+from runs.checkpoints import follow_budget
 from runs.errors import BadInput, BadMedia, run_main
 from runs.files import read_jsonl
 from runs.settings import Settings, flag, parse_config, pixel_budget, preset_arguments
@@ -152,6 +153,7 @@ def load_prompts(examples, cfg):
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("train_sft", Config))
     check(cfg)
+    follow_budget(cfg, cfg.policy)
     out = Path(cfg.out)
     accelerator = processes.start(cfg)  # one process, or several: each has its share of every batch
     ledger.check_memory(cfg, accelerator)

@@ -48,6 +48,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import binomtest
 from tqdm import tqdm
 
+from runs.checkpoints import follow_budget
 from runs.errors import BadInput, run_main
 from runs.files import append_jsonl, read_jsonl, save_figure, write_atomically
 from runs.settings import Settings, flag, parse_config, pixel_budget, preset_arguments
@@ -762,6 +763,7 @@ def main():
     for name in ("starts", "every", "chunk", "envs", "limit", "batch"):
         if getattr(cfg, name) < 1:
             raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
+    follow_budget(cfg, cfg.policy)
     steps[cfg.do](cfg)
 
 
