@@ -78,6 +78,7 @@ from verifier.samples import read_samples
 import policy as P
 from teachers.judges import VLMJudge
 from teachers.names import load_teachers
+from teachers.pointers import Unreadable
 from argos import Argos
 
 
@@ -172,7 +173,13 @@ def point(media, objects, pointer):
     """-> for every frame the points (x, y) of all objects, in pixels of the frame."""
     points = []
     for frame in media.frames:
-        points.append([place for label in objects for place in pointer.point(frame, label)])
+        places = []
+        for label in objects:
+            try:
+                places += pointer.point(frame, label)
+            except Unreadable as error:  # the teacher goes by the picture alone
+                tqdm.write(f"not drawn: {label[:60]!r}: {error}", file=sys.stderr)
+        points.append(places)
     return points
 
 

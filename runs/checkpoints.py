@@ -58,7 +58,7 @@ def load_weights(kind, folder, extra=False, **options):
 
 
 def _four_bit_shapes(model):
-    """4-bit layers whose weight has another shape than theirs: the library compares packed bits, which have none."""
+    """4-bit layers whose weight has another shape than theirs. (The library cannot tell: packed bits have none.)"""
     shapes = {}
     for name, layer in model.named_modules():
         packed = getattr(getattr(layer, "weight", None), "quant_state", None)
@@ -77,7 +77,8 @@ def check_fit(folder, missing, unexpected, shapes=()):
     if shapes:
         name = min(shapes)
         given, wanted = shapes[name]
-        problems.append(f"{len(shapes)} of another shape (such as {name}: {tuple(given)}, not {tuple(wanted)})")
+        example = f"{name}: {tuple(given)}, not {tuple(wanted)}"
+        problems.append(f"{len(shapes)} of another shape (such as {example})")
     if problems:
         raise BadInput(f"{folder}: its weights do not fit the model: {', '.join(problems)}; "
                        "give a folder whose files belong together, or download or write it again")

@@ -88,7 +88,7 @@ class Segmenter(Protocol):
 class Pointer(Protocol):
     def point(self, image, label: str) -> list[tuple[float, float]]:
         """The centre (x, y), in pixels, of each thing that the label names; empty where there is none. image:
-        PIL, RGB."""
+        PIL, RGB. A reply that cannot be read is an error, not "none"."""
 
 
 class Judge(Protocol):

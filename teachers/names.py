@@ -20,7 +20,7 @@ from teachers.cache import Cached
 from teachers.detectors import YoloWorld, ZeroShotDetector
 from teachers.judges import PlainJudge, VLMJudge
 from teachers.loading import device_of, load
-from teachers.pointers import MolmoPointer, VLMPointer
+from teachers.pointers import READING, MolmoPointer, VLMPointer
 from teachers.segmenters import Sam2, Sam2HF
 from tiny.pixels import PixelDetector, PixelPointer, PixelSegmenter
 
@@ -42,7 +42,7 @@ def _qwen_pointer(name="Qwen/Qwen2.5-VL-7B-Instruct", device=None):
     on_gpu = device_of(device).type == "cuda"
     dtype = "bfloat16" if on_gpu else "float32"
     pointer = VLMPointer(P.load_policy(name, dtype=dtype, device=device))
-    pointer.identity = f"qwen {name} {dtype}"  # rounding may move a point, so the cache tells the two apart
+    pointer.identity = f"qwen {name} {dtype} {READING}"  # rounding may move a point: the cache tells two apart
     return pointer
 
 
