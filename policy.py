@@ -49,6 +49,7 @@ from runs.checkpoints import (NO_CODE, budget_of, cause_of, check_fit, load_weig
 from runs.errors import BadInput
 from runs.settings import LORA_TARGETS
 from verifier.prompts import PROMPTS, prompt  # noqa: F401  (scripts and teachers say policy.prompt)
+from verifier.texts import well_formed
 
 logging.disable_progress_bar()  # a bar per loaded folder tells a reader nothing
 
@@ -272,6 +273,9 @@ class Prompts:
                        self.mask[rows, used], self.input_ids[rows, used])
 
 
+MAX_PROMPT = 200_000  # characters: some 50,000 tokens, more than the 32,768 that Qwen2.5-VL was trained with
+
+
 @torch.no_grad()
 def encode_prompts(policy, items):
     """Encode a batch of questions about pictures and clips, mixed freely. -> Prompts.
@@ -280,7 +284,8 @@ def encode_prompts(policy, items):
 
     A Media with one frame is a picture, one with several is a clip; a clip's frames count as evenly spaced
     from its first to its last second. Frames have their final size (load_media made it) and are not resized
-    here, so coordinates are pixels of exactly these frames. Raises BadInput for frames of another size.
+    here, so coordinates are pixels of exactly these frames. Raises BadInput for frames of another size, and for a
+    text of more than MAX_PROMPT characters.
     """
     # 1) One chat per item. The template leaves a placeholder for each picture or clip; their pixels go into
     #    two flat lists, in reading order, and the processor matches them up.
@@ -296,7 +301,10 @@ def encode_prompts(policy, items):
                 videos.append(list(shown.frames))
                 video_times.append(_video_metadata(shown))
                 content.append({"type": "video"})
-        harmless = text.replace("<|", "< |")  # no question can smuggle in a special token such as <|im_end|>
+        if len(text) > MAX_PROMPT:
+            raise BadInput(f"a prompt of {len(text):,} characters ({text[:40]!r} ...): at most {MAX_PROMPT:,}; "
+                           "shorten the question")
+        harmless = well_formed(text).replace("<|", "< |")  # no question can smuggle in a special token such as <|im_end|>
         content.append({"type": "text", "text": harmless})
         messages = [{"role": "user", "content": content}]
         chat = policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -678,7 +686,7 @@ def encode_completions(policy, texts, end=True):
 
     end: put the end token after each text
     """
-    rows = _token_lists(policy, texts)
+    rows = token_lists(policy, texts)
     if end:
         rows = [row + [policy.tokenizer.eos_token_id] for row in rows]
     ids = _pad_right(policy, rows, policy.tokenizer.pad_token_id)
@@ -686,8 +694,10 @@ def encode_completions(policy, texts, end=True):
     return ids, mask
 
 
-def _token_lists(policy, texts):
-    return policy.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+def token_lists(policy, texts):
+    """Texts, whatever they hold -> lists of token ids, without the end token. No text can spell a special token."""
+    texts = [well_formed(text) for text in texts]
+    return policy.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 def _pad_right(policy, rows, value=0):
@@ -709,8 +719,8 @@ def answer_logprobs(policy, prompts, answers, prefixes=None, chunk=None):
     """
     if not prefixes:
         prefixes = [""] * len(answers)
-    prefix_rows = _token_lists(policy, prefixes)
-    answer_rows = _token_lists(policy, answers)
+    prefix_rows = token_lists(policy, prefixes)
+    answer_rows = token_lists(policy, answers)
     rows, marks = [], []  # the tokens of each row, and 1 where they belong to the answer
     for prefix, answer in zip(prefix_rows, answer_rows):
         rows.append(prefix + answer)

@@ -58,7 +58,7 @@ def load_weights(kind, folder, extra=False, **options):
 
 
 def _four_bit_shapes(model):
-    """4-bit layers whose weight has another shape than theirs. (The library cannot tell: packed bits have none.)"""
+    """4-bit layers whose weight has another shape than theirs: the library cannot tell from packed bits."""
     shapes = {}
     for name, layer in model.named_modules():
         packed = getattr(getattr(layer, "weight", None), "quant_state", None)

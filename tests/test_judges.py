@@ -300,6 +300,13 @@ def test_a_glm_judge_sees_the_picture_and_hears_yes(glm, monkeypatch):
         assert glm.equivalent("q", "2", "two") is (word.lower() == "yes")
 
 
+def test_no_text_raises_in_a_judges_tokenizer(policy, glm):
+    for judge in (VLMJudge(policy), glm):
+        assert isinstance(judge.equivalent("\ud800", "\udfff", "\x00\ud800"), bool)
+        assert len(judge.answer_probability(None, "How many \ud800?", ["\ud800"], ["\ud800 2"])) == 1
+        assert len(judge.extract_claims(["\ud800"], max_new_tokens=2)) == 1
+
+
 def test_no_text_opens_a_turn_in_another_template(glm, monkeypatch):
     seen, forward = [], glm.model.forward
     monkeypatch.setattr(glm.model, "forward", lambda **row: (seen.append(row["input_ids"][0]), forward(**row))[1])

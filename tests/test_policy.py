@@ -322,6 +322,25 @@ def test_a_question_cannot_smuggle_in_special_tokens(base):
     assert count(honest) == count(attacked)
 
 
+@pytest.mark.parametrize("odd", ["\ud800", "a\udfff b", "\udc80" * 50, "\x00", "\ufffe\uffff", "\U0010ffff", "\u202e", "\x1b[2J"],
+                         ids=ascii)
+def test_no_text_raises_in_the_tokenizer(lora, odd):
+    """A lone surrogate is valid JSON, and raised in the tokenizer: by whichever door, text now goes through one guard."""
+    prompts = P.encode_prompts(lora, [(media(1, 0), f"How many? {odd}"), (None, odd)])
+    ids, mask = P.encode_completions(lora, [odd, f"<think>{odd}</think><answer>{odd}</answer>"])
+    assert torch.isfinite(P.token_logprobs(lora, prompts, 1, ids, mask)[0]).all()
+    sums, counts = P.answer_logprobs(lora, prompts, [odd, "2"], [odd, odd])
+    assert torch.isfinite(sums).all() and (counts > 0).all()
+    if "\ud800" <= odd[-1] <= "\udfff":
+        assert torch.equal(ids, P.encode_completions(lora, [re.sub("[\ud800-\udfff]", "?", text) for text in (
+            odd, f"<think>{odd}</think><answer>{odd}</answer>")])[0])
+
+
+def test_a_prompt_without_end_is_one_line(base):
+    with pytest.raises(BadInput, match="^a prompt of 1,000,000 characters .'xxxx.*: at most 200,000; shorten"):
+        P.encode_prompts(base, [(None, "x" * 1_000_000)])
+
+
 # ---- 4. Logits equal the plain path ------------------------------------------------------------------------
 @pytest.mark.parametrize("around", [nullcontext, checkpointing])  # one reading of the prompt for the group; one a row
 def test_logits_equal_the_plain_path(either, around):
