@@ -46,7 +46,7 @@ from transformers.video_utils import VideoMetadata
 
 from runs.checkpoints import (NO_CODE, budget_of, cause_of, check_fit, load_weights, read_budget,
                               save_budget)
-from runs.errors import BadInput
+from runs.errors import BadInput, out_of_memory
 from runs.settings import LORA_TARGETS
 from verifier.prompts import PROMPTS, prompt  # noqa: F401  (scripts and teachers say policy.prompt)
 from verifier.texts import well_formed
@@ -152,6 +152,8 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
     except BadInput:
         raise
     except Exception as error:  # many kinds, from a truncated file to an adapter for no layer of this model
+        if out_of_memory(error):
+            raise
         raise BadInput(f"{adapter or path}: cannot be loaded: {cause_of(error)}") from error
 
     if checkpointing:
@@ -743,7 +745,7 @@ def choose(policy, prompts, options=("yes", "no")):
     """How likely each option is as the first token of the reply. -> (B, len(options)), rows sum to 1.
 
     An option counts in lower case and capitalised: p(yes) = p("yes") + p("Yes").
-    Raises ValueError for options whose first tokens coincide.
+    Raises ValueError for options whose first tokens coincide, and where the model gives no numbers.
     """
     starts = []  # the first tokens of each option
     for option in options:
@@ -755,7 +757,10 @@ def choose(policy, prompts, options=("yes", "no")):
         logits, _ = _prefill(policy, prompts)
     logp = _log_softmax(policy, logits, 1.0)  # (B, V)
     per_option = [logp[:, list(start)].logsumexp(1) for start in starts]
-    return torch.stack(per_option, 1).softmax(1)  # (B, options)
+    p = torch.stack(per_option, 1).softmax(1)  # (B, options)
+    if not p.isfinite().all():  # weights that are not finite, or an overflow: that is no "no"
+        raise ValueError("the model's logits are not finite")
+    return p
 
 
 # ---- 6. Saving and resuming --------------------------------------------------------------------------------

@@ -19,10 +19,18 @@ class BadMedia(BadInput):
     """A picture or video that cannot be used. Its sample is left out and counted, see Argos.usable."""
 
 
+def out_of_memory(error):
+    """Whether CUDA says that the GPU's memory is full. By name: who only reads errors need not import torch."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    begins = ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED")  # some libraries of its
+    return isinstance(error, RuntimeError) and str(error).startswith(begins)
+
+
 def run_main(main):
     """Run a script's main().
 
-    Bad input and a full disk become one line on stderr and exit code 2; Ctrl-C becomes one line and 130, the
+    Bad input, a full disk and a full GPU become one line on stderr and exit code 2; Ctrl-C becomes one line and 130, the
     shell's code for it.
     """
     try:
@@ -39,4 +47,12 @@ def run_main(main):
             raise
         print(f"error: {error.filename or 'writing'}: the disk is full; make room, then run it again "
               "(with --resume, where there is one)", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        first_line = str(error).strip().partition("\n")[0][:200]
+        print(f"error: the GPU's memory is full ({first_line}); lower --micro_batch, --sample_batch, --batch or "
+              "--image_pixels, or name smaller teachers; train_grpo.py --dry_run lists what takes how much; then "
+              "run it again (with --resume, where there is one)", file=sys.stderr)
         sys.exit(2)

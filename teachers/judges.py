@@ -211,6 +211,8 @@ class VLMJudge(VLM):
         logp, counts = self._logprobs(media, question, opened, answers)  # (G,), (G,)
         if length_normalized:
             logp = logp / counts.clamp(min=1)
+        if logp.isnan().any():
+            raise ValueError("the judge's log-probabilities are not numbers")
         return logp.exp().tolist()
 
 
@@ -273,7 +275,10 @@ class PlainJudge(VLMJudge):
         verdicts = []
         for question in questions:
             logits = self._logits(self._inputs(question), opened, [])  # (1, V)
-            verdicts.append([float(logits[0, start].logsumexp(0)) for start in starts])
+            pair = [float(logits[0, start].logsumexp(0)) for start in starts]
+            if not all(map(math.isfinite, pair)):  # such a pair would always say no
+                raise ValueError("the judge's logits are not finite")
+            verdicts.append(pair)
         return verdicts
 
     def _replies(self, questions, max_new_tokens):

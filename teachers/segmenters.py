@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import Sam2Model, Sam2Processor
 
-from runs.errors import BadInput
+from runs.errors import BadInput, out_of_memory
 from teachers.loading import (cause_of, device_of, find_folder, image_digest, load, load_model,
                               need_package)
 
@@ -98,6 +98,8 @@ class Sam2(_Segmenter):
                 self.model = build.build_sam2(configs[file.name], str(file), self.device,
                                               hydra_overrides_extra=list(overrides))
         except Exception as error:  # a truncated file, or weights of another size than the name says
+            if out_of_memory(error):
+                raise
             raise BadInput(f"sam2: {file} cannot be loaded ({cause_of(error)}); download it again") from error
         self.identity = f"sam2 {file}"
 

@@ -11,12 +11,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import policy as P
-from runs.errors import BadInput
+from runs.errors import BadInput, run_main
 from teacher_fixtures import folder, picture, policy  # noqa: F401  (fixtures)
 from teachers.judges import PlainJudge, VLMJudge, defuse
 from teachers.names import load_judge
 from teachers.pointers import Unreadable, VLMPointer
 from tiny import models
+from verifier.asking import TeacherFailed, Teachers
 from verifier.coordinates import Media
 
 
@@ -182,6 +183,67 @@ def test_a_judge_that_says_yes_is_heard_as_yes(policy, monkeypatch, says, judged
     monkeypatch.setattr(P, "_prefill", prefill)
     judge = VLMJudge(policy)
     assert judge.equivalent("q", "2", "two") is judged and judge.frame_claim(media().frames[0], "x") is judged
+
+
+@pytest.mark.parametrize("kind", ["qwen", "glm"])
+def test_a_judge_without_numbers_fails_and_does_not_say_no(folder, glm_folder, kind):
+    """Kills nan > nan, which is no: every answer would be wrong, every claim false, and nothing counted."""
+    judge = load_judge(str(folder if kind == "qwen" else glm_folder), "tiny", "cpu")
+    model = judge.model if kind == "glm" else judge.policy.core
+    with torch.no_grad():
+        model.lm_head.weight.mul_(torch.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        judge.equivalent("q", "2", "two")
+    with pytest.raises(ValueError, match="not finite"):
+        judge.frame_claim(media().frames[0], "x")
+    with pytest.raises(ValueError, match="not numbers"):
+        judge.answer_probability(media(), "How many?", ["I see"], ["2"])
+    teachers = Teachers(None, None, None, judge)
+    replies = teachers.yes_or_no({"a": ("equivalent", "q", "2", "two")})
+    assert isinstance(replies["a"], TeacherFailed) and teachers.failures == {"judge: ValueError": 1}
+    with pytest.raises(TeacherFailed):
+        teachers.probabilities(media(), "How many?", [("I see", "2")])
+
+
+CUDA = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore"),
+        torch.cuda.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: out of memory\nmore"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")]
+
+
+@pytest.mark.parametrize("error", CUDA, ids=range(4))
+def test_a_full_gpu_is_not_a_teacher_that_failed(error, capsys):
+    """It ends the run in one line; counted as a failure, the term would silently drop out of the reward."""
+    def full(*question):
+        raise error
+
+    teachers = Teachers(Has(detect=full), Has(segment=full), Has(point=full), Has(equivalent=full))
+    for ask in (lambda: teachers.find(picture(), ["mug"]), lambda: teachers.find(picture(), ["mug"], pointed=True),
+                lambda: teachers.yes_or_no({"a": ("equivalent", "q", "2", "two")})):
+        with pytest.raises(type(error)):
+            ask()
+    calls = iter([ValueError("an odd label"), error, error])
+    late = Teachers(Has(detect=lambda *question: full_at(calls)), Has(), None, None)
+    with pytest.raises(type(error)):  # at the question that tells the item from the teacher
+        late.find(picture(), ["mug"])
+    with pytest.raises(SystemExit) as end:
+        run_main(full)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert end.value.code == 2 and said.startswith("error: the GPU's memory is full (CUDA ") and "--micro_batch" in said
+
+
+def full_at(calls):
+    raise next(calls)
+
+
+def test_other_errors_that_speak_of_memory_are_the_teachers(capsys):
+    """What a reply says ends no run: only CUDA's own words do."""
+    def odd(*question):
+        raise ValueError("no point and no none in 'CUDA out of memory'")
+
+    with pytest.raises(TeacherFailed):
+        Teachers(Has(detect=odd), Has(), None, None).find(picture(), ["mug"])
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_main(lambda: (_ for _ in ()).throw(RuntimeError("a bug")))
 
 
 # ---- A judge of another family -----------------------------------------------------------------------------
