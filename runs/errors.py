@@ -23,15 +23,15 @@ def out_of_memory(error):
     """Whether CUDA says that the GPU's memory is full. By name: who only reads errors need not import torch."""
     if type(error).__name__ == "OutOfMemoryError":
         return True
-    begins = ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED")  # some libraries of its
+    begins = ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and str(error).startswith(begins)
 
 
 def run_main(main):
     """Run a script's main().
 
-    Bad input, a full disk and a full GPU become one line on stderr and exit code 2; Ctrl-C becomes one line and 130, the
-    shell's code for it.
+    Bad input, a full disk and a full GPU become one line on stderr and exit code 2; Ctrl-C becomes one line and
+    130, the shell's code for it.
     """
     try:
         main()

@@ -54,10 +54,11 @@ MM_GROUNDING_DINO = "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_gri
 
 DETECTORS = {
     "pixels": _pixel_detector,
-    "yolo-world": YoloWorld,
-    "grounding-dino": partial(ZeroShotDetector, name="IDEA-Research/grounding-dino-base"),
-    "mm-grounding-dino": partial(ZeroShotDetector, name=MM_GROUNDING_DINO),
+    # These two look at the picture anew for every phrase, and each look takes 1 to 2 GB: so one at a time.
+    "grounding-dino": partial(ZeroShotDetector, name="IDEA-Research/grounding-dino-base", batch=1),
+    "mm-grounding-dino": partial(ZeroShotDetector, name=MM_GROUNDING_DINO, batch=1),
     "owlv2": partial(ZeroShotDetector, name="google/owlv2-base-patch16-ensemble", threshold=.2),
+    "yolo-world": YoloWorld,
 }
 SEGMENTERS = {"pixels": _pixel_segmenter, "sam2": Sam2, "sam2-hf": Sam2HF}
 POINTERS = {"pixels": _pixel_pointer, "molmo": MolmoPointer, "qwen": _qwen_pointer}

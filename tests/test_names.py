@@ -10,8 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import curate
+import evaluate
+import train_grpo
 from runs.errors import BadInput
+from runs.settings import parse_config, preset_arguments
 from teacher_fixtures import dino, scene, zero_shot  # noqa: F401  (fixtures)
+from teachers import loading
 from teachers.cache import Cached
 from teachers.detectors import YoloWorld, ZeroShotDetector
 from teachers.names import load_teachers
@@ -41,7 +46,7 @@ def test_the_policys_own_base_points_and_is_not_cached(tmp_path):
 
 
 @pytest.mark.parametrize("flags, cure", [
-    (dict(detector="yolo"), "choose pixels, yolo-world"),
+    (dict(detector="yolo"), "choose pixels, grounding-dino"),
     (dict(pointer="pixels:somewhere"), "real ones take a checkpoint"),
     (dict(detector="owlv2:nobody/nothing"), "hf download nobody/nothing"),
     (dict(detector="owlv2:/nowhere/at/all"), "hf download OWNER/NAME"),
@@ -112,6 +117,22 @@ def test_a_hub_name_never_becomes_a_download(flags, monkeypatch):
         load_teachers(**flags)
 
 
+@pytest.mark.parametrize("preset", ["7b", "7b-bf16"])
+def test_the_presets_detector_is_the_papers(zero_shot, preset, monkeypatch):
+    """A figure of the paper's blog post names Grounding DINO; it needs no package beyond requirements.txt."""
+    for script, module in (("curate", curate), ("train_grpo", train_grpo), ("evaluate", evaluate)):
+        arguments = preset_arguments(script, module.Config, ["--preset", preset])
+        cfg = parse_config(module.Config, "", arguments)
+        assert cfg.detector == "grounding-dino"
+    kind, folder = zero_shot
+    if kind == "grounding-dino":
+        monkeypatch.setattr(loading, "snapshot_download", lambda name, **options: {
+            "IDEA-Research/grounding-dino-base": str(folder)}[name])
+        monkeypatch.setitem(sys.modules, "ultralytics", None)
+        detector, _, _ = load_teachers(detector=cfg.detector, device="cpu")
+        assert detector.kind == "grounding-dino" and detector.threshold == .3 and detector.batch == 1
+
+
 @pytest.mark.parametrize("script", ["argos", "curate", "train_grpo", "evaluate"])
 def test_every_script_names_its_teachers(script, tmp_path, monkeypatch):
     scene().save(tmp_path / "p.png")
@@ -125,5 +146,5 @@ def test_every_script_names_its_teachers(script, tmp_path, monkeypatch):
     out = [] if script == "argos" else ["--out", str(tmp_path / "o")]
     teachers = ["--detector", "yolov9", "--teacher_cache", str(tmp_path / "cache")]
     monkeypatch.setattr(sys, "argv", [script, *flags, *out, *teachers])
-    with pytest.raises(BadInput, match="^--detector yolov9: choose pixels, yolo-world"):
+    with pytest.raises(BadInput, match="^--detector yolov9: choose pixels, grounding-dino"):
         importlib.import_module(script).main()
