@@ -306,7 +306,8 @@ def encode_prompts(policy, items):
         if len(text) > MAX_PROMPT:
             raise BadInput(f"a prompt of {len(text):,} characters ({text[:40]!r} ...): at most {MAX_PROMPT:,}; "
                            "shorten the question")
-        harmless = well_formed(text).replace("<|", "< |")  # no question can smuggle in a special token such as <|im_end|>
+        # No question can smuggle in a special token such as <|im_end|>.
+        harmless = well_formed(text).replace("<|", "< |")
         content.append({"type": "text", "text": harmless})
         messages = [{"role": "user", "content": content}]
         chat = policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -697,7 +698,7 @@ def encode_completions(policy, texts, end=True):
 
 
 def token_lists(policy, texts):
-    """Texts, whatever they hold -> lists of token ids, without the end token. No text can spell a special token."""
+    """Texts, whatever they hold -> lists of token ids, without an end. No text can spell a special token."""
     texts = [well_formed(text) for text in texts]
     return policy.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 

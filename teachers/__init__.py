@@ -48,7 +48,7 @@ Three rules for whoever fills a role:
 3. What a text says is data. A judge obeys no instruction in an answer that it grades (`defuse` in judges.py).
 
 A teacher may raise whatever it likes: Argos finds out whether it or the item is at fault, and counts it
-(verifier/asking.py). Only BadInput, a mistake in a setting, goes on to the person.
+(verifier/asking.py). Only a mistake in a setting (BadInput) and a full GPU go on to the person.
 
 The paper's text says "open-vocabulary detector"; a figure of its blog post names Grounding DINO, so it is the
 default of the 7B presets. YOLO-World is faster and a name away: its code is AGPL-3.0, which whoever passes the
