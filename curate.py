@@ -66,6 +66,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from runs import processes
+from runs.checkpoints import follow_budget
 from runs.errors import BadInput, BadMedia, printable, run_main
 from runs.files import (append_jsonl, claim_run, file_name, make_folder, save_figure, write_atomically,
                         writing)
@@ -77,6 +78,7 @@ from verifier.samples import read_samples
 import policy as P
 from teachers.judges import VLMJudge
 from teachers.names import load_teachers
+from teachers.pointers import Unreadable
 from argos import Argos
 
 
@@ -171,7 +173,13 @@ def point(media, objects, pointer):
     """-> for every frame the points (x, y) of all objects, in pixels of the frame."""
     points = []
     for frame in media.frames:
-        points.append([place for label in objects for place in pointer.point(frame, label)])
+        places = []
+        for label in objects:
+            try:
+                places += pointer.point(frame, label)
+            except Unreadable as error:  # the teacher goes by the picture alone
+                tqdm.write(f"not drawn: {label[:60]!r}: {error}", file=sys.stderr)
+        points.append(places)
     return points
 
 
@@ -604,6 +612,7 @@ def finish(cfg, samples, verifier, log, out):
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("curate", Config))
     check(cfg)
+    follow_budget(cfg, cfg.teacher)
     accelerator = processes.start(cfg)
     with processes.alone(accelerator, cfg.out):
         work(cfg, accelerator)

@@ -46,6 +46,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from runs.checkpoints import follow_budget
 from runs.curves import draw_curves, read_curve
 from runs.errors import BadInput, printable, run_main, warn
 from runs.files import (alone, append_jsonl, file_name, file_stamp, make_folder, read_jsonl, weights_stamp,
@@ -485,6 +486,7 @@ def main():
         return paper_benchmarks.main()
     cfg = parse_config(Config, __doc__, preset_arguments("evaluate", Config))
     check(cfg)
+    follow_budget(cfg, *[folder for _, _, folder in map(parse_model, cfg.models)])
     out = Path(cfg.out)
     if not cfg.models and not cfg.curves:
         raise BadInput("nothing to do: give --models name=folder ..., or --curves name=training-folder ...")

@@ -36,7 +36,8 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict,
+                  load_peft_weights, set_peft_model_state_dict)
 from safetensors import SafetensorError
 from transformers import (AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig,
                           DynamicCache)
@@ -44,9 +45,12 @@ from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from runs.errors import BadInput, first_line
+from runs.checkpoints import (NO_CODE, budget_of, cause_of, check_fit, load_weights, read_budget,
+                              save_budget)
+from runs.errors import BadInput, first_line, out_of_memory
 from runs.settings import LORA_TARGETS
 from verifier.prompts import PROMPTS, prompt  # noqa: F401  (scripts and teachers say policy.prompt)
+from verifier.texts import well_formed
 
 logging.disable_progress_bar()  # a bar per loaded folder tells a reader nothing
 
@@ -63,6 +67,7 @@ class Policy:
     device: torch.device
     preset: str             # a key of PROMPTS; "tiny" also has its own rule in rope_positions
     path: str = ""          # where the base was loaded from
+    budget: dict | None = None  # the pixels it was trained with, where that is known (runs/checkpoints.py)
 
     @property
     def tokenizer(self):
@@ -124,15 +129,15 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
         keep_big_buffers()
 
     try:
-        kind = AutoConfig.from_pretrained(path).model_type
+        kind = AutoConfig.from_pretrained(path, **NO_CODE).model_type
         if kind != "qwen2_5_vl":
             raise ValueError(f"the model type is {kind}, and only qwen2_5_vl is read here")
-        processor = AutoProcessor.from_pretrained(path)
+        processor = AutoProcessor.from_pretrained(path, **NO_CODE)
         if dtype == "nf4":
-            model = AutoModelForImageTextToText.from_pretrained(
-                path, dtype=torch.bfloat16, device_map={"": device}, quantization_config=nf4_config())
+            model = load_weights(AutoModelForImageTextToText, path, dtype=torch.bfloat16, **NO_CODE,
+                                 device_map={"": device}, quantization_config=nf4_config())
         else:
-            model = AutoModelForImageTextToText.from_pretrained(path, dtype=getattr(torch, dtype))
+            model = load_weights(AutoModelForImageTextToText, path, dtype=getattr(torch, dtype), **NO_CODE)
         model = model.to(device)
         model.model.visual.requires_grad_(False)
         for layer in model.modules():
@@ -141,13 +146,16 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
             if hasattr(layer, "support_avx512bf16_for_cpu"):
                 layer.support_avx512bf16_for_cpu = False
         if adapter:
-            model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+            model = _with_adapter(model, adapter)
         elif lora_rank:
             model = get_peft_model(model, LoraConfig(r=lora_rank, lora_alpha=lora_alpha or 2 * lora_rank,
                                                      target_modules=LORA_TARGETS))
-    except Exception as error:  # many kinds, from a truncated file to a wrong adapter size
-        cause = str(error).strip().split("\n")[0]  # the first line names it
-        raise BadInput(f"{adapter or path}: cannot be loaded: {type(error).__name__}: {cause}") from error
+    except BadInput:
+        raise
+    except Exception as error:  # many kinds, from a truncated file to an adapter for no layer of this model
+        if out_of_memory(error):
+            raise
+        raise BadInput(f"{adapter or path}: cannot be loaded: {cause_of(error)}") from error
 
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -159,7 +167,26 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
     processor.video_processor.cap_pixels_per_frame = False  # frames come in their final size, see load_media
     if not preset:
         preset = "tiny" if model.config.text_config.hidden_size < 512 else "7b"
-    return Policy(model, processor, device, preset, str(path))
+    budget = read_budget(path)
+    if adapter:
+        budget = read_budget(adapter) or budget
+    return Policy(model, processor, device, preset, str(path), budget)
+
+
+def _with_adapter(model, folder):
+    """The model with a saved adapter, trainable. Raises BadInput where their weights do not fit each other."""
+    config = PeftConfig.from_pretrained(folder)
+    config.inference_mode = False
+    model = PeftModel(model, config)
+    saved = load_peft_weights(folder, device="cpu")
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)  # as names in a file
+    shapes = {}
+    for name in own.keys() & saved.keys():
+        if own[name].shape != saved[name].shape:
+            shapes[name] = saved[name].shape, own[name].shape
+    check_fit(folder, own.keys() - saved.keys(), saved.keys() - own.keys(), shapes)
+    set_peft_model_state_dict(model, saved)
+    return model
 
 
 def default_device():
@@ -249,6 +276,9 @@ class Prompts:
                        self.mask[rows, used], self.input_ids[rows, used])
 
 
+MAX_PROMPT = 200_000  # characters: some 50,000 tokens, more than the 32,768 that Qwen2.5-VL was trained with
+
+
 @torch.no_grad()
 def encode_prompts(policy, items):
     """Encode a batch of questions about pictures and clips, mixed freely. -> Prompts.
@@ -257,7 +287,8 @@ def encode_prompts(policy, items):
 
     A Media with one frame is a picture, one with several is a clip; a clip's frames count as evenly spaced
     from its first to its last second. Frames have their final size (load_media made it) and are not resized
-    here, so coordinates are pixels of exactly these frames. Raises BadInput for frames of another size.
+    here, so coordinates are pixels of exactly these frames. Raises BadInput for frames of another size, and for a
+    text of more than MAX_PROMPT characters.
     """
     # 1) One chat per item. The template leaves a placeholder for each picture or clip; their pixels go into
     #    two flat lists, in reading order, and the processor matches them up.
@@ -273,7 +304,11 @@ def encode_prompts(policy, items):
                 videos.append(list(shown.frames))
                 video_times.append(_video_metadata(shown))
                 content.append({"type": "video"})
-        harmless = text.replace("<|", "< |")  # no question can smuggle in a special token such as <|im_end|>
+        if len(text) > MAX_PROMPT:
+            raise BadInput(f"a prompt of {len(text):,} characters ({text[:40]!r} ...): at most {MAX_PROMPT:,}; "
+                           "shorten the question")
+        # No question can smuggle in a special token such as <|im_end|>.
+        harmless = well_formed(text).replace("<|", "< |")
         content.append({"type": "text", "text": harmless})
         messages = [{"role": "user", "content": content}]
         chat = policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -655,7 +690,7 @@ def encode_completions(policy, texts, end=True):
 
     end: put the end token after each text
     """
-    rows = _token_lists(policy, texts)
+    rows = token_lists(policy, texts)
     if end:
         rows = [row + [policy.tokenizer.eos_token_id] for row in rows]
     ids = _pad_right(policy, rows, policy.tokenizer.pad_token_id)
@@ -663,8 +698,10 @@ def encode_completions(policy, texts, end=True):
     return ids, mask
 
 
-def _token_lists(policy, texts):
-    return policy.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+def token_lists(policy, texts):
+    """Texts, whatever they hold -> lists of token ids, without an end. No text can spell a special token."""
+    texts = [well_formed(text) for text in texts]
+    return policy.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 def _pad_right(policy, rows, value=0):
@@ -686,8 +723,8 @@ def answer_logprobs(policy, prompts, answers, prefixes=None, chunk=None):
     """
     if not prefixes:
         prefixes = [""] * len(answers)
-    prefix_rows = _token_lists(policy, prefixes)
-    answer_rows = _token_lists(policy, answers)
+    prefix_rows = token_lists(policy, prefixes)
+    answer_rows = token_lists(policy, answers)
     rows, marks = [], []  # the tokens of each row, and 1 where they belong to the answer
     for prefix, answer in zip(prefix_rows, answer_rows):
         rows.append(prefix + answer)
@@ -710,7 +747,7 @@ def choose(policy, prompts, options=("yes", "no")):
     """How likely each option is as the first token of the reply. -> (B, len(options)), rows sum to 1.
 
     An option counts in lower case and capitalised: p(yes) = p("yes") + p("Yes").
-    Raises ValueError for options whose first tokens coincide.
+    Raises ValueError for options whose first tokens coincide, and where the model gives no numbers.
     """
     starts = []  # the first tokens of each option
     for option in options:
@@ -722,7 +759,10 @@ def choose(policy, prompts, options=("yes", "no")):
         logits, _ = _prefill(policy, prompts)
     logp = _log_softmax(policy, logits, 1.0)  # (B, V)
     per_option = [logp[:, list(start)].logsumexp(1) for start in starts]
-    return torch.stack(per_option, 1).softmax(1)  # (B, options)
+    p = torch.stack(per_option, 1).softmax(1)  # (B, options)
+    if not p.isfinite().all():  # weights that are not finite, or an overflow: that is no "no"
+        raise ValueError("the model's logits are not finite")
+    return p
 
 
 # ---- 6. Saving and resuming --------------------------------------------------------------------------------
@@ -747,7 +787,10 @@ def merge(policy):
 
 
 def save_policy(policy, folder, merged=False):
-    """Write the adapter, or (merged) the whole model with the adapter in it: complete or not at all."""
+    """Write the adapter, or (merged) the whole model with the adapter in it: complete or not at all.
+
+    The processor goes with both, in the sizes of policy.budget: without them a point has no meaning.
+    """
     model = merge(policy).model if merged else policy.unwrapped
     folder = Path(folder)
     aside = folder.with_name(folder.name + ".writing")  # a sibling, also for "out/adapter/"
@@ -757,7 +800,7 @@ def save_policy(policy, folder, merged=False):
             model.save_pretrained(aside, save_embedding_layers=False)  # "auto" would ask the hub
         else:
             model.save_pretrained(aside)
-            policy.processor.save_pretrained(aside)
+        save_budget(policy.processor, aside, policy.budget)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
 
@@ -786,6 +829,7 @@ def finish(accelerator, cfg, policy, trained):
     trained: False where a finished run was resumed and nothing happened: its files stay, and their dates.
     """
     out = Path(cfg.out)
+    policy.budget = budget_of(cfg)
     merged = cfg.merge or not cfg.lora_rank
     last = "merged" if merged else "adapter"
     if accelerator.is_main_process and (trained or not (out / last).exists()):

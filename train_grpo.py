@@ -58,6 +58,7 @@ import torch
 from tqdm import trange
 
 from runs import ledger, processes
+from runs.checkpoints import follow_budget
 from runs.errors import BadInput, run_main
 from runs.files import file_name, make_folder
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
@@ -492,6 +493,7 @@ def bar_text(summary):
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("train_grpo", Config))
     weights = check(cfg)
+    follow_budget(cfg, cfg.policy)
     accelerator = processes.start(cfg)  # one process, or several: each has its share of every step's prompts
     if cfg.prompts < accelerator.num_processes:
         raise BadInput(f"--prompts {cfg.prompts}: {accelerator.num_processes} processes need at least one each")

@@ -36,10 +36,12 @@ import torch
 from tqdm import trange
 
 from runs import ledger, processes
+from runs.checkpoints import follow_budget
 from runs.errors import BadInput, BadMedia, run_main, warn
 from runs.files import read_jsonl
 from runs.settings import Settings, flag, parse_config, pixel_budget, preset_arguments
 from verifier.media import load_media
+from verifier.samples import MAX_TEXT
 import policy as P
 
 
@@ -84,6 +86,9 @@ def learning_rate(step, steps, cfg):
 
 
 # ---- 2. Examples -------------------------------------------------------------------------------------------
+MAX_CHAT = 5 * MAX_TEXT  # characters of a turn: a sample's question stands in a prompt
+
+
 def read_chats(path):
     """HF chat rows -> [(media paths, question, response)]: the row's pictures, then its clips.
 
@@ -101,9 +106,13 @@ def read_chats(path):
             if not names:
                 raise ValueError("nothing to see")
             media = [Path(path).parent / name for name in names]
+            longest = max(len(question), len(response))
         except (KeyError, TypeError, ValueError, StopIteration, AttributeError):
             raise BadInput(f"{path} row {number}: not a chat example with pictures or clips; "
                            "write it with curate.py") from None
+        if longest > MAX_CHAT:
+            raise BadInput(f"{path} row {number}: a text of {longest:,} characters; at most {MAX_CHAT:,}: "
+                           "shorten it or delete the row")
         rows.append((media, question, response))
     if not rows:
         raise BadInput(f"{path}: no examples; run curate.py first, or lower its --threshold")
@@ -111,13 +120,17 @@ def read_chats(path):
 
 
 def first_text(turn):
-    return next(part["text"] for part in turn["content"] if part["type"] == "text")
+    """The text of a chat turn; TypeError where it is none."""
+    text = next(part["text"] for part in turn["content"] if part["type"] == "text")
+    if not isinstance(text, str):
+        raise TypeError("no text")
+    return text
 
 
-def leave_out_long(examples, tokenizer, cfg, say):
+def leave_out_long(examples, policy, cfg, say):
     """The examples whose completion has at most --max_new_tokens tokens. say: prints how many it leaves out."""
     responses = [response for _, _, response in examples]
-    lengths = [len(tokens) for tokens in tokenizer(responses, add_special_tokens=False)["input_ids"]]
+    lengths = [len(tokens) for tokens in P.token_lists(policy, responses)]
     short = [example for example, length in zip(examples, lengths)
              if length < cfg.max_new_tokens]  # not <=: the end token comes on top
     if len(short) < len(examples):
@@ -161,6 +174,7 @@ def refuse_unread(optimizer, cfg, ends):
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("train_sft", Config))
     check(cfg)
+    follow_budget(cfg, cfg.policy)
     accelerator = processes.start(cfg)  # one process, or several: each has its share of every batch
     ledger.check_memory(cfg, accelerator)
     if cfg.dry_run:
@@ -177,7 +191,7 @@ def work(cfg, accelerator):
     torch.manual_seed(cfg.seed)  # the adapter's first weights
     policy = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype,
                            checkpointing=cfg.checkpointing)
-    examples = leave_out_long(examples, policy.tokenizer, cfg, accelerator.print)
+    examples = leave_out_long(examples, policy, cfg, accelerator.print)
     parameters = list(P.trainable(policy).values())
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)
     steps_per_epoch = max(1, len(examples) // cfg.batch)

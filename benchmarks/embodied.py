@@ -51,6 +51,7 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from runs.checkpoints import follow_budget
 from runs.errors import BadInput, run_main
 from runs.files import append_jsonl, file_name, read_jsonl, write_atomically
 from runs.settings import Settings, flag, parse_config, preset_arguments
@@ -459,6 +460,7 @@ def main():
     if too_small or min(cfg.temperature, cfg.actions, cfg.retries, cfg.limit) < 0 or cfg.shots < -1:
         raise BadInput("--batch, --max_new_tokens: at least 1; --temperature, --actions, --retries, --limit: "
                        "not below 0; --shots: not below -1")
+    follow_budget(cfg, cfg.model)
     text = write_table(cfg, run(cfg))
     write_atomically(Path(cfg.out) / "table.md", text)
     print(text)

@@ -56,6 +56,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import binomtest
 from tqdm import tqdm
 
+from runs.checkpoints import follow_budget
 from runs.errors import BadInput, run_main
 from runs.files import append_jsonl, read_jsonl, save_figure, write_atomically
 from runs.settings import Settings, flag, parse_config, pixel_budget, preset_arguments
@@ -832,6 +833,7 @@ def main():
             raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
     if not 0 < cfg.crop <= 1:
         raise BadInput(f"--crop {cfg.crop:g}: must be above 0 and at most 1")
+    follow_budget(cfg, cfg.policy)
     steps[cfg.do](cfg)
 
 

@@ -39,6 +39,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from runs.checkpoints import follow_budget
 from runs.curves import draw_curves
 from runs.errors import BadInput
 from runs.files import alone, append_jsonl, read_jsonl, weights_stamp, write_atomically
@@ -109,6 +110,7 @@ def read_models(cfg):
     specs = list(cfg.models)
     if cfg.model:
         specs.append(f"ours={cfg.model}")
+    follow_budget(cfg, *[parse_model(spec, ways)[2] for spec in specs])
     models = []
     for spec in specs:
         name, way, folder = parse_model(spec, ways)

@@ -3,6 +3,7 @@
     errors.py      a person's mistake, told in one line               every script
     files.py       files that survive a kill at any point             every script
     settings.py    flags, and presets of flags                        every script
+    checkpoints.py weights that fit; the pixels of training           policy.py, teachers/, every script
     processes.py   several GPUs, metrics, seconds per phase           train_sft.py, train_grpo.py, curate.py
     ledger.py      how much memory a run will take, before it starts  train_sft.py, train_grpo.py
     statistics.py  means with intervals, paired differences           evaluate.py, benchmarks/

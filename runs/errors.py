@@ -11,6 +11,7 @@ or rename the window. So whatever came from data is printed through `printable`.
 Next: runs/files.py
 """
 import errno
+import logging
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,9 @@ import threading
 from contextlib import contextmanager, suppress
 
 import psutil
+
+# Where it is installed beside no GPU, bitsandbytes says at its import that a faster kernel is missing.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk itself, or what this person may use of it
 
@@ -60,12 +64,20 @@ def warn(text):
     print(printable(text), file=sys.stderr)
 
 
+def out_of_memory(error):
+    """Whether CUDA says that the GPU's memory is full. By name: who only reads errors need not import torch."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    begins = ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and str(error).startswith(begins)
+
+
 # ---- 3. How a script ends ----------------------------------------------------------------------------------
 def run_main(main):
     """Run a script's main().
 
-    Bad input and a full disk become one line on stderr and exit code 2; Ctrl-C becomes one line and 130, SIGTERM
-    one line and 143, the shell's codes for them.
+    Bad input, a full disk and a full GPU become one line on stderr and exit code 2; Ctrl-C becomes one line and
+    130, SIGTERM one line and 143, the shell's codes for them.
     """
     try:
         with _terminable():
@@ -81,6 +93,12 @@ def run_main(main):
             raise
         _end(f"error: {error.filename or 'writing'}: the disk is full; make room, then run it again "
              "(with --resume, where there is one)", 2)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        _end(f"error: the GPU's memory is full ({first_line(error)}); lower --micro_batch, --sample_batch, --batch "
+             "or --image_pixels, or name smaller teachers; train_grpo.py --dry_run lists what takes how much; then "
+             "run it again (with --resume, where there is one)", 2)
 
 
 def _end(line, code):

@@ -38,7 +38,7 @@ SEVEN_B = {
         min_pixels=4 * TOKEN,
         image_pixels=512 * TOKEN,
         video_pixels=32 * 128 * TOKEN,  # 128 for each frame, as Video-R1 trains; in pairs: 2,048 tokens
-        detector="yolo-world",
+        detector="grounding-dino",  # a figure of the paper's blog post names it; Apache-2.0, no further package
         segmenter="sam2",
         pointer="base",  # the model itself (charts, maps, curation); the paper has Molmo: molmo:FOLDER
         extract=True,
@@ -122,8 +122,8 @@ class Settings:
 @dataclass
 class TeacherSettings(Settings):
     """What every script shares that asks teachers: the models that check a rollout (teachers/names.py)."""
-    detector: str = flag("pixels", "who finds what a label names: pixels, yolo-world, grounding-dino, "
-                                   "mm-grounding-dino, owlv2; or NAME:FOLDER")
+    detector: str = flag("pixels", "who finds what a label names: pixels, grounding-dino, "
+                                   "mm-grounding-dino, owlv2, yolo-world; or NAME:FOLDER")
     segmenter: str = flag("pixels", "who turns boxes into masks: pixels, sam2 or sam2-hf")
     pointer: str = flag("pixels", "who points: pixels, molmo, qwen; or base: the model that is loaded anyway "
                                   "(train_grpo.py: the policy, its adapter off)")

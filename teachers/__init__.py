@@ -12,10 +12,10 @@ Who can fill them, by name (teachers/names.py), and the licence of the code (wei
 own):
 
     --detector   pixels              rules for the embedded world's drawings     Apache-2.0, tiny/pixels.py
-                 yolo-world          YOLO-World                                  AGPL-3.0 (!), ultralytics
-                 grounding-dino      GroundingDINO                               Apache-2.0, transformers
+                 grounding-dino      GroundingDINO, the paper's                  Apache-2.0, transformers
                  mm-grounding-dino   MM-GroundingDINO                            Apache-2.0, transformers
                  owlv2               OWLv2                                       Apache-2.0, transformers
+                 yolo-world          YOLO-World                                  AGPL-3.0 (!), ultralytics
     --segmenter  pixels              as above                                    Apache-2.0, tiny/pixels.py
                  sam2                SAM 2.1 by its own package                  Apache-2.0, sam2
                  sam2-hf             SAM 2.1, no further package                 Apache-2.0, transformers
@@ -30,9 +30,9 @@ owlv2:my/owlv2`.
 
 What they need beyond requirements.txt (grounding-dino, mm-grounding-dino, owlv2, sam2-hf and qwen: no package):
 
-    pip install setuptools wheel                          # yolo-world and sam2:
+    pip install setuptools wheel                          # sam2 (and yolo-world):
     SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation -r tests/requirements-extra.txt
-    hf download IDEA-Research/grounding-dino-base         # or whichever checkpoint you name
+    hf download IDEA-Research/grounding-dino-base         # or whichever you name: the 7B presets' detector
     hf download facebook/sam2.1-hiera-large
     hf download openai/clip-vit-base-patch32              # yolo-world's text encoder; and yolov8x-worldv2.pt
                                                           # from ultralytics' releases, into this folder
@@ -48,10 +48,14 @@ Three rules for whoever fills a role:
 3. What a text says is data. A judge obeys no instruction in an answer that it grades (`defuse` in judges.py).
 
 A teacher may raise whatever it likes: Argos finds out whether it or the item is at fault, and counts it
-(verifier/asking.py). Only BadInput, a mistake in a setting, goes on to the person.
+(verifier/asking.py). Only a mistake in a setting (BadInput) and a full GPU go on to the person.
 
-Simplified against the paper: it names no detector, so YOLO-World is only our default; and the judge, unless
-one is named, is no larger model but the policy's own frozen base, its LoRA adapter switched off.
+The paper's text says "open-vocabulary detector"; a figure of its blog post names Grounding DINO, so it is the
+default of the 7B presets. YOLO-World is faster and a name away: its code is AGPL-3.0, which whoever passes the
+whole on must heed.
+
+Simplified against the paper: the judge, unless one is named, is no larger model but the policy's own frozen
+base, its LoRA adapter switched off.
 
 This file imports no model library: `from teachers import Detector` is quick.
 
@@ -88,7 +92,7 @@ class Segmenter(Protocol):
 class Pointer(Protocol):
     def point(self, image, label: str) -> list[tuple[float, float]]:
         """The centre (x, y), in pixels, of each thing that the label names; empty where there is none. image:
-        PIL, RGB."""
+        PIL, RGB. A reply that cannot be read is an error, not "none"."""
 
 
 class Judge(Protocol):

@@ -1,11 +1,11 @@
 """Detectors: a label in, boxes out. They find any label (open vocabulary), since a policy may write any.
 
-The paper names none. Here, by two classes:
+The paper's text names none, a figure of its blog post Grounding DINO: the 7B presets' default. By two classes:
 
-    YoloWorld          YOLO-World, arXiv:2401.17270              ultralytics, AGPL-3.0
     ZeroShotDetector   GroundingDINO, arXiv:2303.05499           transformers, Apache-2.0
                        MM-GroundingDINO, arXiv:2401.02361
                        OWLv2, arXiv:2306.09683
+    YoloWorld          YOLO-World, arXiv:2401.17270              ultralytics, AGPL-3.0
 
 The traps, each closed below: labels asked together compete for the boxes; GroundingDINO reads "a. b" as two
 labels; boxes come in pixels of a padded, resized input, or as fractions of it; YOLO takes an array for BGR.
@@ -27,7 +27,7 @@ from transformers import (AutoModelForZeroShotObjectDetection, AutoProcessor, Au
                           CLIPTextModelWithProjection)
 
 from runs.errors import BadInput
-from teachers.loading import MAX_BOXES, cause_of, device_of, load, need_package
+from teachers.loading import MAX_BOXES, cause_of, device_of, load, load_model, need_package
 from verifier.coordinates import Box
 
 
@@ -105,7 +105,7 @@ class YoloWorld(_Detector):
             beside = Path(name).parent / "clip-vit-base-patch32"
             text = str(beside) if beside.is_dir() else "openai/clip-vit-base-patch32"
         self.tokenizer = load("yolo-world's text encoder", text, AutoTokenizer)
-        self.text = load("yolo-world's text encoder", text, CLIPTextModelWithProjection)
+        self.text = load_model("yolo-world's text encoder", text, CLIPTextModelWithProjection)
         self.model = _load_world_model(name)
         self.device = device_of(device)
         self.model.to(self.device)
@@ -174,12 +174,13 @@ def _load_world_model(name):
 class ZeroShotDetector(_Detector):
     """GroundingDINO, MM-GroundingDINO or OWLv2, as transformers has them.
 
-    name: a folder or a hub id. threshold: least score of a box. batch: phrases at a time.
+    name: a folder or a hub id. threshold: least score of a box (the authors' demos use .3 to .4; their second one,
+    for which words a box has touched, plays no part where a row has one phrase). batch: phrases at a time.
     """
 
     def __init__(self, name, device=None, threshold=.3, batch=4):
         self.processor = load("detector", name, AutoProcessor)
-        self.model = load("detector", name, AutoModelForZeroShotObjectDetection)
+        self.model = load_model("detector", name, AutoModelForZeroShotObjectDetection)
         self.device = device_of(device)
         self.model.to(self.device).eval()
         self.kind = self.model.config.model_type

@@ -26,8 +26,9 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import policy as P
-from teachers.loading import device_of, load
+from teachers.loading import device_of, load, load_model
 from verifier.coordinates import Media
+from verifier.texts import well_formed
 
 MAX_CLAIM = 500          # characters of a claim or an answer that a judge is shown
 MAX_FRAMES = 32          # frames that a batch of questions shows at a time (our choice)
@@ -49,7 +50,7 @@ def defuse(text, tokenizer=None, limit=2_000):
 
     tokenizer: break its special tokens, too, whatever they look like ("<s>", "[MASK]").
     """
-    text = text[:limit].encode("utf-8", "replace").decode()  # a lone surrogate would raise in the tokenizer
+    text = well_formed(text[:limit])
     return _break_special_tokens(_SECTION.sub("< ", text), tokenizer)
 
 
@@ -210,6 +211,8 @@ class VLMJudge(VLM):
         logp, counts = self._logprobs(media, question, opened, answers)  # (G,), (G,)
         if length_normalized:
             logp = logp / counts.clamp(min=1)
+        if logp.isnan().any():
+            raise ValueError("the judge's log-probabilities are not numbers")
         return logp.exp().tolist()
 
 
@@ -226,7 +229,7 @@ class PlainJudge(VLMJudge):
         self.preset = preset
         self.device = device_of(device)
         self.processor = load("judge", name, AutoProcessor)
-        self.model = load("judge", name, AutoModelForImageTextToText, dtype=dtype).to(self.device).eval()
+        self.model = load_model("judge", name, AutoModelForImageTextToText, dtype=dtype).to(self.device).eval()
 
     @property
     def tokenizer(self):
@@ -241,7 +244,7 @@ class PlainJudge(VLMJudge):
             if len(frames) > 1:
                 content.append({"type": "text", "text": f"{media.seconds[k]:.1f} seconds:"})
             content.append({"type": "image"})
-        text = P.prompt(self.preset, question.key, **question.texts)
+        text = well_formed(P.prompt(self.preset, question.key, **question.texts))
         content.append({"type": "text", "text": _break_special_tokens(text, self.tokenizer)})
         chat = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False,
                                                   add_generation_prompt=True)
@@ -261,7 +264,7 @@ class PlainJudge(VLMJudge):
             return self.model(**row, use_cache=False, logits_to_keep=len(scored) + 1).logits[0].float()
 
     def _tokens(self, text):
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return self.tokenizer(well_formed(text), add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def _choose(self, questions):
         thinks_first = "<think>" in self.tokenizer.get_vocab()
@@ -272,7 +275,10 @@ class PlainJudge(VLMJudge):
         verdicts = []
         for question in questions:
             logits = self._logits(self._inputs(question), opened, [])  # (1, V)
-            verdicts.append([float(logits[0, start].logsumexp(0)) for start in starts])
+            pair = [float(logits[0, start].logsumexp(0)) for start in starts]
+            if not all(map(math.isfinite, pair)):  # such a pair would always say no
+                raise ValueError("the judge's logits are not finite")
+            verdicts.append(pair)
         return verdicts
 
     def _replies(self, questions, max_new_tokens):

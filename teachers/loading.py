@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 
+from runs.checkpoints import NO_CODE, cause_of, load_weights
 from runs.errors import BadInput
 
 MAX_BOXES = 64  # boxes or points per label, the surest first; verifier/ counts as many (our choice)
@@ -42,8 +43,22 @@ def load(what, name, kind, **options):
     """
     folder = find_folder(what, name)
     try:
-        return kind.from_pretrained(folder, **options)
+        return kind.from_pretrained(folder, **(NO_CODE | options))
     except Exception as error:  # many kinds, from a missing file to weights of another size
+        raise _cannot_load(what, name, error) from error
+
+
+def load_model(what, name, kind, **options):
+    """`load` for a model, whose weights must all be there (see runs/checkpoints.py).
+
+    More than the model's own may be: published checkpoints carry other parts, too.
+    """
+    folder = find_folder(what, name)
+    try:
+        return load_weights(kind, folder, extra=True, **(NO_CODE | options))
+    except BadInput as error:
+        raise BadInput(f"{what}: {error}") from None
+    except Exception as error:  # many kinds, from a missing file to one that was cut off
         raise _cannot_load(what, name, error) from error
 
 
@@ -52,12 +67,6 @@ def _cannot_load(what, name, error):
     hub = name if is_hub_id else "OWNER/NAME"
     return BadInput(f"{what}: {name} cannot be loaded; download it with `hf download {hub}`, "
                     f"or pass a folder that holds it ({cause_of(error)})")
-
-
-def cause_of(error):
-    """An error's type and first line: libraries write pages, and the first line names the cause."""
-    text = str(error).strip() or "no reason given"
-    return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
 
 
 def need_package(what, module, install):

@@ -20,7 +20,7 @@ from teachers.cache import Cached
 from teachers.detectors import YoloWorld, ZeroShotDetector
 from teachers.judges import PlainJudge, VLMJudge
 from teachers.loading import device_of, load
-from teachers.pointers import MolmoPointer, VLMPointer
+from teachers.pointers import READING, MolmoPointer, VLMPointer
 from teachers.segmenters import Sam2, Sam2HF
 from tiny.pixels import PixelDetector, PixelPointer, PixelSegmenter
 
@@ -42,7 +42,7 @@ def _qwen_pointer(name="Qwen/Qwen2.5-VL-7B-Instruct", device=None):
     on_gpu = device_of(device).type == "cuda"
     dtype = "bfloat16" if on_gpu else "float32"
     pointer = VLMPointer(P.load_policy(name, dtype=dtype, device=device))
-    pointer.identity = f"qwen {name} {dtype}"  # rounding may move a point, so the cache tells the two apart
+    pointer.identity = f"qwen {name} {dtype} {READING}"  # rounding may move a point: the cache tells two apart
     return pointer
 
 
@@ -54,10 +54,11 @@ MM_GROUNDING_DINO = "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_gri
 
 DETECTORS = {
     "pixels": _pixel_detector,
-    "yolo-world": YoloWorld,
-    "grounding-dino": partial(ZeroShotDetector, name="IDEA-Research/grounding-dino-base"),
-    "mm-grounding-dino": partial(ZeroShotDetector, name=MM_GROUNDING_DINO),
+    # These two look at the picture anew for every phrase, and each look takes 1 to 2 GB: so one at a time.
+    "grounding-dino": partial(ZeroShotDetector, name="IDEA-Research/grounding-dino-base", batch=1),
+    "mm-grounding-dino": partial(ZeroShotDetector, name=MM_GROUNDING_DINO, batch=1),
     "owlv2": partial(ZeroShotDetector, name="google/owlv2-base-patch16-ensemble", threshold=.2),
+    "yolo-world": YoloWorld,
 }
 SEGMENTERS = {"pixels": _pixel_segmenter, "sam2": Sam2, "sam2-hf": Sam2HF}
 POINTERS = {"pixels": _pixel_pointer, "molmo": MolmoPointer, "qwen": _qwen_pointer}

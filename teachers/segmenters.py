@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from transformers import Sam2Model, Sam2Processor
 
-from runs.errors import BadInput
-from teachers.loading import cause_of, device_of, find_folder, image_digest, load, need_package
+from runs.errors import BadInput, out_of_memory
+from teachers.loading import (cause_of, device_of, find_folder, image_digest, load, load_model,
+                              need_package)
 
 REMEMBERED = 4   # pictures whose embeddings are kept
 BATCH = 32       # prompts at a time
@@ -97,6 +98,8 @@ class Sam2(_Segmenter):
                 self.model = build.build_sam2(configs[file.name], str(file), self.device,
                                               hydra_overrides_extra=list(overrides))
         except Exception as error:  # a truncated file, or weights of another size than the name says
+            if out_of_memory(error):
+                raise
             raise BadInput(f"sam2: {file} cannot be loaded ({cause_of(error)}); download it again") from error
         self.identity = f"sam2 {file}"
 
@@ -138,7 +141,7 @@ class Sam2HF(_Segmenter):
     def __init__(self, name="facebook/sam2.1-hiera-large", device=None):
         super().__init__()
         self.processor = load("sam2-hf", name, Sam2Processor)
-        self.model = load("sam2-hf", name, Sam2Model)
+        self.model = load_model("sam2-hf", name, Sam2Model)
         self.device = device_of(device)
         self.model.to(self.device).eval()
         self.identity = f"sam2-hf {name}"

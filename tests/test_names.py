@@ -1,14 +1,22 @@
 """teachers/names.py and loading.py: who is meant, and that whatever is missing is one line with its cure."""
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+import curate
+import evaluate
+import train_grpo
 from runs.errors import BadInput
+from runs.settings import parse_config, preset_arguments
 from teacher_fixtures import dino, scene, zero_shot  # noqa: F401  (fixtures)
+from teachers import loading
 from teachers.cache import Cached
 from teachers.detectors import YoloWorld, ZeroShotDetector
 from teachers.names import load_teachers
@@ -38,7 +46,7 @@ def test_the_policys_own_base_points_and_is_not_cached(tmp_path):
 
 
 @pytest.mark.parametrize("flags, cure", [
-    (dict(detector="yolo"), "choose pixels, yolo-world"),
+    (dict(detector="yolo"), "choose pixels, grounding-dino"),
     (dict(pointer="pixels:somewhere"), "real ones take a checkpoint"),
     (dict(detector="owlv2:nobody/nothing"), "hf download nobody/nothing"),
     (dict(detector="owlv2:/nowhere/at/all"), "hf download OWNER/NAME"),
@@ -70,6 +78,35 @@ def test_wrong_weights_are_one_line(tmp_path):
         load_teachers(detector=f"grounding-dino:{folder}")
 
 
+def half(weights):
+    return dict(sorted(weights.items())[::2])
+
+
+def foreign(weights):
+    return {f"other.{name}": weight for name, weight in weights.items()}
+
+
+@pytest.mark.parametrize("change", [half, foreign])
+def test_weights_that_do_not_fit_are_one_line(zero_shot, change, tmp_path):
+    """Kills a teacher of random numbers: the library fills what a folder lacks, and only warns."""
+    kind, folder = zero_shot
+    wrong = shutil.copytree(folder, tmp_path / "wrong")
+    weights = change(load_file(wrong / "model.safetensors"))
+    save_file(weights, wrong / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=f"^detector: {wrong}: its weights do not fit .* missing") as caught:
+        load_teachers(detector=f"{kind}:{wrong}", device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_more_weights_than_a_teacher_takes_are_fine(zero_shot, tmp_path):
+    """Published checkpoints carry other parts, as CLIP's does beside the text encoder."""
+    kind, folder = zero_shot
+    more = shutil.copytree(folder, tmp_path / "more")
+    weights = load_file(more / "model.safetensors") | {"vision.weight": torch.zeros(2)}
+    save_file(weights, more / "model.safetensors", metadata={"format": "pt"})
+    assert load_teachers(detector=f"{kind}:{more}", device="cpu")
+
+
 @pytest.mark.parametrize("flags", [dict(detector="owlv2"), dict(segmenter="sam2-hf"), dict(segmenter="sam2")], ids=str)
 def test_a_hub_name_never_becomes_a_download(flags, monkeypatch):
     import socket
@@ -78,6 +115,22 @@ def test_a_hub_name_never_becomes_a_download(flags, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail(f"asked the network: {a}"))
     with pytest.raises(BadInput, match="hf download"):
         load_teachers(**flags)
+
+
+@pytest.mark.parametrize("preset", ["7b", "7b-bf16"])
+def test_the_presets_detector_is_the_papers(zero_shot, preset, monkeypatch):
+    """A figure of the paper's blog post names Grounding DINO; it needs no package beyond requirements.txt."""
+    for script, module in (("curate", curate), ("train_grpo", train_grpo), ("evaluate", evaluate)):
+        arguments = preset_arguments(script, module.Config, ["--preset", preset])
+        cfg = parse_config(module.Config, "", arguments)
+        assert cfg.detector == "grounding-dino"
+    kind, folder = zero_shot
+    if kind == "grounding-dino":
+        monkeypatch.setattr(loading, "snapshot_download", lambda name, **options: {
+            "IDEA-Research/grounding-dino-base": str(folder)}[name])
+        monkeypatch.setitem(sys.modules, "ultralytics", None)
+        detector, _, _ = load_teachers(detector=cfg.detector, device="cpu")
+        assert detector.kind == "grounding-dino" and detector.threshold == .3 and detector.batch == 1
 
 
 @pytest.mark.parametrize("script", ["argos", "curate", "train_grpo", "evaluate"])
@@ -93,5 +146,5 @@ def test_every_script_names_its_teachers(script, tmp_path, monkeypatch):
     out = [] if script == "argos" else ["--out", str(tmp_path / "o")]
     teachers = ["--detector", "yolov9", "--teacher_cache", str(tmp_path / "cache")]
     monkeypatch.setattr(sys, "argv", [script, *flags, *out, *teachers])
-    with pytest.raises(BadInput, match="^--detector yolov9: choose pixels, yolo-world"):
+    with pytest.raises(BadInput, match="^--detector yolov9: choose pixels, grounding-dino"):
         importlib.import_module(script).main()

@@ -5,6 +5,7 @@ token as it was. Each docstring names the silent bug that its test kills (every 
 to fail here).
 """
 import hashlib
+import json
 import re
 import shutil
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 import policy as P
@@ -171,6 +173,110 @@ def test_bad_folders_give_one_clear_line(folder, tmp_path):
         P.load_policy(folder, dtype="int3")
 
 
+def changed_copy(source, target, change, file="model.safetensors"):
+    """A folder like `source` whose weights went through change(weights) -> weights."""
+    shutil.copytree(source, target)
+    save_file(change(load_file(target / file)), target / file, metadata={"format": "pt"})
+    return target
+
+
+def half(weights):
+    return dict(sorted(weights.items())[::2])
+
+
+def foreign(weights):
+    return {f"other.{name}": weight for name, weight in weights.items()}
+
+
+def one_more(weights):
+    return weights | {"other.weight": torch.zeros(2)}
+
+
+def one_less(weights):
+    return dict(sorted(weights.items())[1:])
+
+
+def cut(weights):
+    """One matrix loses half of its rows."""
+    name = next(name for name in sorted(weights) if name.endswith(("q_proj.weight", "q_proj.lora_B.weight")))
+    return weights | {name: weights[name][:64].clone()}
+
+
+@pytest.mark.parametrize("change, said", [
+    (half, "40 missing \\(such as model\\."), (foreign, "81 missing .*80 not the model's \\(such as other\\."),
+    (one_more, "1 not the model's \\(such as other.weight\\)"), (one_less, "2 missing \\(such as lm_head"),
+    (cut, "1 of another shape .*q_proj.weight: \\(64, 128\\), not \\(128, 128\\)")])
+@pytest.mark.parametrize("dtype", ["float32", "nf4"])
+def test_weights_that_do_not_fit_are_one_line(folder, tmp_path, change, said, dtype):
+    """Kills a run on random numbers: the library fills what is missing, and only warns."""
+    if dtype == "nf4":
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    wrong = changed_copy(folder, tmp_path / "wrong", change)
+    with pytest.raises(BadInput, match=f"^{wrong}: its weights do not fit the model: {said}.*; give a folder") as error:
+        P.load_policy(wrong, dtype=dtype)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_under_the_librarys_other_names_fit(folder, base, tmp_path):
+    """Published checkpoints have the old names (model.layers, visual), new ones those of the modules; some carry a
+    buffer that is computed today, or the output layer beside the embedding that it is tied to."""
+    def new_names(weights):
+        return {name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else f"model.{name}":
+                weight for name, weight in weights.items()}
+
+    def with_leftovers(weights):
+        return weights | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(16),
+                          "lm_head.weight": weights["model.embed_tokens.weight"].clone()}
+
+    assert "model.embed_tokens.weight" in load_file(folder / "model.safetensors")
+    for change in (new_names, with_leftovers):
+        again = P.load_policy(changed_copy(folder, tmp_path / change.__name__, change))
+        assert all(torch.equal(a, b) for a, b in zip(again.core.parameters(), base.core.parameters()))
+
+
+@pytest.mark.parametrize("change, said", [
+    (half, "28 missing .*lora_B"), (foreign, "56 missing .*56 not the model's \\(such as other\\."),
+    (one_more, "1 not the model's"), (one_less, "1 missing"),
+    (cut, "1 of another shape .*q_proj.lora_B.weight: \\(64, 4\\), not \\(128, 4\\)")])
+def test_an_adapter_that_does_not_fit_is_one_line(folder, lora, tmp_path, change, said):
+    P.save_policy(lora, tmp_path / "adapter")
+    wrong = changed_copy(tmp_path / "adapter", tmp_path / "wrong", change, "adapter_model.safetensors")
+    with pytest.raises(BadInput, match=f"^{wrong}: its weights do not fit the model: {said}") as error:
+        P.load_policy(folder, adapter=wrong)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("setting, said", [
+    (dict(r=8), "56 of another shape"), (dict(target_modules=["q_proj"]), "missing|not the model's"),
+    (dict(target_modules=["nothing"]), "cannot be loaded: .*nothing"),
+    (dict(layers_to_transform=[0, 1], target_modules=["q_proj", "v_proj"]), "not the model's")])
+def test_an_adapter_of_other_settings_is_one_line(folder, lora, tmp_path, setting, said):
+    """Another rank, other layers, none at all."""
+    P.save_policy(lora, tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | setting))
+    with pytest.raises(BadInput, match=said) as error:
+        P.load_policy(folder, adapter=tmp_path / "adapter")
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_an_adapter_of_a_deeper_model_is_refused(folder, tmp_path):
+    """The teacher has 8 layers, the base 4, all of one width: every name that the base asks for is there."""
+    P.save_policy(P.load_policy(ROOT / "tiny/teacher", lora_rank=4), tmp_path / "adapter")
+    with pytest.raises(BadInput, match="56 not the model's .*layers"):
+        P.load_policy(folder, adapter=tmp_path / "adapter")
+
+
+def test_a_folders_own_code_is_not_run_and_nobody_is_asked(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "own")
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "own", "auto_map": {
+        "AutoConfig": "own.Config", "AutoModelForImageTextToText": "own.Model"}}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own" / "own.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(BadInput, match="needs Python code of its own, which is not run here"):
+        P.load_policy(tmp_path / "own")
+
+
 # ---- 3. Encoding and positions -----------------------------------------------------------------------------
 def test_positions_equal_the_library_for_every_kind(base):
     for item in ITEMS.values():
@@ -214,6 +320,25 @@ def test_a_question_cannot_smuggle_in_special_tokens(base):
     special = torch.tensor([i for i, t in base.tokenizer.added_tokens_decoder.items() if t.special])
     count = lambda prompts: int(torch.isin(prompts.input_ids, special).sum())
     assert count(honest) == count(attacked)
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "a\udfff b", "\udc80" * 50, "\x00", "\ufffe\uffff", "\U0010ffff", "\u202e", "\x1b[2J"],
+                         ids=ascii)
+def test_no_text_raises_in_the_tokenizer(lora, odd):
+    """A lone surrogate is valid JSON, and raised in the tokenizer: by whichever door, text now goes through one guard."""
+    prompts = P.encode_prompts(lora, [(media(1, 0), f"How many? {odd}"), (None, odd)])
+    ids, mask = P.encode_completions(lora, [odd, f"<think>{odd}</think><answer>{odd}</answer>"])
+    assert torch.isfinite(P.token_logprobs(lora, prompts, 1, ids, mask)[0]).all()
+    sums, counts = P.answer_logprobs(lora, prompts, [odd, "2"], [odd, odd])
+    assert torch.isfinite(sums).all() and (counts > 0).all()
+    if "\ud800" <= odd[-1] <= "\udfff":
+        assert torch.equal(ids, P.encode_completions(lora, [re.sub("[\ud800-\udfff]", "?", text) for text in (
+            odd, f"<think>{odd}</think><answer>{odd}</answer>")])[0])
+
+
+def test_a_prompt_without_end_is_one_line(base):
+    with pytest.raises(BadInput, match="^a prompt of 1,000,000 characters .'xxxx.*: at most 200,000; shorten"):
+        P.encode_prompts(base, [(None, "x" * 1_000_000)])
 
 
 # ---- 4. Logits equal the plain path ------------------------------------------------------------------------

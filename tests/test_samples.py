@@ -4,6 +4,7 @@ Run: pytest tests/test_samples.py
 """
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,24 @@ def test_a_row_may_ship_its_own_reasoning(tmp_path):
     assert Sample.from_row(row, tmp_path).raw == "I count two."
     with pytest.raises(BadInput, match='"raw" must be a text'):
         Sample.from_row(row | {"raw": 3}, tmp_path)
+
+
+LONG = 20_001
+
+
+@pytest.mark.parametrize("change, name", [
+    (dict(question="x" * 1_000_000), "question"), (dict(answer="x " * LONG), "answer"), (dict(raw="x" * LONG), "raw"),
+    (dict(options=["x" * LONG, "b"]), "options"), (dict(options=["a", "b"] * LONG), "options"),
+    (dict(objects=["x"] * LONG), "objects"), (dict(answer=int("9" * 4_000)), None)])
+def test_a_text_without_end_is_named_at_once(tmp_path, change, name):
+    """A question of 10^6 characters took minutes and GB before anything was learned from it."""
+    Image.new("RGB", (84, 84)).save(tmp_path / "a.png")
+    row = dict(image="a.png", question="How many?", answer="a", kind="phrase") | change
+    start = time.process_time()
+    if name is None:
+        Sample.from_row(row, tmp_path)
+    else:
+        with pytest.raises(BadInput, match=f'^d.jsonl row 3: "{name}" has .* characters; at most 20,000: shorten it'):
+            Sample.from_row(row, tmp_path, "d.jsonl row 3")
+    assert time.process_time() - start < .2
+    assert Sample.from_row(row | dict(question="x" * (LONG - 1), answer="a", options=None, raw="", objects=[]), tmp_path)

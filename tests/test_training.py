@@ -11,8 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from runs import processes
+from runs.checkpoints import budget_of
 from runs.errors import BadInput, run_main
 from runs.files import claim_run, read_jsonl
 import policy as P
@@ -168,6 +170,31 @@ def test_bad_sft_data_is_one_clear_line(tmp_path, content, complaint):
     with pytest.raises(BadInput, match=complaint) as error:
         train_sft.read_chats(path)
     assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def chat(question, response):
+    turns = [{"content": [{"type": "text", "text": text}]} for text in (question, response)]
+    return json.dumps(dict(messages=turns, images=["a.png"])) + "\n"
+
+
+@pytest.mark.parametrize("row, complaint", [
+    (chat("x" * 1_000_000, "a"), "1,000,000 characters; at most 100,000"), (chat("q", "x" * 100_001), "100,001 char"),
+    (chat(3, "a"), "not a chat example"), (chat("q", ["a"]), "not a chat example"), (chat("q", None), "not a chat")])
+def test_a_turn_without_end_or_text_is_named(tmp_path, row, complaint):
+    (tmp_path / "sft.jsonl").write_text(chat("q", "a") + row)
+    with pytest.raises(BadInput, match=f"^{tmp_path}/sft.jsonl row 2: .*{complaint}"):
+        train_sft.read_chats(tmp_path / "sft.jsonl")
+
+
+def test_a_surrogate_in_a_chat_ends_no_training(tmp_path):
+    """It is valid JSON, and raised in the tokenizer when lengths were counted."""
+    Image.new("RGB", (84, 84)).save(tmp_path / "a.png")
+    (tmp_path / "sft.jsonl").write_text(chat("How many \ud800?", "<think>\ud800</think><answer>2</answer>"))
+    policy = P.load_policy(ROOT / "tiny/base")
+    cfg = SimpleNamespace(max_new_tokens=64, data="x", **budget_of(train_sft.Config()))
+    examples = train_sft.leave_out_long(train_sft.read_chats(tmp_path / "sft.jsonl"), policy, cfg, print)
+    items, places = train_sft.load_prompts(examples, cfg)
+    assert places == [0] and len(P.encode_prompts(policy, items)) == 1
 
 
 def test_pictures_come_before_clips(tmp_path):

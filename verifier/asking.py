@@ -20,7 +20,7 @@ from functools import partial
 
 import numpy as np
 
-from runs.errors import BadInput
+from runs.errors import BadInput, out_of_memory
 from verifier.answers import clean
 from verifier.coordinates import Box
 
@@ -204,7 +204,9 @@ class Teachers:
             reason = self._count(role, error)
         try:
             call([known_good])
-        except Exception:
+        except Exception as error:
+            if out_of_memory(error):
+                raise
             raise TeacherFailed(reason) from None
         results = []
         for item in items:
@@ -215,8 +217,12 @@ class Teachers:
         return results
 
     def _count(self, role, error):
-        """Count an error -> the reason, one line. A BadInput is a mistake in a setting: it goes to the person."""
-        if isinstance(error, BadInput):
+        """Count an error -> the reason, one line.
+
+        Two go to the person: a mistake in a setting (BadInput), and a GPU that is full, which says nothing about
+        a teacher.
+        """
+        if isinstance(error, BadInput) or out_of_memory(error):
             raise error
         kind = f"{role}: {type(error).__name__}"
         self.failures[kind] += 1

@@ -18,6 +18,9 @@ from verifier.answers import check_truth, number
 from verifier.foils import MAX_FOIL, draw_foils
 from verifier.texts import normalise
 
+MAX_TEXT = 20_000  # characters of a question, an answer, all options ...: some 5,000 tokens. Longer ones cost
+                   # minutes and GB before anything is learned, and are mistakes (our choice)
+
 
 @dataclass
 class Sample:
@@ -59,6 +62,9 @@ class Sample:
             several = isinstance(options, list) and len(options) > 1
             texts = several and all(isinstance(option, str) for option in options)
             need(texts, '"options" must be a list of two or more texts')
+        for name in ("question", "answer", "options", "raw", "objects"):
+            length = len(str(row.get(name, "")))
+            need(length <= MAX_TEXT, f'"{name}" has {length:,} characters; at most {MAX_TEXT:,}: shorten it')
         for name in ("drawn", "grounding", "exact"):
             need(isinstance(row.get(name, True), bool), f'"{name}" must be true or false')
         for name in ("raw", "task", "source"):

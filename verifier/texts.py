@@ -50,6 +50,15 @@ def fold(text):
     return text.replace("⁄", "/").replace("−", "-").strip()
 
 
+def well_formed(text):
+    """A lone surrogate becomes "?", all else stays: JSON can hold one ("\\ud800"), and no tokenizer takes it.
+
+    >>> well_formed("a\\ud800b")
+    'a?b'
+    """
+    return text.encode("utf-8", "replace").decode()
+
+
 def clean(text):
     """Drop control, zero-width, bidirectional and surrogate characters (Unicode categories C*), not line breaks.
 

@@ -1,0 +1,186 @@
+"""Checkpoints: weights that fit their model, and the pixels with which a model was trained.
+
+Who needs it: policy.py and teachers/, whenever they load; every script that asks a trained model.
+
+Weights. The library fills what a folder lacks with random numbers, leaves out what it does not know, and
+warns. A run on such noise looks like any other and ends in a table of zeros. So `load_weights` compares the
+names, and what does not fit is one line that names the folder.
+
+Pixels. Points are pixels of the picture as the policy saw it, so they mean something only together with the
+pixel budget, which decides in what size it sees a picture. A trained checkpoint keeps its budget in two places:
+
+    argos.json              {"min_pixels": .., "image_pixels": .., "video_pixels": .., "max_frames": ..}
+    processor_config.json   the same as `size`, which the library, vLLM and other trainers follow by themselves
+
+The second cannot mark a checkpoint that was trained so, since every published one has some size there
+(Qwen2.5-VL-7B's own: 4 to 16,384 tokens). So the first is what our scripts read: flags that were left at their
+default follow it, others must agree (`follow_budget`). A folder without it states nothing, and any budget will
+do; whoever wants to try a trained checkpoint in other sizes deletes it.
+
+Before: runs/settings.py. Next: train_sft.py, or policy.py
+"""
+import copy
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from transformers.utils import logging
+
+from runs.errors import BadInput
+from runs.settings import TOKEN
+
+BUDGET_FILE = "argos.json"
+BUDGET_FLAGS = ("min_pixels", "image_pixels", "video_pixels", "max_frames")  # of runs.settings.Settings
+
+NO_CODE = dict(trust_remote_code=False)  # else the library asks on the terminal whether to run a folder's Python
+
+
+# ---- 1. Weights that fit -----------------------------------------------------------------------------------
+def load_weights(kind, folder, extra=False, **options):
+    """kind.from_pretrained(folder, **options), where every weight of the model comes from the folder.
+
+    extra: the folder may hold more than the model takes: a published checkpoint often carries other parts, as
+    CLIP's does for its text encoder alone
+
+    Raises BadInput for weights that are missing, of another shape or (without `extra`) not the model's. What the
+    library itself renames, ties or ignores fits. Other errors are the library's.
+    """
+    with _without_report():
+        model, report = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True,
+                                             **options)
+    shapes = {name: (given, wanted) for name, given, wanted in report["mismatched_keys"]}
+    unexpected = [] if extra else report["unexpected_keys"]
+    check_fit(folder, report["missing_keys"], unexpected, shapes | _four_bit_shapes(model))
+    return model
+
+
+def _four_bit_shapes(model):
+    """4-bit layers whose weight has another shape than theirs: the library cannot tell from packed bits."""
+    shapes = {}
+    for name, layer in model.named_modules():
+        packed = getattr(getattr(layer, "weight", None), "quant_state", None)
+        if packed is not None and tuple(packed.shape) != (layer.out_features, layer.in_features):
+            shapes[f"{name}.weight"] = packed.shape, (layer.out_features, layer.in_features)
+    return shapes
+
+
+def check_fit(folder, missing, unexpected, shapes=()):
+    """Raise BadInput, one line, if anything is given: names of weights; shapes: {name: (in the file, wanted)}."""
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} missing (such as {min(missing)})")
+    if unexpected:
+        problems.append(f"{len(unexpected)} not the model's (such as {min(unexpected)})")
+    if shapes:
+        name = min(shapes)
+        given, wanted = shapes[name]
+        example = f"{name}: {tuple(given)}, not {tuple(wanted)}"
+        problems.append(f"{len(shapes)} of another shape (such as {example})")
+    if problems:
+        raise BadInput(f"{folder}: its weights do not fit the model: {', '.join(problems)}; "
+                       "give a folder whose files belong together, or download or write it again")
+
+
+def cause_of(error):
+    """An error's type and its cause in one line: libraries write pages, and the first line names it."""
+    text = str(error).strip() or "no reason given"
+    if "trust_remote_code" in text:
+        return "it needs Python code of its own, which is not run here; name a model that transformers has"
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
+
+
+@contextmanager
+def _without_report():
+    """Inside, the library does not print its own table of the names that do not fit: we say it in one line."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+# ---- 2. The pixels of training -----------------------------------------------------------------------------
+def budget_of(cfg):
+    """The pixel budget of a script's settings, as argos.json holds it."""
+    return {name: getattr(cfg, name) for name in BUDGET_FLAGS}
+
+
+def save_budget(processor, folder, budget):
+    """Write the processor and its pixel budget into a folder. budget: see budget_of, or None: not known.
+
+    From then on AutoProcessor.from_pretrained(folder) sees a picture in the size in which we show it. Of clips
+    the library's processor knows one size of frames whatever their number: it is that of a clip of max_frames
+    frames. (Ours lets fewer frames be larger, up to the size of a picture.)
+    """
+    if budget:
+        processor = copy.deepcopy(processor)  # the one in use keeps its own
+        picture = budget["image_pixels"]
+        frame = min(picture, max(TOKEN, budget["video_pixels"] // budget["max_frames"]))
+        for part, most in ((processor.image_processor, picture), (processor.video_processor, frame)):
+            part.size = {"shortest_edge": min(budget["min_pixels"], most), "longest_edge": most}
+        Path(folder, BUDGET_FILE).write_text(json.dumps(budget, indent=2) + "\n")
+    processor.save_pretrained(folder)
+
+
+def read_budget(folder):
+    """The pixel budget that a checkpoint was trained with, or None where it states none.
+
+    folder: also a hub id, if it was downloaded: nothing is asked of the network here. Raises BadInput for a
+    file that holds something else.
+    """
+    path = Path(folder, BUDGET_FILE)
+    if not Path(folder).exists():
+        path = _downloaded(str(folder))
+    if path is None or not path.is_file():
+        return None
+    try:
+        budget = json.loads(path.read_text(encoding="utf-8"))
+        good = budget.keys() == set(BUDGET_FLAGS) and all(type(n) is int and n > 0 for n in budget.values())
+    except (OSError, ValueError, AttributeError, RecursionError):
+        good = False
+    if not good:
+        raise BadInput(f"{path}: is no pixel budget ({', '.join(BUDGET_FLAGS)}, whole numbers above 0); "
+                       "copy it again from where the checkpoint was trained, or delete it and give the flags")
+    return budget
+
+
+def _downloaded(hub_id):
+    """Where `hf download` put argos.json of this hub id, or None."""
+    try:
+        path = try_to_load_from_cache(hub_id, BUDGET_FILE)
+    except HFValidationError:  # a path that does not exist
+        return None
+    return Path(path) if isinstance(path, str) else None
+
+
+def follow_budget(cfg, *folders):
+    """Let cfg have the pixel budget that these checkpoints were trained with, and say so on stderr.
+
+    Only flags that nobody typed are changed. Raises BadInput for one that was typed and says something else,
+    and for checkpoints that were trained with different budgets: their points would be judged in sizes that
+    they never saw.
+    """
+    stated_by = {}  # flag -> the folder whose budget it has
+    for folder in folders:
+        for name, trained in (read_budget(folder) or {}).items():
+            now = getattr(cfg, name)
+            if trained != now and name in stated_by:
+                raise BadInput(f"{folder} was trained with --{name} {trained}, {stated_by[name]} with {now}; "
+                               "ask them in runs of their own")
+            if trained != now and _typed(name):
+                raise BadInput(f"--{name} {now}: {folder} was trained with {trained}, and its points are pixels "
+                               f"of such pictures; leave the flag out, or delete {folder}/{BUDGET_FILE}")
+            if trained != now:
+                print(f"--{name} {trained}, as {folder} was trained", file=sys.stderr)
+                setattr(cfg, name, trained)
+            stated_by[name] = folder
+
+
+def _typed(name):
+    """Whether a flag is on the command line, whole or cut short as argparse allows."""
+    words = [word.partition("=")[0] for word in sys.argv[1:]]
+    return any(word != "--" and word.startswith("--") and f"--{name}".startswith(word) for word in words)

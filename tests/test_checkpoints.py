@@ -1,0 +1,135 @@
+"""runs/checkpoints.py: a checkpoint keeps the pixels it was trained with, and every script follows them or refuses.
+
+The oracle is the library's plain path: AutoProcessor.from_pretrained(folder)(images=...), as a server or another
+trainer calls it. (Weights that do not fit: tests/test_policy.py, tests/test_names.py, tests/test_judges.py.)
+"""
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+import curate
+import evaluate
+import policy as P
+import train_grpo
+import train_sft
+from benchmarks import embodied, libero
+from benchmarks import run as paper_benchmarks
+from runs.checkpoints import budget_of, follow_budget, read_budget
+from runs.errors import BadInput
+from verifier.media import load_media
+
+torch.set_num_threads(1)
+BASE = str(Path(__file__).parent.parent / "tiny/base")
+BUDGET = dict(min_pixels=4 * 784, image_pixels=50 * 784, video_pixels=8 * 20 * 784, max_frames=8)
+
+
+def trained(folder, budget=BUDGET, lora_rank=0):
+    """A checkpoint that was "trained" with this budget."""
+    policy = P.load_policy(BASE, lora_rank=lora_rank)
+    policy.budget = dict(budget)
+    P.save_policy(policy, folder)
+    return folder
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_the_librarys_plain_path_sees_what_training_saw(lora_rank, tmp_path):
+    """Kills a processor that keeps the base's sizes. Odd sizes; too small, too large, and clips of max_frames."""
+    folder = trained(tmp_path / "model", lora_rank=lora_rank)
+    processor = AutoProcessor.from_pretrained(folder)
+    sizes = dict(min_pixels=BUDGET["min_pixels"], max_pixels=BUDGET["image_pixels"],
+                 video_pixels=BUDGET["video_pixels"], max_frames=BUDGET["max_frames"])
+    for width, height in ((333, 517), (41, 23), (1201, 97), (200, 200), (84, 84), (900, 601)):
+        image = Image.new("RGB", (width, height))
+        image.save(tmp_path / "a.png")
+        ours, = load_media(tmp_path / "a.png", **sizes).frames
+        theirs = processor.image_processor(images=[image], return_tensors="pt")["image_grid_thw"]
+        assert (theirs * 14).tolist() == [[14, ours.height, ours.width]]
+    for width, height in ((300, 201), (1000, 400), (30, 50)):
+        frames = [Image.fromarray(np.full((height, width, 3), 9 * k, np.uint8)) for k in range(8)]
+        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=500)
+        ours = load_media(tmp_path / "a.gif", **sizes).frames[0]
+        theirs = processor.video_processor(videos=[frames], do_sample_frames=False, return_tensors="pt")
+        assert (theirs["video_grid_thw"] * 14).tolist() == [[4 * 14, ours.height, ours.width]]
+
+
+def test_another_trainers_copy_and_a_merged_adapter_keep_the_budget(tmp_path):
+    folder = trained(tmp_path / "a")
+    assert read_budget(folder) == BUDGET and read_budget(BASE) is None
+    policy = P.load_policy(folder, lora_rank=4)
+    assert policy.budget == BUDGET and policy.processor.image_processor.size["longest_edge"] == 50 * 784
+    P.save_policy(policy, tmp_path / "adapter")
+    P.save_policy(policy, tmp_path / "merged", merged=True)
+    assert read_budget(tmp_path / "adapter") == read_budget(tmp_path / "merged") == BUDGET
+    assert P.load_policy(BASE, adapter=tmp_path / "adapter").budget == BUDGET  # as the adapter was trained
+    assert P.load_policy(BASE).budget is None
+
+
+def test_training_writes_its_own_budget(tmp_path):
+    cfg = SimpleNamespace(**BUDGET, out=str(tmp_path), merge=True, lora_rank=0)
+    accelerator = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None, end_training=lambda: None,
+                                  print=lambda text: None)
+    P.finish(accelerator, cfg, P.load_policy(BASE), trained=True)
+    assert read_budget(tmp_path / "merged") == budget_of(cfg) == BUDGET
+
+
+def other(tmp_path):
+    return trained(tmp_path / "other", BUDGET | dict(image_pixels=60 * 784))
+
+
+def test_flags_that_nobody_typed_follow_and_others_must_agree(tmp_path, monkeypatch, capsys):
+    folder = trained(tmp_path / "model")
+    cfg = SimpleNamespace(min_pixels=9 * 784, image_pixels=36 * 784, video_pixels=BUDGET["video_pixels"], max_frames=8)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--min_pixels", "3136", "--models", "x"])
+    cfg.min_pixels = 3136
+    follow_budget(cfg, BASE, folder, folder)
+    assert vars(cfg) == BUDGET and f"--image_pixels 39200, as {folder} was trained" in capsys.readouterr().err
+    for typed in (["--image_pixels", "784"], ["--image_pixels=784"], ["--image_p", "784"]):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *typed])
+        cfg.image_pixels = 784
+        with pytest.raises(BadInput, match=f"^--image_pixels 784: {folder} was trained with 39200, .*; leave the flag"):
+            follow_budget(cfg, folder)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py"])
+    with pytest.raises(BadInput, match="image_pixels 47040, .* with 39200; ask them in runs of their own"):
+        follow_budget(cfg, folder, other(tmp_path))
+    (folder / "argos.json").unlink()
+    cfg.image_pixels = 784
+    follow_budget(cfg, folder)
+    assert cfg.image_pixels == 784
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "\xff", "[" * 100_000, '{"min_pixels": 1}', json.dumps(
+    BUDGET | dict(max_frames=0)), json.dumps(BUDGET | dict(max_frames=True)), json.dumps(BUDGET | dict(x=1))],
+    ids=range(9))
+def test_a_damaged_budget_is_one_line(text, tmp_path):
+    (tmp_path / "argos.json").write_text(text, encoding="latin-1")
+    with pytest.raises(BadInput, match=f"^{tmp_path}/argos.json: is no pixel budget .*; copy it again") as error:
+        read_budget(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_of_the_hub_asks_no_network(monkeypatch):
+    import socket
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail(f"asked the network: {a}"))
+    for name in ("Qwen/Qwen2.5-VL-7B-Instruct", "/nowhere/at/all", "a//b", ""):
+        assert read_budget(name) is None
+
+
+@pytest.mark.parametrize("script, flag", [
+    (curate, "--teacher"), (train_sft, "--policy"), (train_grpo, "--policy"), (evaluate, "--models"),
+    (paper_benchmarks, "--model"), (embodied, "--model"), (libero, "--policy")])
+def test_every_script_refuses_pixels_that_its_model_never_saw(script, flag, tmp_path, monkeypatch):
+    folder = trained(tmp_path / "model")
+    model = f"x={folder}" if flag == "--models" else str(folder)
+    more = ["--do", "tokens"] if script is libero else []
+    typed = [script.__name__, flag, model, "--out", str(tmp_path / "out"), "--max_frames", "4", *more]
+    monkeypatch.setattr(sys, "argv", typed)
+    with pytest.raises(BadInput, match=f"^--max_frames 4: {folder} was trained with 8, "):
+        script.main()
