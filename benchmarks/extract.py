@@ -634,7 +634,7 @@ def read_number(text, scorer):
     return None
 
 
-_ASIDE = re.compile(r"\s?\(([^()]{1,60})\)")
+_BRACKET = re.compile(r"\s?\(([^()]{1,60})\)")
 
 
 def written(text, tail, scorer):
@@ -643,7 +643,7 @@ def written(text, tail, scorer):
     None: a bracket behind it says another number, "73 (eighty)", or a count in percent.
     """
     value = number(text)
-    aside = _ASIDE.match(tail, len(text))
+    aside = _BRACKET.match(tail, len(text))
     again = number(aside[1]) if aside else None
     if value and again and again[0] != value[0]:
         return None
