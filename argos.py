@@ -46,13 +46,13 @@ from verifier.coverage import coverage, frames_pointed_at
 from verifier.explain import explain
 from verifier.extraction import add_claims
 from verifier.foils import check_foils, foil_said, outcome_against, texts_to_compare
-from verifier.markup import plain
 from verifier.media import load_media
 from verifier.moments import frames_shown, look_ups, name_frames, question_about
 from verifier.moments import which_frame  # noqa: F401  (benchmarks/report.py has it from here)
 from verifier.points import PointVerdict, score_points  # noqa: F401  (PointVerdict: report.py)
 from verifier.samples import Sample, guess_kind
 from verifier.selfcheck import self_check
+from verifier.texts import unmarked
 
 
 # ---- 1. The gate: how three scores become one reward -------------------------------------------------------
@@ -286,7 +286,7 @@ class Argos:
                     v.selected["outcome"].why += f"; it is {answer[:60]!r}, another truth"
                 elif self.judge:
                     for text in texts:
-                        question = ("equivalent", sample.question, plain(text), judged(plain(answer)))
+                        question = ("equivalent", sample.question, unmarked(text), judged(unmarked(answer)))
                         questions[id(group), answer, text] = question
         replies = self.teachers.yes_or_no(questions)
         for group in known:

@@ -8,18 +8,25 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from hypothesis import given, settings, strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from argos import Argos  # noqa: E402
 from benchmarks import extract, score  # noqa: E402
 from benchmarks.tasks import Item  # noqa: E402
 from runs.errors import BadInput  # noqa: E402
 from verifier.amounts import number  # noqa: E402
 from verifier.answers import check_truth, chosen_option, option_list, outcome_by_rule, outcome_score  # noqa: E402
 from verifier.claims import parse  # noqa: E402
+from verifier.coordinates import Media  # noqa: E402
 from verifier.foils import foil_said  # noqa: E402
 from verifier.markup import plain, unwrapped  # noqa: E402
+from verifier.samples import Sample  # noqa: E402
+from verifier.watch import says_truth  # noqa: E402
+
+from test_answers import NO_NUMBER  # noqa: E402
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)
 settings.load_profile("argos")
@@ -48,7 +55,7 @@ PLAIN = [  # marked, plain
     ("3\\;\\text{cm}^2", "3 cm^2"), ("1{,}200", "1,200"), ("1\\,200", "1,200"), ("10,\\!000", "10,000"),
     ("28\\%", "28%"), ("\\$5", "$5"), ("\\#3", "#3"), ("90^\\circ", "90°"), ("90^{\\circ}\\text{C}", "90°C"),
     ("90^\\circ C", "90°C"), ("5\\,\\mu m", "5 μm"), ("1.5 \\times 10^{3}", "1.5 × 10^3"),
-    ("\\left(2, 3\\right)", "(2, 3)"), ("x \\approx 3", "x ≈ 3"), ("{\\bf B}", "B"), ("10^{-3}", "10^-3"),
+    ("\\left(2, 3\\right)", "(2, 3)"), ("x \\approx 3", "x ≈ 3"), ("{\\bf B}", "B"), ("10^{-3}", "10^-3"), ("x_{1} = 3", "x_1 = 3"),
     # what is not known stays
     ("\\sqrt{2}", "\\sqrt{2}"), ("\\pi", "\\pi"), ("\\overline{3}", "\\overline{3}"), ("\\sout{A} B", "\\sout{A} B"),
     ("~~A~~ B", "~~A~~ B"), ("2 \\pm 1", "2 ± 1"),
@@ -129,7 +136,7 @@ SAME = [  # truth, kind, [(score, predictions)]
              "~~B~~ A", "\\boxed{A, B}", "$A, B$", "\\boxed{blue}", "", "**", "$$", "E"])]),
     ("73", "number", [
         (1, [form.format("73") for form in DRESSED] +
-            ["x = 73", "$x = 73$", "AB = 73", "x_1 = 73", "x=73", "x ≈ 73", "$x \\approx 73$", "73 (seventy-three)",
+            ["x = 73", "$x = 73$", "AB = 73", "x_1 = 73", "x_{1} = 73", "＄73＄", "＊＊73＊＊", "（73）", "x=73", "x ≈ 73", "$x \\approx 73$", "73 (seventy-three)",
              "seventy-three (73)", "73 (73.0)", "73\\,\\text{cm}", "$73$ cm", "73\\ \\mathrm{cm}", "73~\\text{cm}", "\\boxed{73\\,cm}",
              "**73** mugs", "73^\\circ", "$73^{\\circ}$", "73\\%", "73 pct", "$73", "\\$73", "7.3 \\times 10^1", "7.3 × 10^{1}", "7.3 × 10¹",
              "\\frac{146}{2}"]),
@@ -175,6 +182,27 @@ def test_a_marked_letter_that_contradicts_its_text_is_no_answer():
     for said in ("(A) red", "**A.** red", "\\boxed{A} red", "\\textbf{A} red", "$A$ red", '"A" red', "\\(A\\) red", "$\\text{A}$ red",
                  "\\boxed{B. blue}", "\\boxed{B} \\boxed{blue}", "**B** blue", "A** red"):
         assert outcome_by_rule(said, "B", "choice", COLORS) == 0, said
+
+
+def test_no_wrapper_makes_a_hedge_pass():
+    """Hedges with each word wrapped at random, and pairs side by side: none is the number, none is the option."""
+    draw = random.Random(0)
+    forms = ["{}", "\\boxed{{{}}}", "${}$", "$${}$$", "**{}**", "*{}*", "_{}_", "`{}`", '"{}"', "'{}'", "“{}”", "\\text{{{}}}", "\\({}\\)",
+             "({})", "{{{}}}", "\\left({}\\right)", "\\textbf{{{}}}"]
+    gaps = [" ", " ", "\\,", "\\ ", "\\quad ", "~", "\\\\", "\n"]
+    for hedge in NO_NUMBER.split("|"):
+        said = draw.choice(gaps).join(draw.choice(forms).format(word) for word in hedge.split(" "))
+        assert number(said) is None, said
+    between = [*gaps, "", ",", ", ", " or ", "\\text{ or }", " and ", ";", ": ", "-", ".", "{,}", "\\!", "\\pm ", "^", "_", " = ", "**", "$", "}", "{"]
+    for _ in range(1000):
+        pair = [draw.choice(forms).format(draw.choice(forms).format(word)) for word in draw.sample(["2", "3", "7"], 2)]
+        value = number(draw.choice(between).join(pair))
+        assert not value or value[0] not in (2, 3, 7), pair
+        pair = [draw.choice(forms).format(draw.choice(forms).format(word)) for word in draw.sample(["B", "C", "red", "green"], 2)]
+        said = draw.choice(between).join(pair)
+        right = [chosen_option(said, COLORS) == option for option in COLORS]
+        agree = any(letter in said and word in said for letter, word in (("B", "red"), ("C", "green")))
+        assert agree or not any(right), said
 
 
 def test_several_hundred_forms_are_compared():
@@ -232,6 +260,23 @@ def test_the_judge_reads_plain_text():
     assert asked == [("a red square", "a crimson box")]
     assert outcome_score("\\boxed{}", "red", "free", judge=Judge()) == 0
     assert len(asked) == 1
+
+
+def test_argos_shows_the_judge_plain_text_and_measures_exact_answers_alike():
+    class Judge:
+        def equivalent(self, *triple):
+            asked.append(triple)
+            return True
+
+    asked = []
+    sample = Sample("a", "What is it?", "$\\text{a red square}$", "free", "a.png", exact=True, foils=["\\textbf{a blue cross}"])
+    verifier = Argos(None, None, None, Judge(), use=("outcome",), foils=1)
+    media = Media([Image.new("RGB", (84, 84))], [0.], (84, 84))
+    score = [verifier.verify(sample, f"<think>x</think><answer>{said}</answer>", media)
+             for said in ("\\boxed{\\text{red square}}", "**A blue cross**", "\\boxed{a crimson box}")]
+    assert [v.outcome for v in score] == [1, 0, 0]  # the judge says yes to the foil, too
+    assert {(truth, said) for _, truth, said in asked} == {("a red square", "a crimson box"), ("a blue cross", "a crimson box")}
+    assert [says_truth(sample, v) for v in score] == [True, False, False]
 
 
 def test_several_answers_are_compared_as_plain_text():

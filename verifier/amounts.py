@@ -16,8 +16,7 @@ Before: texts.py. Next: answers.py.
 """
 import re
 
-from verifier.markup import plain
-from verifier.texts import clean, fold
+from verifier.texts import unmarked
 
 # ---- 1. Words ----------------------------------------------------------------------------------------------
 _UP_TO_NINETEEN = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -119,8 +118,8 @@ def number(text):
     """
     if len(text) > 200:
         return None
-    text = plain(clean(text))
-    text = fold(_TRILLIONS.sub(" trillion", _MILLIONS.sub(" million", text)))
+    text = unmarked(text)
+    text = _TRILLIONS.sub(" trillion", _MILLIONS.sub(" million", text)).casefold()
     aside = _ASIDE.fullmatch(text.rstrip(_CLOSING))
     if not aside:
         return _read(text)

@@ -21,8 +21,8 @@ import numpy as np
 
 from runs.errors import BadInput
 from verifier.amounts import NUMBER_WORDS, number  # noqa: F401  (others look for the words here)
-from verifier.markup import plain, unwrapped
-from verifier.texts import clean, fold, normalise
+from verifier.markup import unwrapped
+from verifier.texts import clean, fold, normalise, unmarked
 
 KINDS = {
     "choice": "option letter or option text, exact",
@@ -70,7 +70,7 @@ def outcome_score(prediction, truth, kind, options=None, judge=None, question=""
         return score
     if judge is None:
         return 0.0
-    return float(bool(judge.equivalent(question, plain(str(truth)), judged(plain(clean(str(prediction)))))))
+    return float(bool(judge.equivalent(question, unmarked(str(truth)), judged(unmarked(str(prediction))))))
 
 
 def outcome_by_rule(prediction, truth, kind, options):
@@ -83,7 +83,7 @@ def outcome_by_rule(prediction, truth, kind, options):
     if kind == "ocr":  # markup is part of the text in a picture ("$5", "2*3"), and truths are LaTeX
         said, right = (fold(unwrapped(clean(text))).split() for text in (prediction, truth))
         return max(0.0, 1 - word_error_rate(said, right)) if said else 0.0
-    said = plain(clean(prediction))
+    said = unmarked(prediction)
     if not said:
         return 0.0
     if kind in ("number", "count", "regression"):
@@ -108,7 +108,7 @@ def says(answer, text):
     >>> says("**Answer:** A red square.", "red square"), says("a square", "red square")
     (True, False)
     """
-    answer = plain(clean(answer))
+    answer = unmarked(answer)
     return normalise(text) in (normalise(answer), normalise(_ANSWER_LEAD.sub("", answer)))
 
 
@@ -124,7 +124,7 @@ def check_truth(truth, kind, options=None):
     if kind not in KINDS:
         raise BadInput(f"unknown kind {kind!r}; use one of {', '.join(KINDS)}")
     text = "" if truth is None else str(truth)
-    if not plain(clean(text)):
+    if not unmarked(text):
         raise BadInput("the truth is empty; give the right answer")
     value = number(text)
     if kind in ("number", "count", "regression") and value is None:
@@ -237,7 +237,7 @@ def option_list(text):
     >>> option_list(r"\boxed{A}, \boxed{B}")
     True
     """
-    text = fold(plain(clean(text)))
+    text = unmarked(text).casefold()
     if len(text) > 300:
         return False
     lengths = [len(part.split()) for part in re.split(r"\bor\b", text)]
@@ -271,7 +271,7 @@ def chosen_option(text, options):
     'b'
     """
     texts, key = known_options(tuple(options or ()))
-    text = _CHOICE_LEAD.sub("", fold(plain(clean(text)))).rstrip(" ,;!")
+    text = _CHOICE_LEAD.sub("", unmarked(text).casefold()).rstrip(" ,;!")
     lettered = _LETTERED.match(text)
     if lettered:
         rest = key(lettered["rest"])
@@ -304,14 +304,14 @@ def known_options(options):
 
 def _without_letter(option, index):
     """An option without its own letter: option 1, "B. red" -> "red"."""
-    option = plain(clean(option))
+    option = unmarked(option)
     if index < len(LETTERS):
         return re.sub(rf"^\(?{LETTERS[index]}[).:]\s*", "", option, flags=re.I) or option
     return option
 
 
 def _without_spaces(text):
-    text = "".join(fold(plain(clean(text))).split())
+    text = "".join(unmarked(text).casefold().split())
     return text.rstrip(".,;!") or text
 
 

@@ -24,8 +24,7 @@ from dataclasses import dataclass, field
 
 from verifier.answers import FLAGS, MAX_ANSWER, MAX_POINTS, TAG, option_list
 from verifier.amounts import number
-from verifier.markup import plain
-from verifier.texts import clean, fold, normalise, thing
+from verifier.texts import clean, fold, normalise, thing, unmarked
 
 
 # ---- 1. The result -----------------------------------------------------------------------------------------
@@ -194,7 +193,7 @@ def read_answer(texts, allowed):
         if len(text) > MAX_ANSWER:
             return None, f"an answer of more than {MAX_ANSWER} characters"
         answer = " ".join(clean(text).split())
-        if not plain(answer):
+        if not unmarked(answer):
             return None, "an empty answer"
         value_and_unit = number(answer)
         means = value_and_unit[0] if value_and_unit else normalise(answer)

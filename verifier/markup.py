@@ -75,7 +75,7 @@ _WRAPPERS = [(sign, re.compile(pattern), replacement) for sign, pattern, replace
     ("{", rf"{_BOXED}\{{{_LETTER}\}}", f"{_SEAM}{_BOX}{_MARKED}{_BOX_END}{_SEAM}"),
     ("{", _BOXED + _INNER, rf"{_SEAM}{_BOX}\1{_BOX_END}{_SEAM}"),
     ("\\", _FRACTION, _write_fraction),
-    ("{", rf"(?<![\w\\}}\]]){_INNER}", _KEPT),                  # 10^{3}; not \sqrt{2}, which is not known
+    ("{", rf"(?<![A-Za-z\d\\}}\]]){_INNER}", _KEPT),            # 10^{3}; not \sqrt{2}, which is not known
     ("*", rf"(?<!\w)\*{{1,3}}{_LETTER}\*{{1,3}}(?!\w)", _MARKED),
     ("_", rf"(?<!\w)_{{1,3}}{_LETTER}_{{1,3}}(?!\w)", _MARKED),
     ("$", rf"(?<!\w)\${_CAPITAL}\$(?!\w)", _MARKED),

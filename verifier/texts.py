@@ -27,9 +27,9 @@ _NO_NOUN = (
     "a an the is are was were has and or nor but not than of as because since if vs versus for with to from at "
     "by in on").split()
 _BEHIND_NOUN = "".join(f"(?<!{noun} a)" for noun in _LABELLED)
-_ARTICLE = re.compile(
+ARTICLE = re.compile(
     rf"(?<![\w'’-])(?:(?:an|the)(?= +\w)|a(?= +(?:\w(?:\w|['’-]\w)|\d\.\d)){_BEHIND_NOUN})"
-    rf"(?! +(?:{'|'.join(_NO_NOUN)})(?![\w'’-]))")
+    rf"(?! +(?:{'|'.join(_NO_NOUN)})(?![\w'’-]))", re.I)
 
 
 def normalise(text):
@@ -38,8 +38,8 @@ def normalise(text):
     >>> normalise("The Red-Square, at 2.5!"), normalise(r"a **red** square"), normalise("Vitamin A, a vitamin")
     ('red square at 2.5', 'red square', 'vitamin a vitamin')
     """
-    text = fold(plain(clean(text)))
-    words = _WORD.findall(_ARTICLE.sub(" ", text))
+    text = unmarked(text).casefold()
+    words = _WORD.findall(ARTICLE.sub(" ", text))
     return " ".join(words) or text
 
 
@@ -52,6 +52,15 @@ def thing(label):
     """
     text = normalise(re.sub(r"['’]s\b", "", html.unescape(label)))
     return text.removesuffix("s") if len(text) > 3 else text
+
+
+def unmarked(text):
+    """Without markup and odd characters, in the case that the text has.
+
+    >>> unmarked("**Two** ＄\\\\frac{1}{2}＄ cups")
+    'Two 1/2 cups'
+    """
+    return plain(simple(text))
 
 
 def fold(text):
