@@ -51,6 +51,7 @@ from verifier.moments import which_frame  # noqa: F401  (benchmarks/report.py ha
 from verifier.points import PointVerdict, score_points  # noqa: F401  (PointVerdict: report.py)
 from verifier.samples import Sample, guess_kind
 from verifier.selfcheck import self_check
+from verifier.texts import unmarked
 
 
 # ---- 1. The gate: how three scores become one reward -------------------------------------------------------
@@ -286,7 +287,7 @@ class Argos:
                     v.selected["outcome"].why += f"; it is {answer[:60]!r}, another truth"
                 elif self.judge:
                     for text in texts:
-                        question = ("equivalent", sample.question, text, judged(answer))
+                        question = ("equivalent", sample.question, unmarked(text), judged(unmarked(answer)))
                         questions[id(group), answer, text] = question
         replies = self.teachers.yes_or_no(questions)
         for group in known:

@@ -4,7 +4,7 @@ Reading an answer out of a response is where harnesses disagree by several point
 for every benchmark, `extract`, and it says None where there is no answer. A response is read in three stages:
 
     1. which part of it answers?     <answer> tags, else what follows the reasoning, else all of it
-    2. Markdown and LaTeX go         **B** and \\boxed{B} become plain text
+    2. Markdown and LaTeX go         **B** and \\boxed{B} become plain text, as for the reward
     3. rules read the plain text     in a listed order, the surest sign first; the first that decides counts
 
 The rules stand in three lists, each rule a function with an example: CHOICE_RULES, YES_NO_RULES,
@@ -21,14 +21,15 @@ Before: tasks.py (what an Item is), verifier/claims.py (how tags are read). Next
 right?)
 """
 import re
-import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from verifier.answers import MAX_ANSWER, NUMBER_WORDS, clean, number
+from verifier import markup
+from verifier.answers import MAX_ANSWER, NUMBER_WORDS, number
 from verifier.claims import read_answer, sections
+from verifier.texts import simple
 from benchmarks import tasks
 
 # Characters of an answer that are read, its head and its end (our choice); what follows is linear in them.
@@ -85,28 +86,17 @@ def finals(response):
 
 
 # ---- 2. Markdown and LaTeX ---------------------------------------------------------------------------------
-_ASCII = re.compile(r"[ -~\n]*")
-_BOXED = re.compile(r"\\boxed\s?\{((?:[^{}]|\{[^{}]{0,200}\}){0,300})\}")
-_LATEX = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]{0,200})\}")
-_WRAPPED = re.compile(r"\*{1,3}\s?[(\[]?([A-Za-z0-9])[)\].:]{0,2}\s?\*{1,3}"  # **B**, *(B)*
-                      r"|\$\s?([A-Z0-9])\s?\$"                                # $B$
-                      r"|[\"“`]([A-Z0-9])[\"”`]")                             # "B"
-_MARKUP = re.compile(r"[*`\"“”#$]|\\[()\[\]]")
+_QUOTES = re.compile(r"[\"“”]")  # those that have lost their other half
 
 
 def plain(text):
-    """Markdown and LaTeX to plain text; a letter that they marked keeps a mark: **B** -> (B)."""
+    """Markdown and LaTeX to plain text, as the reward reads it (verifier/markup.py); a letter that they marked
+    keeps a mark: **B** -> (B). What is in a \\boxed is stated: \\boxed{B} -> The answer is: B.
+    """
     if len(text) > MAX_READ:
         text = f"{text[:1000]}\n{text[1000 - MAX_READ:]}"
-    if not _ASCII.fullmatch(text):
-        text = unicodedata.normalize("NFKC", clean(text))
-    text = text.strip()
-    if text.isalnum():
-        return text
-    text = _LATEX.sub(r"\1", text)
-    text = _BOXED.sub(lambda m: f"\nThe answer is: {m[1]}\n", text)
-    text = _WRAPPED.sub(lambda m: f"({m[m.lastindex]})", text)
-    return _MARKUP.sub("", text).replace("’", "'").strip()
+    text = markup.plain(simple(text), box=("\nThe answer is: ", "\n"))
+    return _QUOTES.sub("", text).replace("’", "'").strip()
 
 
 # ---- 3. Signs that several rules look for ------------------------------------------------------------------
@@ -574,7 +564,10 @@ def read_yes_no(text, item=None):
 # ---- 7. Numbers --------------------------------------------------------------------------------------------
 _NUMERALS = "|".join(_DIGITS)
 _FIGURE = re.compile(
-    r"(?<![\w.])(-?\$?(?:\d{1,3}(?:,\d{3}){1,5}(?![\d,])|\d{1,15})(?:\.\d{1,10})?(?:\s?/\s?\d{1,9})?%?)(?!\w)"
+    r"(?<![\w.^/±√{#])"  # no part of what was not read: 3^2, ±2, \sqrt{2}, #3
+    r"(-?\$?(?:\d{1,3}(?:,\d{3}){1,5}(?![\d,])|\d{1,15})(?:\.\d{1,10})?"
+    r"(?:\s?/\s?\d{1,9}|\s\d{1,9}/\d{1,9}|\s?[x×*·]\s?10\^-?\d{1,2})?%?)"  # 3/4, 1 3/4, 1.5 × 10^3
+    r"(?![\w\\^]|/\\)"  # nor 2\pi, 2^3, 2/\pi
     rf"|\b((?:{_NUMERALS})(?:[- ](?:{_NUMERALS}|hundred|thousand|and)){{0,5}})\b", re.I)
 _TOTAL = re.compile(r"\b(?:total|(?<!let me )(?<!let's )count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?"
                     r"(?:\b(?:is|are|of)\b|:|=)|(?<=\d)\s?=", re.I)
@@ -641,14 +634,25 @@ def read_number(text, scorer):
     return None
 
 
+_BRACKET = re.compile(r"\s?\(([^()]{1,60})\)")
+
+
 def written(text, tail, scorer):
-    """The number `text`, with which `tail` begins: digits for a count, else with the unit that follows it."""
+    """The number `text`, with which `tail` begins: digits for a count, else with the unit that follows it.
+
+    None: a bracket behind it says another number, "73 (eighty)", or a count in percent.
+    """
     value = number(text)
+    aside = _BRACKET.match(tail, len(text))
+    again = number(aside[1]) if aside else None
+    if value and again and again[0] != value[0]:
+        return None
     if scorer == "count":
-        return f"{value[0]:.15g}" if value else None
+        return f"{value[0]:.15g}" if value and value[1] != "%" else None
     if value is None:
         return None
-    longer = " ".join(tail.split()[:2]).rstrip(".,;")
+    length = len(text.split()) + 1
+    longer = " ".join(tail.split()[:length]).rstrip(".,;")
     return longer if longer.startswith(text) and number(longer) else text
 
 

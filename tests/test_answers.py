@@ -11,8 +11,10 @@ from hypothesis import given, settings, strategies as st
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from runs.errors import BadInput  # noqa: E402
-from verifier.answers import outcome_score, word_error_rate  # noqa: E402
+from verifier.answers import chosen_option, option_list, outcome_score, word_error_rate  # noqa: E402
 from verifier.amounts import number  # noqa: E402
+from verifier.claims import parse  # noqa: E402
+from verifier.texts import normalise, thing  # noqa: E402
 
 settings.register_profile("argos", deadline=None, derandomize=True, database=None)  # a busy machine is no failure
 settings.load_profile("argos")
@@ -265,3 +267,61 @@ def test_word_error_rate_against_the_textbook(said, truth):
         for j in range(1, len(said) + 1):
             d[i][j] = min(d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (truth[i - 1] != said[j - 1]))
     assert min(1, word_error_rate(said, truth)) == min(1, d[-1][-1] / len(truth))
+
+
+# ---- Articles and labels -----------------------------------------------------------------------------------
+SAME_TEXTS = """a red square|red square|the red square|A Red Square|A RED SQUARE|RED SQUARE; in a box|in box|in the box;
+an apple|apple|the apple|An Apple; vitamin a|Vitamin A|the vitamin A|VITAMIN A; A, B|a, b|A B|(A), (B); a cat and a dog|cat and dog;
+riding a horse|riding horse; A|a|"A"; the|The; the B|B; a T-shirt|T-shirt|the t-shirt; a 10 dollar bill|10 dollar bill;
+A is closer|a is closer; Type A blood|type a blood; Plan A is best|plan a is best; a can of soda|can of soda;
+A cat in a hat|the cat in the hat; the other dog|other dog; at the left|at left; a man's hat|man's hat; A-frame house|a-frame house;
+a year ago|year ago; is it a cat|is it cat; a red, a blue and a green dot|red, blue and green dot"""
+OTHER_TEXTS = """vitamin|Vitamin A; B|A, B; C|A, C; B|A B; B|A B.; B|A 'B'; B|A B-; B|A/B; B|A and B; point|Point A; Hepatitis A|hepatitis; is closer|A is closer;
+plan is best|Plan A is best; type blood|Type A blood; frame|A-frame; a|the; The The|The; the|a the; and B|A and B; B or|B or A; Vitamin A|Vitamin B;
+Grade A, B|Grade B; vitamin deficiency|vitamin A deficiency; 2|A 2; 2|A 2.; Point A (left)|Point (left); line|line A: red"""
+
+
+@pytest.mark.parametrize("group", [" ".join(group.split()) for group in SAME_TEXTS.split(";")])
+def test_an_article_before_a_word_does_not_count(group):
+    texts = group.split("|")
+    assert len({normalise(text) for text in texts}) == 1, [normalise(text) for text in texts]
+    for text in texts:
+        assert outcome_score(text, texts[0], "phrase") == 1
+
+
+@pytest.mark.parametrize("pair", [" ".join(pair.split()) for pair in OTHER_TEXTS.split(";")])
+def test_a_label_is_no_article(pair):
+    one, other = pair.split("|")
+    assert normalise(one) != normalise(other) and thing(one) != thing(other)
+    assert outcome_score(one, other, "phrase") == outcome_score(other, one, "phrase") == 0
+
+
+@given(st.lists(st.sampled_from("a an the A The cat red B is , ( ) - . and vitamin 2 10".split()), max_size=8).map(" ".join) | st.text(max_size=30))
+def test_case_never_matters_and_normalising_twice_changes_nothing_but_articles(text):
+    if text.isascii():
+        assert normalise(text) == normalise(text.upper()) == normalise(text.lower())
+
+
+def test_labels_in_choices_lists_and_answers():
+    options = ["Vitamin", "Vitamin A", "Vitamin B", "A"]
+    for letter, text in zip("ABCD", options):
+        for said in (letter, text.lower(), f"{letter}. {text}", f"({letter}) {text}"):
+            right = letter == "A" if said in ("A", "a") else True  # a bare A is the letter
+            assert outcome_score(said, letter, "choice", options) == (1 if right else 0), (letter, said)
+        for other in set("ABCD") - {letter}:
+            assert outcome_score(text, other, "choice", options) == 0 or text == "A"
+    assert outcome_score("Vitamin A", "A", "choice", ["Vitamin", "Mineral"]) == 0
+    assert outcome_score("C", "A, C", "phrase") == outcome_score("B", "A and B", "free") == 0
+    assert chosen_option("A, B", ["a b", "b"]) is None or chosen_option("A, B", ["red", "b"]) is None
+    assert option_list("A, B") and parse("<answer>B</answer><answer>A, B</answer>").answer is None
+
+
+def test_closing_punctuation_is_no_answer():
+    for said in ("B,", "B;", "(B).", "(B),", "B!", '"B".', "red;", "B. red,"):
+        assert outcome_score(said, "B", "choice", OPTIONS) == 1, said
+    for said in ("73;", "73:", "73,", "(73)", "(73).", "[73]"):
+        assert outcome_score(said, "73", "count") == 1, said
+    for said in ("B?", "A, B", "A; B", "B, A", "B; blue"):
+        assert outcome_score(said, "B", "choice", OPTIONS) == 0, said
+    for said in ("73?", "(73", "73)", "(73) 80", "((73))", "(70) 3"):
+        assert outcome_score(said, "73", "count") == 0, said

@@ -1,5 +1,6 @@
 """What argos.py is made of, in reading order.
 
+    markup.py       Markdown and LaTeX to plain text
     texts.py        texts that mean the same
     amounts.py      texts that are one number
     answers.py      is an answer right? (the outcome score)

@@ -1,7 +1,8 @@
-"""Texts that are one number: "about 2.5 seconds", "two and a half", "1,200", "3 red squares", "2 dozen".
+r"""Texts that are one number: "about 2.5 seconds", "two and a half", "1,200", "3 red squares", "2 dozen".
 
-    number("3 red squares")  -> (3.0, "red squares")
-    number("2 or 3")         -> None
+    number("3 red squares")     -> (3.0, "red squares")
+    number(r"$\frac{2}{3}$ cm")  -> (0.667, "cm")
+    number("2 or 3")            -> None
 
 A text is read right, or it is no number. What may stand behind a number is therefore listed, not what may not: a
 scale ("2k", "2 dozen"), a fraction ("two and a half"), a unit of measure ("2.5 seconds"), a noun in the plural
@@ -15,7 +16,7 @@ Before: texts.py. Next: answers.py.
 """
 import re
 
-from verifier.texts import fold
+from verifier.texts import unmarked
 
 # ---- 1. Words ----------------------------------------------------------------------------------------------
 _UP_TO_NINETEEN = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -78,17 +79,23 @@ _NO_NOUN.update(_PLURAL_PARTS, [f"{word[:-1]}ies" for word in _TENS])
 _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,6}(?![\d,])|\d{1,20})(?:\.\d{1,20})?|\.\d{1,20}"  # 1,200.5 or 1200.5 or .5
 _NUMBER = re.compile(
     r"(?:(?P<whole>\d{1,9})\s+(?=\d+\s*/))?"         # the 1 of "1 3/4"
-    rf"(?P<value>(?:{_DIGITS})(?:e[-+]?\d{{1,2}})?)"  # the 3, or all of "1.5e3"
+    rf"(?P<value>{_DIGITS})"                         # the 3, or the 1.5 of "1.5e3" and "1.5 × 10^3"
+    r"(?:e(?P<exponent>[-+]?\d{1,2})|\s?[x×*·]\s?10\^(?P<power>-?\d{1,2}))?"
     r"(?:\s*/\s*(?P<denominator>\d{1,20}))?"         # the 4
     r"(?!\d|[.,/]\d)", re.A)                         # 1.2.3 and 1/2/3 are no numbers
-_LEAD = re.compile(r"(?:(?:the )?(?:final )?answer(?: is)?:?|there (?:is|are)"  # "the answer is: ", "about "
-                   r"|about|around|approximately|roughly|exactly|[=~≈])\s*")
+_LEAD = re.compile(
+    r"(?:(?:the )?(?:final )?answer(?: is)?:?|there (?:is|are)"  # "the answer is: ", "about "
+    r"|about|around|approximately|roughly|exactly|[=~≈]"
+    r"|(?!(?:no|or|is|to|by|up|if|of|in|on|as|an|so)\b)[a-zα-ω]{1,2}(?:_?\d)?'?\s?[=≈])\s*")  # "x = "
+_ASIDE = re.compile(r"([^()]*[^()\s])\s*\(([^()]+)\)([^()]*)")  # "3 (three) mugs": groups "3", "three", " mugs"
 _SIGN = re.compile(r"[-+]|minus |negative ")
 _HALF = re.compile(r"(?:an? )?half\b(?: an?\b)?")       # "half", "half a dozen", "half an hour"
 _A_SCALE = re.compile(r"an? (?=(?:dozen|hundred|thousand|million|billion)\b)")  # the "a" of "a dozen"
 _MILLIONS = re.compile(r"(?<=\d) ?M\b")                 # 2M; 2m are metres
 _TRILLIONS = re.compile(r"(?<=\d) ?T\b")                # 2T; 2t are tonnes
-_PERCENT = re.compile(r"%|\bper ?cents?\b")
+_PERCENT = re.compile(r"%|\bper ?cents?\b|\bpct\b\.?")
+_CLOSING = " .,!;:"                                # what may close an answer; "2?" is none
+_BRACKETED = re.compile(r"[(\[]([^()\[\]]*)[)\]]")   # (3), [3]
 _REMARK = re.compile(  # "3 squares in total", "2 cm long"
     r"\s(?:in (?:total|all|(?:the|this) (?:picture|image|photo|scene|frame|video))"
     r"|(?:(?:is|are) )?(?:total|altogether|overall|visible|present|shown|here|there)"
@@ -96,22 +103,42 @@ _REMARK = re.compile(  # "3 squares in total", "2 cm long"
 
 
 def number(text):
-    """A text that is one number -> (value, what stands behind it), else None.
+    r"""A text that is one number -> (value, what stands behind it), else None.
 
     >>> number("about 2.5 seconds"), number("-1,200"), number("45 %"), number("1 3/4"), number("twenty-one")
     ((2.5, 'seconds'), (-1200.0, ''), (45.0, '%'), (1.75, ''), (21.0, ''))
     >>> number("two and a half"), number("2k"), number("2 dozen eggs"), number("half an hour")
     ((2.5, ''), (2000.0, ''), (24.0, 'eggs'), (0.5, 'hour'))
-    >>> number("2 hundredths"), number("2 squares in total"), number("$2T")
-    ((0.02, ''), (2.0, 'squares'), (2000000000000.0, ''))
-    >>> number("2 or 3"), number("none of 3"), number("1.2.3"), number("2 at least"), number("2 squared")
+    >>> number("2 hundredths"), number("2 squares in total"), number("$2T"), number("28 pct")
+    ((0.02, ''), (2.0, 'squares'), (2000000000000.0, ''), (28.0, '%'))
+    >>> number(r"\boxed{1\frac{1}{2}\,\text{cm}}"), number("x = 3"), number("3 (three) mugs"), number("1.5 × 10^3")
+    ((1.5, 'cm'), (3.0, ''), (3.0, 'mugs'), (1500.0, ''))
+    >>> number("2 or 3"), number("none of 3"), number("1.2.3"), number("2 squared"), number("3 (four)")
     (None, None, None, None, None)
     """
     if len(text) > 200:
         return None
-    text = fold(_TRILLIONS.sub(" trillion", _MILLIONS.sub(" million", text)))
+    text = unmarked(text)
+    text = _TRILLIONS.sub(" trillion", _MILLIONS.sub(" million", text)).casefold()
+    aside = _ASIDE.fullmatch(text.rstrip(_CLOSING))
+    if not aside:
+        return _read(text)
+    said, again = _read(aside[1] + aside[3]), _read(aside[2])
+    if said is None or again is None:
+        return _read(text)  # "the answer is (3)"
+    units = {unit for _, unit in (said, again) if unit}
+    if said[0] != again[0] or len(units) > 1:
+        return None         # "3 (four)"
+    return said[0], "".join(units)
+
+
+def _read(text):
+    """`number` of a folded text without an aside."""
     for _ in range(2):  # "the answer is" and "about"; "visible" and "in the picture"
-        text = _REMARK.sub("", text.rstrip(" .,!"))
+        text = _REMARK.sub("", text.rstrip(_CLOSING))
+        bracketed = _BRACKETED.fullmatch(text)
+        if bracketed:
+            text = bracketed[1]
         lead = _LEAD.match(text)
         if lead:
             text = text[lead.end():]
@@ -149,12 +176,13 @@ def _leading_number(text):
 
 
 def _words(text):
-    return _PERCENT.sub(" % ", text.strip(" .,!")).split()
+    return _PERCENT.sub(" % ", text.strip(_CLOSING)).split()
 
 
 def _digits_value(digits):
     """The value of a match of _NUMBER; None: a division by zero."""
-    value = float(digits["value"].replace(",", ""))
+    exponent = digits["exponent"] or digits["power"] or 0
+    value = float(f"{digits['value'].replace(',', '')}e{exponent}")
     if digits["denominator"] is None:
         return value
     denominator = float(digits["denominator"])

@@ -5,7 +5,7 @@ an example of each. Rules decide all kinds but "free"; there a language model, t
 mean the same.
 
 From the paper: exact match, numbers within 5 %, a judge for free text. Our choices: exact counts, option letters,
-the kinds "ocr" and "regression", and that number words, fractions, percents and units are read.
+the kinds "ocr" and "regression", and that markup, number words, fractions, percents and units are read.
 
 The policy is rewarded for what it answers, so readers here are strict: an answer that hedges ("A or B") or lists
 options is wrong. No prediction raises an error, whatever it holds; a bad truth does: it is a mistake in the data.
@@ -15,12 +15,14 @@ Before:  texts.py, amounts.py. Next: foils.py (the judge's part), claims.py (whi
 """
 import re
 import string
+from functools import lru_cache
 
 import numpy as np
 
 from runs.errors import BadInput
 from verifier.amounts import NUMBER_WORDS, number  # noqa: F401  (others look for the words here)
-from verifier.texts import clean, fold, normalise
+from verifier.markup import unwrapped
+from verifier.texts import clean, fold, normalise, unmarked
 
 KINDS = {
     "choice": "option letter or option text, exact",
@@ -41,12 +43,14 @@ MAX_POINTS = 64           # points, frame claims and segment claims counted per 
 
 # ---- 1. The outcome ----------------------------------------------------------------------------------------
 def outcome_score(prediction, truth, kind, options=None, judge=None, question=""):
-    """R_o in [0, 1] (paper eqs 6-8). Never raises on a prediction; a bad truth is BadInput.
+    r"""R_o in [0, 1] (paper eqs 6-8). Never raises on a prediction; a bad truth is BadInput.
 
     kind: one of KINDS. options: the texts of a multiple choice, in order. judge: asked only for kind "free", only
     when the texts differ; None: exact match decides. The judge reads at most MAX_JUDGED characters, as data.
 
     >>> outcome_score("(B)", "red", "choice", options=["blue", "red"])
+    1.0
+    >>> outcome_score(r"$\boxed{\text{B}}$", "red", "choice", options=["blue", "red"])
     1.0
     >>> outcome_score("about 105", "100", "number")                    # 5 % off
     1.0
@@ -66,7 +70,7 @@ def outcome_score(prediction, truth, kind, options=None, judge=None, question=""
         return score
     if judge is None:
         return 0.0
-    return float(bool(judge.equivalent(question, str(truth), judged(str(prediction)))))
+    return float(bool(judge.equivalent(question, unmarked(str(truth)), judged(unmarked(str(prediction))))))
 
 
 def outcome_by_rule(prediction, truth, kind, options):
@@ -74,21 +78,38 @@ def outcome_by_rule(prediction, truth, kind, options):
     truth = check_truth(truth, kind, options)
     if isinstance(prediction, (int, float)) and abs(prediction) < 1e15:
         prediction = str(prediction)
-    if not isinstance(prediction, str) or len(prediction) > MAX_ANSWER or not clean(prediction).strip():
+    if not isinstance(prediction, str) or len(prediction) > MAX_ANSWER:
         return 0.0
-    if kind == "ocr":
-        return max(0.0, 1 - word_error_rate(fold(prediction).split(), fold(truth).split()))
+    if kind == "ocr":  # markup is part of the text in a picture ("$5", "2*3"), and truths are LaTeX
+        said, right = (fold(unwrapped(clean(text))).split() for text in (prediction, truth))
+        return max(0.0, 1 - word_error_rate(said, right)) if said else 0.0
+    said = unmarked(prediction)
+    if not said:
+        return 0.0
     if kind in ("number", "count", "regression"):
         return _number_score(number(prediction), number(truth), kind)
-    same_text = normalise(prediction) == normalise(truth)
     if kind == "choice":
         right = chosen_option(truth, options)
-        return float(chosen_option(prediction, options) == right) if right else float(same_text)
-    if same_text:
+        same = chosen_option(said, options) == right if right else normalise(said) == normalise(truth)
+        return float(same)
+    if says(said, truth):
         return 1.0
-    if kind == "phrase" or option_list(prediction) or not judged(prediction):
+    if kind == "phrase" or option_list(said) or not judged(said):
         return 0.0
     return None
+
+
+_ANSWER_LEAD = re.compile(r"\A(?:the )?(?:correct |final )*answer(?: is:?|:)\s+(?=\S)", re.I)
+
+
+def says(answer, text):
+    """Is the answer this text, but for markup, case, punctuation, articles and a leading "the answer is"?
+
+    >>> says("**Answer:** A red square.", "red square"), says("a square", "red square")
+    (True, False)
+    """
+    answer = unmarked(answer)
+    return normalise(text) in (normalise(answer), normalise(_ANSWER_LEAD.sub("", answer)))
 
 
 def check_truth(truth, kind, options=None):
@@ -103,7 +124,7 @@ def check_truth(truth, kind, options=None):
     if kind not in KINDS:
         raise BadInput(f"unknown kind {kind!r}; use one of {', '.join(KINDS)}")
     text = "" if truth is None else str(truth)
-    if not clean(text).strip():
+    if not unmarked(text):
         raise BadInput("the truth is empty; give the right answer")
     value = number(text)
     if kind in ("number", "count", "regression") and value is None:
@@ -207,14 +228,16 @@ def word_error_rate(words, truth):
 
 # ---- 2. Lists of options and choices -----------------------------------------------------------------------
 def option_list(text):
-    """Does the answer hedge?
+    r"""Does the answer hedge?
 
     >>> [option_list(text) for text in ("A or B", "A, B", "A and B", "2, 3", "red or blue")]
     [True, True, True, True, True]
     >>> [option_list(text) for text in ("A", "1,200", "3/4", "red and white")]
     [False, False, False, False]
+    >>> option_list(r"\boxed{A}, \boxed{B}")
+    True
     """
-    text = fold(text)
+    text = unmarked(text).casefold()
     if len(text) > 300:
         return False
     lengths = [len(part.split()) for part in re.split(r"\bor\b", text)]
@@ -237,38 +260,59 @@ _LETTERED = re.compile(  # "(b) red": letter b, mark ") ", rest "red"
 
 
 def chosen_option(text, options):
-    """A choice -> the normalised text of the option meant (or the bare letter when no options are known), or None.
+    r"""A choice -> the option meant, as `known_options` writes it (a bare letter when none are known), or None.
 
-    >>> [chosen_option(text, ["blue", "red"]) for text in ("B", "(b)", "B. red", "the answer is B", "Red.")]
-    ['red', 'red', 'red', 'red', 'red']
+    >>> said = "B", "(b)", "B. red", r"\boxed{B}", "the answer is B", "Red."
+    >>> [chosen_option(text, ["blue", "red"]) for text in said]
+    ['red', 'red', 'red', 'red', 'red', 'red']
     >>> print(chosen_option("B. blue", ["blue", "red"]))  # letter and text contradict each other
     None
     >>> chosen_option("(B) red", None)
     'b'
     """
-    text = _CHOICE_LEAD.sub("", fold(text))
+    texts, key = known_options(tuple(options or ()))
+    text = _CHOICE_LEAD.sub("", unmarked(text).casefold()).rstrip(" ,;!")
     lettered = _LETTERED.match(text)
-    options = options or []
-    texts = [_option_text(option, i) for i, option in enumerate(options)]
     if lettered:
-        rest = normalise(lettered["rest"])
-        marked = lettered["mark"].strip() != ""  # "A. red"; in "a red" the a may be an article
-        if not options:
+        rest = key(lettered["rest"])
+        if not texts:
+            marked = lettered["mark"].strip() != ""  # "A. red"; in "a red" the a may be an article
             return lettered["letter"] if marked or not rest else None
         index = LETTERS.index(lettered["letter"].upper())
         if index < len(texts) and rest in ("", texts[index]):
             return texts[index]
-        if index < len(texts) and marked and text not in [fold(option) for option in options]:
-            return None  # "A. red", where A is blue
-    plain = normalise(text)
-    return plain if plain in texts else None
+    said = key(text)  # "A. red", where A is blue, is no option's text: that A is no article (texts.py)
+    return said if said in texts else None
 
 
-def _option_text(option, index):
-    """The normalised text of an option without its own letter: option 1, "B. red" -> "red"."""
+@lru_cache(4096)
+def known_options(options):
+    """A tuple of options -> (what tells each of them from the others, the function that makes this of a text).
+
+    Normalised texts; where these make one of two options, "x + 1" and "x - 1", all characters but spaces count.
+
+    >>> known_options(("A. red", "B. the blue"))[0], known_options(("x + 1", "x - 1"))[0]
+    (['red', 'blue'], ['x+1', 'x-1'])
+    """
+    bare = [_without_letter(option, i) for i, option in enumerate(options)]
+    normalised = [normalise(text) for text in bare]
+    exact = [_without_spaces(text) for text in bare]
+    if len(set(exact)) > len(set(normalised)):
+        return exact, _without_spaces
+    return normalised, normalise
+
+
+def _without_letter(option, index):
+    """An option without its own letter: option 1, "B. red" -> "red"."""
+    option = unmarked(option)
     if index < len(LETTERS):
-        option = re.sub(rf"^\(?{LETTERS[index]}[).:]\s*", "", fold(option), flags=re.I)
-    return normalise(option)
+        return re.sub(rf"^\(?{LETTERS[index]}[).:]\s*", "", option, flags=re.I) or option
+    return option
+
+
+def _without_spaces(text):
+    text = "".join(unmarked(text).casefold().split())
+    return text.rstrip(".,;!") or text
 
 
 # ---- 3. What a judge may read ------------------------------------------------------------------------------

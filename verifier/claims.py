@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from verifier.answers import FLAGS, MAX_ANSWER, MAX_POINTS, TAG, option_list
 from verifier.amounts import number
-from verifier.texts import clean, fold, normalise, thing
+from verifier.texts import clean, fold, normalise, thing, unmarked
 
 
 # ---- 1. The result -----------------------------------------------------------------------------------------
@@ -178,10 +178,10 @@ def sections(text):
 
 
 def read_answer(texts, allowed):
-    """-> (answer or None, why not). The last one counts, unless they differ, are empty, or list options.
+    r"""-> (answer or None, why not). The last one counts, unless they differ, are empty, or list options.
 
-    >>> read_answer(["two", " 2 "], allowed=()), read_answer(["2", "3"], allowed=())
-    (('2', ''), (None, 'several differing answers'))
+    >>> read_answer(["two", r" \boxed{2} "], allowed=()), read_answer(["2", "3"], allowed=())
+    (('\\boxed{2}', ''), (None, 'several differing answers'))
     """
     if not texts:
         return None, "no <answer> outside <think>"
@@ -193,7 +193,7 @@ def read_answer(texts, allowed):
         if len(text) > MAX_ANSWER:
             return None, f"an answer of more than {MAX_ANSWER} characters"
         answer = " ".join(clean(text).split())
-        if not answer:
+        if not unmarked(answer):
             return None, "an empty answer"
         value_and_unit = number(answer)
         means = value_and_unit[0] if value_and_unit else normalise(answer)

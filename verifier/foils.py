@@ -18,6 +18,7 @@ import hashlib
 import random
 
 from runs.errors import BadInput
+from verifier.answers import says
 from verifier.asking import ItemFailed, TeacherFailed
 from verifier.texts import normalise
 
@@ -60,7 +61,7 @@ def texts_to_compare(sample, k):
 
 def foil_said(answer, texts):
     """Is the answer, word for word, one of the foils? Then it is wrong, and no judge is asked."""
-    return normalise(answer) in [normalise(foil) for foil in texts[1:]]
+    return any(says(answer, foil) for foil in texts[1:])
 
 
 def outcome_against(texts, replies, k):

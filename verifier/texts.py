@@ -1,29 +1,46 @@
-"""Texts that mean the same: what is left of a text without case, punctuation, articles and odd characters.
+"""Texts that mean the same: what is left of a text without markup, case, punctuation, articles, odd characters.
 
-    normalise("The Red-Square, at 2.5!")  -> "red square at 2.5"
+    normalise("**The** Red-Square, at 2.5!")  -> "red square at 2.5"
 
 The paper compares answers after a normalisation that it does not describe: this one is our choice.
 
-Before: nothing. Next: amounts.py, answers.py.
+Before: markup.py. Next: amounts.py, answers.py.
 """
 import html
 import re
 import unicodedata
 
+from verifier.markup import plain
+
 _WORD = re.compile(r"-?\d+(?:\.\d+)?"  # -2.5, or anything but spaces and punctuation
                    r"|[^\s!-/:-@\[-`{-~¡-¿\u2010-\u205e\u3000-\u303f]+")
 
+# An article stands before a word: not at an end, not before punctuation, not before is, and, or. "a" is a label
+# too: it also stays before a single character ("a b") and behind what labels are given to ("type a blood").
+# What this gets wrong: "Influenza A virus" loses its A, since influenza is not listed, and so does "A wins";
+# "a (red) mug", "a 5 dollar bill", "type a letter" keep their a. Case tells nothing: truths come in any case.
+_LABELLED = (
+    "vitamin hepatitis type class grade group team plan point option choice letter label panel figure section "
+    "zone area region room building block gate exit terminal hall platform lane row column side angle vertex "
+    "node corner level phase category route player camera").split()
+_NO_NOUN = (
+    "a an the is are was were has and or nor but not than of as because since if vs versus for with to from at "
+    "by in on").split()
+_BEHIND_NOUN = "".join(f"(?<!{noun} a)" for noun in _LABELLED)
+ARTICLE = re.compile(
+    rf"(?<![\w'’-])(?:(?:an|the)(?= +\w)|a(?= +(?:\w(?:\w|['’-]\w)|\d\.\d)){_BEHIND_NOUN})"
+    rf"(?! +(?:{'|'.join(_NO_NOUN)})(?![\w'’-]))", re.I)
+
 
 def normalise(text):
-    """Case, punctuation, articles and spaces removed; a text of nothing but these is kept as it is ("A", "+").
+    """Markup, case, punctuation, articles and spaces removed; a text of nothing but these is kept ("A", "+").
 
-    >>> normalise("The Red-Square, at 2.5!")
-    'red square at 2.5'
+    >>> normalise("The Red-Square, at 2.5!"), normalise(r"a **red** square"), normalise("Vitamin A, a vitamin")
+    ('red square at 2.5', 'red square', 'vitamin a vitamin')
     """
-    text = fold(text)
-    words = _WORD.findall(text)
-    content = [word for word in words if word not in ("a", "an", "the")]
-    return " ".join(content or words) or text
+    text = unmarked(text).casefold()
+    words = _WORD.findall(ARTICLE.sub(" ", text))
+    return " ".join(words) or text
 
 
 def thing(label):
@@ -37,17 +54,39 @@ def thing(label):
     return text.removesuffix("s") if len(text) > 3 else text
 
 
+def unmarked(text):
+    """Without markup and odd characters, in the case that the text has.
+
+    >>> unmarked("**Two** ＄\\\\frac{1}{2}＄ cups")
+    'Two 1/2 cups'
+    """
+    return plain(simple(text))
+
+
 def fold(text):
     """Full-width and composed characters to plain ones, lower case.
 
     >>> fold("Ｎｏ 1½")
     'no 1 1/2'
     """
-    # Unicode's NFKC alone would join raised and fraction digits to their neighbours: 1½ to 11/2, 10² to 102.
-    text = re.sub(r"([¼-¾⅐-⅞])", r" \1", clean(text))
-    text = re.sub(r"[²³¹⁰-₉]", "^", text)
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return text.replace("⁄", "/").replace("−", "-").strip()
+    return simple(text).casefold()
+
+
+def simple(text):
+    """The same in the case that the text has.
+
+    >>> simple("Ｎｏ 1½ m²"), simple("1.5 × 10⁻³")
+    ('No 1 1/2 m^2', '1.5 × 10^-3')
+    """
+    text = clean(text)
+    if not text.isascii():
+        # Unicode's NFKC alone would join raised and fraction digits to their neighbours: 1½ to 11/2, 10² to 102.
+        text = re.sub(r"([¼-¾⅐-⅞])", r" \1", text)
+        text = re.sub(r"([²³¹⁰-⁾]+)", r"^\1", text)
+        text = re.sub(r"(?<=\d)([₀-₎])", r"_\1", text)
+        text = unicodedata.normalize("NFKC", text)
+        text = text.replace("⁄", "/").replace("−", "-")
+    return text.strip()
 
 
 def well_formed(text):

@@ -20,7 +20,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from verifier.texts import normalise
+from verifier.answers import says
 
 
 # ---- 1. Held-out answers -----------------------------------------------------------------------------------
@@ -95,9 +95,9 @@ def same_model(one, other):
 
 
 def says_truth(sample, verdict):
-    """Is the answer the truth, word for word, but for articles, case and punctuation?"""
+    """Is the answer the truth, word for word, but for markup, articles, case and punctuation?"""
     answer = verdict.parsed.answer
-    return answer is not None and normalise(answer) == normalise(sample.answer)
+    return answer is not None and says(answer, sample.answer)
 
 
 # ---- 2. Signs of hacking -----------------------------------------------------------------------------------
