@@ -47,7 +47,7 @@ def extract(response, item):
     """
     if not isinstance(response, str):
         return None
-    texts, tagged = finals(response)
+    texts, tagged = finals(_CHAT.sub("", response))
     if tagged and item.scorer not in CLOSED:  # free text in tags is taken as the verifier takes it
         return read_answer(texts, [*(item.options or ()), item.answer])[0]
     read = READERS.get(item.scorer, read_text)
@@ -56,6 +56,8 @@ def extract(response, item):
 
 
 # ---- 1. Which part of the response answers -----------------------------------------------------------------
+# What a chat template leaves behind: "<s>", "</s>", "<|im_end|>", "[/INST]", "ASSISTANT:".
+_CHAT = re.compile(r"</?s>|<\|[\w ]{1,30}\|>|\[/?INST\]|^\s{0,99}(?:\#{2,3}\s?)?(?:assistant|model|response)\s?:", re.I)
 _THINK = re.compile(r"<think\s{0,9}>", re.I)
 _THINK_END = re.compile(r"</think\s{0,9}>", re.I)
 _ANSWER = re.compile(r"</?answer\s{0,9}>", re.I)
@@ -118,15 +120,21 @@ _IS = (r"(?:\s(?:to|for|of|in|on|from|among|that|which|here|I|we)\b[^.:\n]{0,120
 _STATED = re.compile(  # after it stands the answer: "the answer is", "I would choose"
     rf"\banswers?\b(?:{_IS}|(?=\s{{1,3}}\(?[A-Z0-9]\b))"
     r"|\boutput\b:?|\blet's (?:choose|pick|select|go with)\b:?"
-    r"|\b(?:I|we)(?:\s?'d|\s?'ll|\swould|\swill|\smust|\sshould)?"
-    r"\s(?:choose|pick|select|go with|say|answer)\b:?"
+    r"|\b(?:I|we)(?:\s?'d|\s?'ll|\swould|\smight|\swill|\smust|\sshould)?"
+    r"\s(?:choose|pick|select|go with|say|answer|lean (?:more )?towards?)\b:?"
     r"|\b(?:correct|right|best|final|appropriate|likely|accurate|matching)\s"
     rf"(?:option|choice|caption|statement|description|one|image)\b{_IS}", re.I)
-_PRAISE = re.compile(  # before it stands the answer: "is correct", "fits best"
-    r"\s{0,2}(?:is|seems|appears|looks|would be|must be|has to be)(?:\sto be)?"
-    r"(?:\s(?:the|most|more|clearly|therefore|thus|indeed)){0,3}"
-    r"\s(?:correct|right|best|answer|appropriate|accurate|likely)\b"
-    r"|\s(?:fits|matches|describes)\s(?:\w+\s){0,3}best\b", re.I)
+_PRAISE = re.compile(  # a verdict on an option: "is most similar", "fits better than"
+    r"\b(?:than|correct|best|better|similar|same|likely|match(?:es)?|correspond(?:s|ing)?|fits?|aligns?"
+    r"|accurate(?:ly)?|appropriate|suitable|consistent|resembles?|shares?|missing (?:part|piece)|real"
+    r"|closest|closer (?:match|in))\b", re.I)
+_REFUSES = re.compile(  # "it is not possible to determine", "neither"
+    r"(?:\b(?:cannot|can't|can not|could not|couldn't|unable to|not able to|not (?:\w+\s)?possible to"
+    r"|impossible to|(?:difficult|hard|challenging) to|not (?:enough|sufficient)|insufficient"
+    r"|no (?:clear|definitive) way)\b(?:\s[\w,]+){0,5}?"
+    r"\s(?:determine|tell|answer|say|know|see|identify|assist|help|provide|confirm|decide|judge|choose|select"
+    r"|information|context|choice|decision)\b|\bneither\b|\bnone of\b|\bno (?:correct )?(?:option|answer)\b)"
+    r"(?!\s(?:\w+\s){0,3}(?:certainty|certain|sure)\b)", re.I)  # doubt is no refusal
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
 _ENUMERATED = re.compile(r"^\s{0,9}\d{1,3}[.)]\s", re.M)  # the 1 of "1. First ..."
 _LINE = re.compile(r"[^\n]*\S[^\n]*")
@@ -153,6 +161,10 @@ class Options(NamedTuple):
     starting: dict   # first word -> indices of the options that begin with it, the longest first
     articles: bool   # is "A" a letter in them ("Point A")? Then articles are words, too
     longest: int     # characters of the longest
+    labels: dict     # "A" or "1" -> index. Letters end at Z: later options have a text, no label
+    praise: re.Pattern  # words of a verdict, those that are asked among them: "closer"
+    opposite: re.Pattern | None  # a predicate that means the other option: "farther", where "closer" is asked
+    pair: tuple      # the two options that `opposite` exchanges
 
 
 # "A" before one of these words is a letter, before any other an article.
@@ -162,6 +174,10 @@ _LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
 _ARTICLES = {"a", "an", "the"}
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if word != "none"}
+_OPPOSITES = [({"closer", "closest", "nearer", "nearest"}, {"farther", "further", "farthest", "furthest"}),
+              ({"darker", "darkest"}, {"lighter", "brighter", "lightest", "brightest"}),
+              ({"larger", "bigger", "largest"}, {"smaller", "smallest"}),
+              ({"taller", "higher"}, {"shorter", "lower"}), ({"longer"}, {"shorter"})]
 
 
 def split_words(text, articles=False):
@@ -181,10 +197,10 @@ def only_words(text, articles):
 
 
 @lru_cache(20_000)
-def known_options(texts):
-    """A tuple of options' texts
+def known_options(texts, numbered, question):
+    """A tuple of options' texts, whether their labels are numbers, the question -> Options.
 
-    -> Options. Of two options with the same words neither can be named by them.
+    Of two options with the same words neither can be named by them. No texts: eight labels.
     """
     articles = any(_LABEL_A.search(text) for text in texts)
     words = [only_words(text, articles) for text in texts]
@@ -192,11 +208,34 @@ def known_options(texts):
     for i in sorted(range(len(words)), key=lambda i: -len(words[i])):
         if words[i] and words.count(words[i]) == 1:
             starting[words[i][0]].append(i)
-    return Options(words, starting, articles, max(map(len, texts), default=0))
+    many = len(texts) or 8
+    names = [str(i + 1) for i in range(many)] if numbered else tasks.LETTERS[:many]
+    labels = {name: i for i, name in enumerate(names)}
+    return Options(words, starting, articles, max(map(len, texts), default=0), labels,
+                   *comparison(words, only_words(question, True)))
 
 
-def find_texts(text, labels, options):
+def comparison(words, question):
+    """What is compared? -> (praise, opposite, pair) of Options.
+
+    Where "closer" is asked, in the question or in the options, "A is farther" says what "B is closer" says.
+    """
+    asked = set(question).union(*words)
+    for one, other in [*_OPPOSITES, *(pair[::-1] for pair in _OPPOSITES)]:
+        if not asked & one or asked & other:
+            continue
+        praise = re.compile(rf"{_PRAISE.pattern}|\b(?:{'|'.join(sorted(one))})\b", re.I)
+        pair = [i for i in range(len(words)) if one & set(words[i])] or range(len(words))
+        if len(pair) != 2:
+            return praise, None, ()
+        within = r"(?:(?!\b(?:not|than|while|but|and|so)\b|n't)[^.;:\n]){0,60}?"
+        return praise, re.compile(rf"{within}\b(?:{'|'.join(sorted(other))})\b", re.I), tuple(pair)
+    return _PRAISE, None, ()
+
+
+def find_texts(text, options):
     """Mentions of options by their texts, in order; where texts overlap, the longest option counts."""
+    names = list(options.labels)
     said, found, at = split_words(text, options.articles), [], 0
     while at < len(said):
         start, end, word = said[at]
@@ -205,8 +244,9 @@ def find_texts(text, labels, options):
             if tuple(w for _, _, w in own) != options.words[i]:
                 continue
             line = text.rfind("\n", 0, start) + 1
-            if not (word.isdigit() and _ENUMERATED.match(text[line:end + 2])):
-                by = BOTH if labels[i].lower() in options.words[i] else TEXT
+            counts_lines = word.isdigit() and _ENUMERATED.match(text[line:end + 2])
+            if not counts_lines and (word not in ("yes", "no") or len(own) > 1 or _ENDS.match(text, end)):
+                by = BOTH if i < len(names) and names[i].lower() in options.words[i] else TEXT
                 found.append(Mention(start, own[-1][1], i, by))
             at += len(own) - 1
             break
@@ -214,25 +254,28 @@ def find_texts(text, labels, options):
     return found
 
 
-_LABEL = re.compile(r"(?<![\w'-])(?:(?P<noun>option|choice|answer|caption|letter|statement|picture|point)\s)?"
-                    r"(?P<open>[(\[]\s?)?(?P<letter>[A-Za-z0-9])(?![\w'-]|[.,]\d)"
+_LABEL = re.compile(r"(?<![A-Za-z0-9_-])(?<![A-Za-z]')"
+                    r"(?:(?P<noun>option|choice|answer|caption|letter|statement|picture|point|box|image"
+                    r"|labell?ed|marked)\s)?"
+                    r"(?P<open>[(\[]\s?)?(?P<letter>[A-Za-z]|\d{1,3})(?![A-Za-z0-9_-]|'[A-Za-z]|[.,]\d)"
                     r"(?P<close>\s?[)\]]|[.:](?=\s|$))?", re.I)
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _ORDINAL = re.compile(rf"\b({'|'.join(_ORDINALS)})\s(?:option|choice|caption|statement|description)\b", re.I)
+_OWN_NAME = re.compile(rf"\b(?:{'|'.join(_ORDINALS)}|reference)\s(?:image|picture|photo|one)\s?$", re.I)
 _NAMES_ONE = ("option", "choice", "letter")  # "option a" is a letter, "an answer a child gives" is none
-_ENDS = re.compile(r"\s{0,9}(?:\Z|[.,;:!?)/&\n])")
+_ENDS = re.compile(r"\s{0,9}(?:\Z|[.,;:!?)/&\n-])")
 _GAP = re.compile(r"[\s).:–-]{0,4}(?:(?:an?|the)\s)?", re.I)  # between a letter and its text
 
 
-def read_letter(text, m, labels):
+def read_letter(text, m, options):
     """A match of _LABEL
 
     -> (Mention or None, whether it is marked as a label: "(B)", "option B", "B" at a line's head).
     """
     letter = m["letter"]
     start, end = m.span("letter")
-    option = labels.find(letter.upper())
-    if option < 0:
+    option = options.labels.get(letter.upper())
+    if option is None:
         return None, False
     line = text.rfind("\n", 0, start) + 1
     heads_line = not text[line:start].strip(" ([")
@@ -247,20 +290,22 @@ def read_letter(text, m, labels):
     return Mention(m.start(), m.end(), option, LETTER if marked or capital else WEAK), marked or heads_line
 
 
-def find_mentions(text, labels, options):
+def find_mentions(text, options):
     """All Mentions of options in a text, in order.
 
-    "B. blue" is one mention, of no option if B is not blue.
+    "B. blue" is one mention, of no option if B is not blue. In "the third image (C)", where the third image
+    is an option, C is the model's own name for it and counts nothing.
     """
-    texts = find_texts(text, labels, options)
+    texts = find_texts(text, options)
     starts = [mention.start for mention in texts]
+    own_names = any(word in _ORDINALS for words in options.words for word in words)
     letters, joined = [], set()  # joined: texts that a letter stands before
     for m in _LABEL.finditer(text):
         before = bisect_right(starts, m.start("letter")) - 1
         if before >= 0 and texts[before].end > m.start("letter"):
             continue  # part of an option's text: the A of "Point A"
-        mention, marked = read_letter(text, m, labels)
-        if mention is None:
+        mention, marked = read_letter(text, m, options)
+        if mention is None or own_names and _OWN_NAME.search(text[max(0, m.start() - 40):m.start()]):
             continue
         after = bisect_left(starts, m.end())
         if marked and after < len(texts) and _GAP.fullmatch(text, m.end(), starts[after]):
@@ -271,7 +316,7 @@ def find_mentions(text, labels, options):
     ordinals = []
     for m in _ORDINAL.finditer(text):
         option = _ORDINALS.index(m[1].lower())
-        if option < len(labels):
+        if option < len(options.labels):
             ordinals.append(Mention(m.start(), m.end(), option, LETTER))
     alone = [mention for i, mention in enumerate(texts) if i not in joined]
     return sorted(alone + letters + ordinals, key=lambda mention: (mention.start, mention.end))
@@ -280,14 +325,26 @@ def find_mentions(text, labels, options):
 _DENIAL = re.compile(  # before a mention: "not A", "rather than A"
     r"(?:\bnot|n't|\bneither|\bnor|\brul(?:es?|ed|ing) out|\beliminat\w+|\bexclud\w+|\brather than"
     r"|\binstead of|\bunlike|\bexcept|\bincorrect|\bwrong|\bno)\b(?:(?!\bbut\b)[^,;:.]){0,40}$", re.I)
+_REFUSED = re.compile(rf"(?:{_REFUSES.pattern})[^,;:.\n]*$", re.I)
 _DENIED = re.compile(  # after a mention: "A is wrong", "A cannot be"
-    r"\s{0,2}(?:(?:is|are|was|can|does|do|could|would|seems?)\s?(?:not|n't|no)\b"
-    r"|(?:cannot|can't|doesn't|isn't)\b|(?:is|are|seems|looks)\s(?:\w+\s)?"
-    r"(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too)\b"
+    r"\s{0,2}(?:also|clearly|therefore|however|,\s?however,)?\s?"
+    r"(?:(?:is|are|was|can|does|do|could|would|may|might|seems?|appears?)\s?(?:not|n't|no)\b"
+    r"|(?:cannot|can't|doesn't|isn't|lacks|differs|departs)\b"
+    r"|(?:is|are|being|seems|looks|appears)\s(?:to be\s)?(?:the\s)?(?:\w+\s)?"
+    r"(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too|less|least|different|unrelated|neither)\b"
+    r"|(?:has|shows|have)\s(?:an?\s)?(?:\w+\s)?different\b"
     r"|can be (?:ruled|elim|excl))", re.I)
-_HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|/|&)\s{0,2}(?:either\s)?", re.I)
-_VERB = re.compile(r"\s(?:is|are)\b", re.I)
+_HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|nor|/|&)\s{0,2}(?:either\s)?(?:the\s)?", re.I)
+_ONE_IS = re.compile(r"\s(?:is|seems|appears|fits|matches|describes)\b", re.I)  # "A, B is right" names B
 _ASKED = re.compile(r"[ ).]{0,3}\?")
+_CLAIM = re.compile(r"\b(?:is|are|was|were|has|have|moves?|moved|goes|looks|appears|seems)\b[^.;:\n]*$", re.I)
+_NOUNS = r"(?:(?:the|that|those|of|in|at|on|one|point|image|box|option|object|what|is|for)\s){0,4}[(\[]?$"
+_THAN = re.compile(  # before a mention that is only compared with: "B is closer than A"
+    r"\b(?:than|compar(?:ed|ison) (?:to|with)|relative to|unlike|in contrast (?:to|with)|as opposed to|versus|vs"
+    rf"|over)[\s.]{_NOUNS}", re.I)
+_TO = re.compile(  # before one that counts if the clause names no other: "The first image is most similar to B"
+    r"\b(?:similar to|identical to|same \w+ as|match(?:es)?(?: with)?|corresponds? (?:to|with)|resembles?"
+    rf"|in front of|behind|away from)\s{_NOUNS}", re.I)
 
 
 class Reading:
@@ -295,21 +352,28 @@ class Reading:
     asked for.
     """
 
-    def __init__(self, text, labels, options):
-        self.text, self.labels, self.options = text, labels, options
+    def __init__(self, text, options):
+        self.text, self.options = text, options
 
     @cached_property
     def mentions(self):
-        """Every Mention of an option."""
-        return find_mentions(self.text, self.labels, self.options)
+        """Every Mention of an option; "A is farther" mentions B, where A or B is to be closer."""
+        found = find_mentions(self.text, self.options)
+        opposite, pair = self.options.opposite, self.options.pair
+        if not opposite:
+            return found
+        return [mention._replace(option=sum(pair) - mention.option)
+                if mention.option in pair and opposite.match(self.text, mention.end) else mention
+                for mention in found]
 
     @cached_property
     def hedged(self):
         """Ends of the mentions in "A or B". Not of those in "A, B is right" and "A or B?"."""
         ends = set()
         for one, other in zip(self.mentions, self.mentions[1:]):
-            goes_on = any(cue.match(self.text, other.end) for cue in (_PRAISE, _VERB, _ASKED))
             between = self.text[one.end:other.start]
+            only_comma = not re.search(r"\w|[/&]", between)
+            goes_on = only_comma and _ONE_IS.match(self.text, other.end) or _ASKED.match(self.text, other.end)
             if one.option != other.option and not goes_on and _HEDGE.fullmatch(between):
                 ends |= {one.end, other.end}
         return ends
@@ -318,148 +382,165 @@ class Reading:
         """The option of a mention, None if it is one of two."""
         return None if mention.end in self.hedged else mention.option
 
+    def follows(self, cue, mention, window=60):
+        """Does a cue end where the mention begins?"""
+        return bool(cue.search(self.text[max(0, mention.start - window):mention.start]))
+
     def denied(self, mention):
-        before = self.text[max(0, mention.start - 60):mention.start]
-        return bool(_DENIAL.search(before) or _DENIED.match(self.text, mention.end))
+        """"not B", "B is wrong", "than B", "cannot tell which of A and B"."""
+        return (self.follows(_DENIAL, mention) or self.follows(_THAN, mention)
+                or self.follows(_REFUSED, mention, 150) or bool(_DENIED.match(self.text, mention.end)))
 
-    @cached_property
-    def firm(self):
-        """Mentions that cannot be words."""
-        return [mention for mention in self.mentions if mention.by != WEAK]
+    def refuses(self, span):
+        return bool(_REFUSES.search(self.text, *span))
 
-    @cached_property
-    def lines(self):
-        """[(start, end)] of the lines that are not blank."""
-        return [line.span() for line in _LINE.finditer(self.text)]
-
-    @cached_property
-    def heads(self):
-        """Of each line the mention that it begins with, or None."""
-        starts = [mention.start for mention in self.firm]
-        heads = []
-        for start, end in self.lines:
-            first = bisect_left(starts, start)
-            mention = self.firm[first] if first < len(self.firm) else None
-            heads.append(mention if mention and self.heads_line(mention, start, end) else None)
-        return heads
-
-    def heads_line(self, mention, start, end):
-        """Does the line from start to end begin with the mention: a marked letter, or nothing but an option?
-        """
-        if not start <= mention.start < end or self.text[start:mention.start].strip(" (-"):
-            return False
-        marked = mention.by != TEXT and re.search(r"[)\].:]", self.text[mention.start:mention.end + 1])
-        return bool(marked or not self.text[mention.end:end].strip(" .)"))
-
-    @cached_property
-    def listed(self):
-        """Indices of lines that count up, "A. ... B. ...": they list the options and answer nothing."""
-        found = set()
-        for i, (one, other) in enumerate(zip(self.heads, self.heads[1:])):
-            if one and other and one.option is not None and other.option == one.option + 1:
-                found |= {i, i + 1}
-        return found
+    def claims(self, start, end):
+        """Does a sentence say an option of something: "The camera moves right", not "Right is"?"""
+        inside = [mention for mention in self.affirmed if start <= mention.start < end]
+        return bool(inside) and self.follows(_CLAIM, inside[0])
 
     @cached_property
     def affirmed(self):
-        """Firm mentions that are not denied and not in a list of the options."""
-        begins = [start for start, _ in self.lines]
-        return [mention for mention in self.firm if not self.denied(mention)
-                and bisect_right(begins, mention.start) - 1 not in self.listed]
+        """Mentions that cannot be words and are not denied."""
+        return [mention for mention in self.mentions if mention.by != WEAK and not self.denied(mention)]
+
+    def named(self, start, end):
+        """The options that a stretch of text names, in a set: those compared with others, not the others
+        ("A is closer than B"); letters before texts. {None}: "A or B".
+        """
+        begins = [mention.start for mention in self.affirmed]
+        inside = self.affirmed[bisect_left(begins, start):bisect_left(begins, end)]
+        inside = [mention for mention in inside if not self.follows(_TO, mention)] or inside
+        sure = [mention for mention in inside if mention.end not in self.hedged]
+        for kinds in ((BOTH,), (LETTER, BOTH), (TEXT,)):
+            options = {mention.option for mention in sure if mention.by in kinds}
+            if options:
+                return options
+        return {None} if inside else set()
+
+    @cached_property
+    def sentences(self):
+        """[(start, end)]"""
+        cuts = [m.span() for m in _SENTENCE.finditer(self.text)]
+        starts = [0, *(end for _, end in cuts)]
+        ends = [*(start for start, _ in cuts), len(self.text)]
+        return [(start, end) for start, end in zip(starts, ends) if start < end]
+
+    @cached_property
+    def heads(self):
+        """[(start, end, the marked option that it begins with, or None)] of each line."""
+        begins = [mention.start for mention in self.mentions]
+        heads = []
+        for line in _LINE.finditer(self.text):
+            start, end = line.span()
+            first = bisect_left(begins, start)
+            head = self.mentions[first] if first < len(begins) and begins[first] < end else None
+            if head and (head.by == WEAK or self.text[start:head.start].strip(" (-")):
+                head = None
+            marked = head and head.by != TEXT and re.search(r"[)\].:]", self.text[head.start:head.end + 1])
+            if head and not marked and self.text[head.end:end].strip(" .)"):
+                head = None
+            heads.append((start, end, head))
+        return heads
+
+    @cached_property
+    def listed(self):
+        """Starts of lines that count up, "A. ... B. ...": they list the options and answer nothing."""
+        return counting_up(self.heads)
+
+    @cached_property
+    def alone(self):
+        """Mentions that have a line to themselves, in order, or begin the first one or one after a colon: "(B) It
+        is ...".
+        """
+        listed_with_gaps = counting_up([line for line in self.heads if line[2]])
+        found = []
+        for start, end, head in self.heads:
+            if not head or start in self.listed or self.denied(head):
+                continue
+            after_colon = self.text[max(0, start - 9):start].rstrip().endswith(":")
+            begins = start == 0 or after_colon and start not in listed_with_gaps
+            if begins or not self.text[head.end:end].strip(" .)"):
+                found.append(head)
+        return found
+
+    def is_listed(self, mention):
+        return self.text.rfind("\n", 0, mention.start) + 1 in self.listed
+
+
+def counting_up(heads):
+    """Starts of those lines whose options follow each other."""
+    found = set()
+    for (start, _, one), (other_start, _, other) in zip(heads, heads[1:]):
+        if one and other and one.option is not None and other.option == one.option + 1:
+            found |= {start, other_start}
+    return found
 
 
 # ---- 5. Choices: the rules, in the order in which they are tried -------------------------------------------
 # A rule takes a Reading and returns an option's index, None (two answers, which is none), or UNDECIDED.
-_ALONE = re.compile(r"\W{0,4}(?:(?:option|choice|answer|caption|output)\W{1,3})?([A-Za-z0-9])(?![\w'])"
+_ALONE = re.compile(r"\W{0,4}(?:(?:option|choice|answer|caption|output)\W{1,3})?([A-Za-z]|\d{1,3})(?![\w'])"
                     r"(\W{0,4})(.{0,600})", re.I | re.S)  # groups: the label, what closes it, the rest
 # What may stand between "the answer is" and an option: "the option (".
-_LEADS = re.compile(r"[\s('=-]*(?:(?:the|an?|option|choice|letter|image)\s)*[(\[]*", re.I)
-_CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary"
-                        r"|this means|wait|actually)\b", re.I)
+_LEADS = re.compile(r"[\s('=-]*(?:that\s)?(?:(?:the|an?|option|choice|letter|image)\s)*[(\[]*", re.I)
+_NEITHER = re.compile(  # what is stated is that there is no answer, or two
+    r"[\s('-]*(?:\(?[A-Z][).:]{1,2}\s)?(?:neither|none|both|impossible|unclear|unknown|cannot|indeterminate"
+    r"|not (?:possible|clear|certain|given|provided|listed|among))\b", re.I)
+_CORRECT = re.compile(  # before it stands the answer: "is correct", "fits best"
+    r"(?:,\s[^,.;:\n]{1,100},)?"
+    r"\s{0,2}(?:is|seems|appears|looks|would be|must be|has to be)(?:\sto be)?"
+    r"(?:\s(?:the|most|more|clearly|therefore|thus|indeed)){0,3}"
+    r"\s(?:correct|right|best|answer|appropriate|accurate|likely)\b"
+    r"|\s(?:fits|matches|describes)\s(?:\w+\s){0,3}best\b", re.I)
+_CONCLUDES = re.compile(  # at the head of a sentence, or within it
+    r"[\s-]*(?:therefore|thus|so|hence|consequently|in conclusion|in summary|to conclude|overall|based on|given"
+    r"|considering|(?:by )?comparing|finally|as a result|this (?:means|suggests|indicates)|wait|actually)\b"
+    r"|[^.!?\n]*?(?:[,;]\s(?:therefore|thus|hence)|\b(?:I conclude|I believe|I think|it (?:seems|appears) that"
+    r"|my choice|if (?:I|we|one) (?:must|had to|have to|were to)))\b", re.I)
+_CLAUSE = re.compile(
+    r";|,?\s(?:while|whereas|but|although|though|because|since|however|on the other hand)\b|,\s(?:and|so|as)\s",
+    re.I)
+
+_NO_ONE = re.compile(r"\bneither\b|\bnone of\b", re.I)
 
 
-def label_alone(reading):
-    """A label and nothing else: "B", "(B)", "Option B."."""
+def exact(reading):
+    """A label, a label with its option's text, or the text, and nothing else: "(B)", "B. blue", "the blue"."""
+    options = reading.options
     m = _ALONE.fullmatch(reading.text)
-    if not m or m[3]:
-        return UNDECIDED
-    option = reading.labels.find(m[1].upper())
-    return option if option >= 0 else UNDECIDED
-
-
-def label_and_text(reading):
-    """A label and the text of its option, nothing else: "B. blue"."""
-    m = _ALONE.fullmatch(reading.text)
-    if not m or not m[2].strip() or not reading.options.words:
-        return UNDECIDED
-    option = reading.labels.find(m[1].upper())
-    if option >= 0 and only_words(m[3], reading.options.articles) == reading.options.words[option]:
+    option = options.labels.get(m[1].upper()) if m else None
+    if option is not None and not m[3]:
         return option
-    return UNDECIDED
-
-
-def text_alone(reading):
-    """The text of one option and nothing else: "the blue"."""
-    if len(reading.text) > 40 + 2 * reading.options.longest:
-        return UNDECIDED
-    words = reading.options.words
-    said = only_words(reading.text, reading.options.articles)
-    return words.index(said) if said and words.count(said) == 1 else UNDECIDED
-
-
-def statement(reading):
-    """The last statement, since models change their minds: "The answer is A. Wait, no: the answer is B.", "B
-    is correct".
-
-    It is mostly on the line of the last "the answer is"; then the rest need not be read.
-    """
-    cues = list(_STATED.finditer(reading.text))
-    line = reading.text.rfind("\n", 0, cues[-1].start()) + 1 if cues else 0
-    if line > 0:
-        option = statement_within(Reading(reading.text[line:], reading.labels, reading.options))
-        if option is not UNDECIDED:
+    if option is not None and options.words and m[2].strip():
+        if only_words(m[3], options.articles) == options.words[option]:
             return option
-    return statement_within(reading)
+    if len(reading.text) > 40 + 2 * options.longest:
+        return UNDECIDED
+    said = only_words(reading.text, options.articles)
+    return options.words.index(said) if said and options.words.count(said) == 1 else UNDECIDED
 
 
-def statement_within(reading):
-    """The last statement in all of a text."""
-    stated = []  # (start, option or None)
-    for mention in reading.mentions:
-        if mention.by != WEAK and _PRAISE.match(reading.text, mention.end) and not reading.denied(mention):
-            stated.append((mention.start, reading.chosen(mention)))
-    starts = [mention.start for mention in reading.mentions]
-    for m in _STATED.finditer(reading.text):
+def stated(reading):
+    """The last statement, since models change their minds: "The answer is A. Wait, no: the answer is B.", "B
+    is correct", an option on a line of its own.
+    """
+    text, mentions = reading.text, reading.mentions
+    found = [(mention.start, reading.chosen(mention)) for mention in reading.alone]
+    for mention in reading.affirmed:
+        if _CORRECT.match(text, mention.end):
+            found.append((mention.start, reading.chosen(mention)))
+    starts = [mention.start for mention in mentions]
+    for m in _STATED.finditer(text):
         after = bisect_left(starts, m.end() - 1)
-        if after == len(starts):
-            continue
-        mention = reading.mentions[after]
-        leads = _LEADS.fullmatch(reading.text[m.end():mention.start])
-        if leads and not _ASKED.match(reading.text, mention.end):
-            stated.append((mention.start, reading.chosen(mention)))
-    if not stated:
+        mention = mentions[after] if after < len(mentions) else None
+        leads = mention and _LEADS.fullmatch(text[m.end():mention.start])
+        if leads and not _ASKED.match(text, mention.end) and not reading.is_listed(mention):
+            found.append((mention.start, reading.chosen(mention)))
+        elif _NEITHER.match(text, m.end()):
+            found.append((m.end(), None))
+    if not found:
         return UNDECIDED
-    _, option = max(stated, key=lambda one: one[0])
-    return option
-
-
-def line_head(reading):
-    """The first line begins with an option, or the last one does: "(D) 1" and then a line that explains it.
-    """
-    for i in (0, len(reading.lines) - 1):
-        if reading.heads and reading.heads[i] and i not in reading.listed:
-            return reading.chosen(reading.heads[i])
-    return UNDECIDED
-
-
-def yes_no_options(reading):
-    """Where the options are yes and no, they are read as a yes-or-no question is: "Yes, there is no doubt.".
-    """
-    words = reading.options.words
-    if sorted(words) != [("no",), ("yes",)]:
-        return UNDECIDED
-    said = read_yes_no(reading.text)
-    return words.index((said,)) if said else None
+    return max(found, key=lambda one: one[0])[1]
 
 
 def total(reading):
@@ -472,55 +553,72 @@ def total(reading):
     return words.index((said,)) if (said,) in words else UNDECIDED
 
 
-def sentences(reading):
-    """The one option that the sentences name without denying it; letters before texts: "It is not A but C.".
+def verdict(reading, start, end):
+    """What a sentence finds: the options of its clauses that praise one, in a set."""
+    cuts = [start, *(m.start() for m in _CLAUSE.finditer(reading.text, start, end)), end]
+    praised, found = False, set()
+    for begins, ends in zip(cuts, cuts[1:]):
+        clause = reading.text[begins:ends]
+        if reading.options.praise.search(clause) and not _NO_ONE.search(clause):
+            praised = True
+            found |= reading.named(begins, ends)
+    return found if found or not praised else reading.named(start, end)
 
-    Where they name two, here and there, a conclusion decides ("Therefore ..."), then the sentence that the
-    response begins with ("It moves right. The bottle is on the left now."), then the last.
+
+def concluded(reading):
+    """The last sentence that concludes: "Therefore, the corresponding point is B.". None if it refuses."""
+    for start, end in reversed(reading.sentences):
+        cue = _CONCLUDES.match(reading.text, start, end)
+        if not cue or reading.text[end - 1] == ":":
+            continue
+        start = cue.end()
+        for said in (verdict(reading, start, end), reading.named(start, end)):
+            if len(said) == 1:
+                return said.pop()
+            if reading.refuses((start, end)):
+                return None
+    return UNDECIDED
+
+
+def praised(reading):
+    """The verdict of the first sentence, else the last one: "The second image is most similar. It ...". What
+    was said before a refusal does not count.
     """
-    begins = [0, *(m.end() for m in _SENTENCE.finditer(reading.text))]
-    for kinds in ((BOTH,), (LETTER, BOTH), (TEXT,)):
-        mentions = [mention for mention in reading.affirmed if mention.by in kinds]
-        if any(mention.end in reading.hedged for mention in mentions):
-            return None
-        named = [set() for _ in begins]  # of each sentence: the options that it names
-        for mention in mentions:
-            named[bisect_right(begins, mention.start) - 1].add(mention.option)
-        everything = set().union(*named)
-        if len(everything) == 1:
-            return everything.pop()
-        from_last = range(len(named) - 1, 0, -1)
-        order = [i for i in from_last if named[i] and _CONCLUDES.match(reading.text, begins[i])]
-        if not counts_up(named):
-            order.append(0)
-        order += from_last
-        for i in order:
-            if len(named[i]) == 1:
-                return next(iter(named[i]))
+    verdicts = [verdict(reading, *span) for span in reading.sentences]
+    if reading.sentences and reading.claims(*reading.sentences[0]):
+        verdicts[0] = reading.named(*reading.sentences[0])
+    refused = max((i for i, span in enumerate(reading.sentences) if reading.refuses(span)), default=0)
+    for said in [*verdicts[:1], *reversed(verdicts[refused:])]:
+        if len(said) == 1 and None not in said:
+            return said.pop()
+    return UNDECIDED
+
+
+def mentioned(reading):
+    """The one option that is named at all; of two the first sentence's, else the last; none after a refusal."""
+    if any(reading.refuses(span) for span in reading.sentences):
+        return None
+    named = [reading.named(*span) for span in reading.sentences if span[0] not in reading.listed]
+    for said in [set().union(*named), *named[:1], *reversed(named)]:
+        if len(said) == 1:
+            return said.pop()
     return None
 
 
-def counts_up(named):
-    """Do the first two sentences list options: "A is red.
-
-    B is blue. ..."? named: sets of options, per sentence.
-    """
-    return len(named) > 1 and any(i is not None and named[1] == {i + 1} for i in named[0])
-
-
-CHOICE_RULES = (label_alone, label_and_text, text_alone, statement, line_head, yes_no_options, total,
-                sentences)
+CHOICE_RULES = (exact, stated, total, concluded, praised, mentioned)
 
 
 def read_choice(text, item):
-    """The label of the option that a text chooses, by the first of CHOICE_RULES that decides; else None."""
-    labels = "123456789" if item.answer.isdigit() else tasks.LETTERS
-    labels = labels[:len(item.options) if item.options else 8]
-    reading = Reading(text, labels, known_options(tuple(item.options or ())))
+    """The label of the option that a text chooses, by the first of CHOICE_RULES that decides; else None.
+
+    None, too, for an option that has no label (the 27th letter).
+    """
+    options = known_options(tuple(item.options or ()), item.answer.isdigit(), item.question)
+    reading = Reading(text, options)
     for rule in CHOICE_RULES:
         option = rule(reading)
         if option is not UNDECIDED:
-            return None if option is None else labels[option]
+            return dict(enumerate(options.labels)).get(option)
     return None
 
 
