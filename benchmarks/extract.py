@@ -25,6 +25,7 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import NamedTuple
 
 from verifier.answers import MAX_ANSWER, NUMBER_WORDS, clean, number
@@ -133,9 +134,10 @@ _REFUSES = re.compile(  # "it is not possible to determine", "neither"
     r"|impossible to|(?:difficult|hard|challenging) to|not (?:enough|sufficient)|insufficient"
     r"|no (?:clear|definitive) way)\b(?:\s[\w,]+){0,5}?"
     r"\s(?:determine|tell|answer|say|know|see|identify|assist|help|provide|confirm|decide|judge|choose|select"
-    r"|information|context|choice|decision)\b|\bneither\b|\bnone of\b|\bno (?:correct )?(?:option|answer)\b)"
+    r"|information|context|choice|decision)\b|\bneither\b|\bnone of\b"
+    r"|\bno (?:\w+\s){0,2}(?:option|answer|choice|point|match|correspondence)\b)"
     r"(?!\s(?:\w+\s){0,3}(?:certainty|certain|sure)\b)", re.I)  # doubt is no refusal
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=\S)|\n+")
 _ENUMERATED = re.compile(r"^\s{0,9}\d{1,3}[.)]\s", re.M)  # the 1 of "1. First ..."
 _LINE = re.compile(r"[^\n]*\S[^\n]*")
 
@@ -158,7 +160,7 @@ WEAK = "weak"      # a letter that could be a word
 class Options(NamedTuple):
     """The options of a question, as words."""
     words: list      # of each option: its words, a tuple
-    starting: dict   # first word -> indices of the options that begin with it, the longest first
+    starting: dict   # first word -> [(words, index)] of the names that begin with it, the longest first
     articles: bool   # is "A" a letter in them ("Point A")? Then articles are words, too
     longest: int     # characters of the longest
     labels: dict     # "A" or "1" -> index. Letters end at Z: later options have a text, no label
@@ -174,6 +176,8 @@ _LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
 _ARTICLES = {"a", "an", "the"}
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if word != "none"}
+_DIGITS |= {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth"}
+_ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _OPPOSITES = [({"closer", "closest", "nearer", "nearest"}, {"farther", "further", "farthest", "furthest"}),
               ({"darker", "darkest"}, {"lighter", "brighter", "lightest", "brightest"}),
               ({"larger", "bigger", "largest"}, {"smaller", "smallest"}),
@@ -204,10 +208,11 @@ def known_options(texts, numbered, question):
     """
     articles = any(_LABEL_A.search(text) for text in texts)
     words = [only_words(text, articles) for text in texts]
+    names = [(name, i) for i, name in enumerate(words) if name and words.count(name) == 1]
+    names += [((name[0], "1"), i) for name, i in names if name[0] in _ORDINALS]  # "the second one"
     starting = defaultdict(list)
-    for i in sorted(range(len(words)), key=lambda i: -len(words[i])):
-        if words[i] and words.count(words[i]) == 1:
-            starting[words[i][0]].append(i)
+    for name, i in sorted(names, key=lambda one: -len(one[0])):
+        starting[name[0]].append((name, i))
     many = len(texts) or 8
     names = [str(i + 1) for i in range(many)] if numbered else tasks.LETTERS[:many]
     labels = {name: i for i, name in enumerate(names)}
@@ -225,28 +230,27 @@ def comparison(words, question):
         if not asked & one or asked & other:
             continue
         praise = re.compile(rf"{_PRAISE.pattern}|\b(?:{'|'.join(sorted(one))})\b", re.I)
-        pair = [i for i in range(len(words)) if one & set(words[i])] or range(len(words))
-        if len(pair) != 2:
-            return praise, None, ()
-        within = r"(?:(?!\b(?:not|than|while|but|and|so)\b|n't)[^.;:\n]){0,60}?"
-        return praise, re.compile(rf"{within}\b(?:{'|'.join(sorted(other))})\b", re.I), tuple(pair)
+        pair = tuple(i for i in range(len(words)) if one & set(words[i])) or tuple(range(len(words)))
+        within = r"(?:(?!\b(?:not|than|while|whereas|but|and|so)\b|n't)[^.;:\n]){0,60}?"
+        return praise, re.compile(rf"{within}\b(?:{'|'.join(sorted(other))})\b", re.I), pair if len(pair) == 2 else ()
     return _PRAISE, None, ()
 
 
 def find_texts(text, options):
     """Mentions of options by their texts, in order; where texts overlap, the longest option counts."""
-    names = list(options.labels)
+    labels = list(options.labels)
     said, found, at = split_words(text, options.articles), [], 0
     while at < len(said):
         start, end, word = said[at]
-        for i in options.starting.get(word, ()):
-            own = said[at:at + len(options.words[i])]
-            if tuple(w for _, _, w in own) != options.words[i]:
+        for name, i in options.starting.get(word, ()):
+            own = said[at:at + len(name)]
+            by = BOTH if i < len(labels) and labels[i].lower() in name else TEXT
+            breaks = _BREAK if by == TEXT else _PAUSE
+            if tuple(w for _, _, w in own) != name or breaks.search(text, start, own[-1][1]):
                 continue
             line = text.rfind("\n", 0, start) + 1
             counts_lines = word.isdigit() and _ENUMERATED.match(text[line:end + 2])
-            if not counts_lines and (word not in ("yes", "no") or len(own) > 1 or _ENDS.match(text, end)):
-                by = BOTH if i < len(names) and names[i].lower() in options.words[i] else TEXT
+            if not counts_lines and (word not in ("yes", "no") or len(own) > 1 or _ANSWERS.match(text, end)):
                 found.append(Mention(start, own[-1][1], i, by))
             at += len(own) - 1
             break
@@ -254,16 +258,18 @@ def find_texts(text, options):
     return found
 
 
+_BREAK = re.compile(r"[.:!?]\s{0,9}\n")  # no option's text goes on after it: "the point.\n\n(B) ..."
+_PAUSE = re.compile(r"[.,;:!?]")          # nor an option that is named by its letter: "... of A, is closer"
 _LABEL = re.compile(r"(?<![A-Za-z0-9_-])(?<![A-Za-z]')"
                     r"(?:(?P<noun>option|choice|answer|caption|letter|statement|picture|point|box|image"
                     r"|labell?ed|marked)\s)?"
                     r"(?P<open>[(\[]\s?)?(?P<letter>[A-Za-z]|\d{1,3})(?![A-Za-z0-9_-]|'[A-Za-z]|[.,]\d)"
                     r"(?P<close>\s?[)\]]|[.:](?=\s|$))?", re.I)
-_ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _ORDINAL = re.compile(rf"\b({'|'.join(_ORDINALS)})\s(?:option|choice|caption|statement|description)\b", re.I)
-_OWN_NAME = re.compile(rf"\b(?:{'|'.join(_ORDINALS)}|reference)\s(?:image|picture|photo|one)\s?$", re.I)
+_OWN_NAME = re.compile(rf"\b(?:{'|'.join(_ORDINALS)}|reference)\s(?:image|picture|photo|one)\s?[(\[]?\s?$", re.I)
 _NAMES_ONE = ("option", "choice", "letter")  # "option a" is a letter, "an answer a child gives" is none
-_ENDS = re.compile(r"\s{0,9}(?:\Z|[.,;:!?)/&\n-])")
+_ENDS = re.compile(r"\s{0,9}(?:\Z|[.,;:!?)'/&\n-])")
+_ANSWERS = re.compile(rf"{_ENDS.pattern}|\s(?:and|or)\b")  # after a yes or no: "No, ...", not "no dog"
 _GAP = re.compile(r"[\s).:–-]{0,4}(?:(?:an?|the)\s)?", re.I)  # between a letter and its text
 
 
@@ -305,13 +311,14 @@ def find_mentions(text, options):
         if before >= 0 and texts[before].end > m.start("letter"):
             continue  # part of an option's text: the A of "Point A"
         mention, marked = read_letter(text, m, options)
-        if mention is None or own_names and _OWN_NAME.search(text[max(0, m.start() - 40):m.start()]):
+        if mention is None or own_names and _OWN_NAME.search(text[max(0, m.start() - 40):m.start("letter")]):
             continue
         after = bisect_left(starts, m.end())
         if marked and after < len(texts) and _GAP.fullmatch(text, m.end(), starts[after]):
-            joined.add(after)
-            agreed = mention.option if texts[after].option == mention.option else None
-            mention = Mention(m.start(), texts[after].end, agreed, LETTER)
+            agrees = texts[after].option == mention.option
+            if agrees or _ENDS.match(text, texts[after].end):  # else it explains: "B. The second image has"
+                joined.add(after)
+                mention = Mention(m.start(), texts[after].end, mention.option if agrees else None, LETTER)
         letters.append(mention)
     ordinals = []
     for m in _ORDINAL.finditer(text):
@@ -323,11 +330,12 @@ def find_mentions(text, options):
 
 
 _DENIAL = re.compile(  # before a mention: "not A", "rather than A"
-    r"(?:\bnot|n't|\bneither|\bnor|\brul(?:es?|ed|ing) out|\beliminat\w+|\bexclud\w+|\brather than"
+    r"(?:\bnot(?! as)|n't|\bneither|\bnor|\brul(?:es?|ed|ing) out|\beliminat\w+|\bexclud\w+|\brather than"
     r"|\binstead of|\bunlike|\bexcept|\bincorrect|\bwrong|\bno)\b(?:(?!\bbut\b)[^,;:.]){0,40}$", re.I)
 _REFUSED = re.compile(rf"(?:{_REFUSES.pattern})[^,;:.\n]*$", re.I)
+_APART = r"(?:\s?\([^()\n]{0,60}\)|,\s[^,.;:\n]{1,100},)?"  # "A (the red one) is", "A, which is red, is"
 _DENIED = re.compile(  # after a mention: "A is wrong", "A cannot be"
-    r"\s{0,2}(?:also|clearly|therefore|however|,\s?however,)?\s?"
+    rf"{_APART}\s{{0,2}}(?:also|clearly|therefore|however|,\s?however,)?\s?"
     r"(?:(?:is|are|was|can|does|do|could|would|may|might|seems?|appears?)\s?(?:not|n't|no)\b"
     r"|(?:cannot|can't|doesn't|isn't|lacks|differs|departs)\b"
     r"|(?:is|are|being|seems|looks|appears)\s(?:to be\s)?(?:the\s)?(?:\w+\s)?"
@@ -335,16 +343,27 @@ _DENIED = re.compile(  # after a mention: "A is wrong", "A cannot be"
     r"|(?:has|shows|have)\s(?:an?\s)?(?:\w+\s)?different\b"
     r"|can be (?:ruled|elim|excl))", re.I)
 _HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|nor|/|&)\s{0,2}(?:either\s)?(?:the\s)?", re.I)
-_ONE_IS = re.compile(r"\s(?:is|seems|appears|fits|matches|describes)\b", re.I)  # "A, B is right" names B
+_GOES_ON = re.compile(  # "A, B is right" names B
+    r"\s(?:is|was|has|seems|appears|looks|fits|matches|describes|shares|shows|corresponds|would|can|must|will"
+    r"|more|best|better)\b", re.I)
 _ASKED = re.compile(r"[ ).]{0,3}\?")
 _CLAIM = re.compile(r"\b(?:is|are|was|were|has|have|moves?|moved|goes|looks|appears|seems)\b[^.;:\n]*$", re.I)
-_NOUNS = r"(?:(?:the|that|those|of|in|at|on|one|point|image|box|option|object|what|is|for)\s){0,4}[(\[]?$"
 _THAN = re.compile(  # before a mention that is only compared with: "B is closer than A"
     r"\b(?:than|compar(?:ed|ison) (?:to|with)|relative to|unlike|in contrast (?:to|with)|as opposed to|versus|vs"
-    rf"|over)[\s.]{_NOUNS}", re.I)
+    r"|over)[\s.][^,;:.\n]{0,40}$", re.I)
 _TO = re.compile(  # before one that counts if the clause names no other: "The first image is most similar to B"
     r"\b(?:similar to|identical to|same \w+ as|match(?:es)?(?: with)?|corresponds? (?:to|with)|resembles?"
-    rf"|in front of|behind|away from)\s{_NOUNS}", re.I)
+    r"|in front of|behind|away from)\s(?:the\s)?[(\[]?$", re.I)
+_ASIDE = re.compile(  # what a sentence says besides: "While A ..., B ...", "B ... whereas A", "A ..., but B ..."
+    r"^\W{0,3}(?:while|although|though|whereas|since|because|at first)\b[^,\n]*,"
+    r"|,?\s(?:while|whereas|although|though|because|since)\b[^\n]*|^[^\n]*,\s(?:but|yet|so"
+    r"|which (?:means|indicates|implies|suggests))\b", re.I)
+
+
+def within(mentions, start, end):
+    """Those of the sorted mentions that begin between start and end."""
+    starts = attrgetter("start")
+    return mentions[bisect_left(mentions, start, key=starts):bisect_left(mentions, end, key=starts)]
 
 
 class Reading:
@@ -359,12 +378,13 @@ class Reading:
     def mentions(self):
         """Every Mention of an option; "A is farther" mentions B, where A or B is to be closer."""
         found = find_mentions(self.text, self.options)
-        opposite, pair = self.options.opposite, self.options.pair
-        if not opposite:
-            return found
+        pair = self.options.pair
         return [mention._replace(option=sum(pair) - mention.option)
-                if mention.option in pair and opposite.match(self.text, mention.end) else mention
-                for mention in found]
+                if mention.option in pair and self.opposite(mention) else mention for mention in found]
+
+    def opposite(self, mention):
+        opposite = self.options.opposite
+        return bool(opposite and opposite.match(self.text, mention.end))
 
     @cached_property
     def hedged(self):
@@ -372,9 +392,11 @@ class Reading:
         ends = set()
         for one, other in zip(self.mentions, self.mentions[1:]):
             between = self.text[one.end:other.start]
-            only_comma = not re.search(r"\w|[/&]", between)
-            goes_on = only_comma and _ONE_IS.match(self.text, other.end) or _ASKED.match(self.text, other.end)
-            if one.option != other.option and not goes_on and _HEDGE.fullmatch(between):
+            if one.option == other.option or not _HEDGE.fullmatch(between):
+                continue
+            only_comma = not re.search(r"[a-z/&]{2}|[/&]", between.replace("the ", ""))
+            goes_on = only_comma and (other.by == BOTH or _GOES_ON.match(self.text, other.end))
+            if not goes_on and not _ASKED.match(self.text, other.end):
                 ends |= {one.end, other.end}
         return ends
 
@@ -387,29 +409,40 @@ class Reading:
         return bool(cue.search(self.text[max(0, mention.start - window):mention.start]))
 
     def denied(self, mention):
-        """"not B", "B is wrong", "than B", "cannot tell which of A and B"."""
-        return (self.follows(_DENIAL, mention) or self.follows(_THAN, mention)
-                or self.follows(_REFUSED, mention, 150) or bool(_DENIED.match(self.text, mention.end)))
+        """"not B", "B is wrong", "cannot tell which of A and B", "B?"; "B is farther", if no two are compared."""
+        return (self.follows(_DENIAL, mention) or self.follows(_REFUSED, mention, 150)
+                or any(cue.match(self.text, mention.end) for cue in (_DENIED, _ASKED))
+                or not self.options.pair and self.opposite(mention))
 
     def refuses(self, span):
         return bool(_REFUSES.search(self.text, *span))
 
     def claims(self, start, end):
         """Does a sentence say an option of something: "The camera moves right", not "Right is"?"""
-        inside = [mention for mention in self.affirmed if start <= mention.start < end]
+        inside = within(self.affirmed, start, end)
         return bool(inside) and self.follows(_CLAIM, inside[0])
 
     @cached_property
+    def firm(self):
+        """Mentions that cannot be words."""
+        return [mention for mention in self.mentions if mention.by != WEAK]
+
+    @cached_property
     def affirmed(self):
-        """Mentions that cannot be words and are not denied."""
-        return [mention for mention in self.mentions if mention.by != WEAK and not self.denied(mention)]
+        """Firm mentions that are neither denied nor what another is compared with."""
+        return [mention for mention in self.firm if not self.denied(mention) and not self.follows(_THAN, mention)]
 
     def named(self, start, end):
         """The options that a stretch of text names, in a set: those compared with others, not the others
-        ("A is closer than B"); letters before texts. {None}: "A or B".
+        ("A is closer than B"); those of the main clause; letters before texts. {None}: "A or B".
         """
-        begins = [mention.start for mention in self.affirmed]
-        inside = self.affirmed[bisect_left(begins, start):bisect_left(begins, end)]
+        inside = within(self.affirmed, start, end)
+        if not inside:  # "A is less similar than B": where A is denied, B is meant
+            others = [mention for mention in within(self.firm, start, end) if not self.denied(mention)]
+            inside = others if len(others) < len(within(self.firm, start, end)) else []
+        asides = [m.span() for m in _ASIDE.finditer(self.text[start:end])]
+        main = [mention for mention in inside if not any(a <= mention.start - start < b for a, b in asides)]
+        inside = main or inside
         inside = [mention for mention in inside if not self.follows(_TO, mention)] or inside
         sure = [mention for mention in inside if mention.end not in self.hedged]
         for kinds in ((BOTH,), (LETTER, BOTH), (TEXT,)):
@@ -445,7 +478,7 @@ class Reading:
 
     @cached_property
     def listed(self):
-        """Starts of lines that count up, "A. ... B. ...": they list the options and answer nothing."""
+        """Starts of heads that count up, "A. ... B. ...": they list the options and answer nothing."""
         return counting_up(self.heads)
 
     @cached_property
@@ -456,24 +489,21 @@ class Reading:
         listed_with_gaps = counting_up([line for line in self.heads if line[2]])
         found = []
         for start, end, head in self.heads:
-            if not head or start in self.listed or self.denied(head):
+            if not head or head.start in self.listed or self.denied(head):
                 continue
             after_colon = self.text[max(0, start - 9):start].rstrip().endswith(":")
-            begins = start == 0 or after_colon and start not in listed_with_gaps
+            begins = start == 0 or after_colon and head.start not in listed_with_gaps
             if begins or not self.text[head.end:end].strip(" .)"):
                 found.append(head)
         return found
 
-    def is_listed(self, mention):
-        return self.text.rfind("\n", 0, mention.start) + 1 in self.listed
-
 
 def counting_up(heads):
-    """Starts of those lines whose options follow each other."""
+    """Starts of those heads whose options follow each other."""
     found = set()
-    for (start, _, one), (other_start, _, other) in zip(heads, heads[1:]):
+    for (_, _, one), (_, _, other) in zip(heads, heads[1:]):
         if one and other and one.option is not None and other.option == one.option + 1:
-            found |= {start, other_start}
+            found |= {one.start, other.start}
     return found
 
 
@@ -487,8 +517,7 @@ _NEITHER = re.compile(  # what is stated is that there is no answer, or two
     r"[\s('-]*(?:\(?[A-Z][).:]{1,2}\s)?(?:neither|none|both|impossible|unclear|unknown|cannot|indeterminate"
     r"|not (?:possible|clear|certain|given|provided|listed|among))\b", re.I)
 _CORRECT = re.compile(  # before it stands the answer: "is correct", "fits best"
-    r"(?:,\s[^,.;:\n]{1,100},)?"
-    r"\s{0,2}(?:is|seems|appears|looks|would be|must be|has to be)(?:\sto be)?"
+    rf"{_APART}\s{{0,2}}(?:is|seems|appears|looks|would be|must be|has to be)(?:\sto be)?"
     r"(?:\s(?:the|most|more|clearly|therefore|thus|indeed)){0,3}"
     r"\s(?:correct|right|best|answer|appropriate|accurate|likely)\b"
     r"|\s(?:fits|matches|describes)\s(?:\w+\s){0,3}best\b", re.I)
@@ -534,8 +563,8 @@ def stated(reading):
         after = bisect_left(starts, m.end() - 1)
         mention = mentions[after] if after < len(mentions) else None
         leads = mention and _LEADS.fullmatch(text[m.end():mention.start])
-        if leads and not _ASKED.match(text, mention.end) and not reading.is_listed(mention):
-            found.append((mention.start, reading.chosen(mention)))
+        if leads and not _ASKED.match(text, mention.end):
+            found.append((mention.start, None if mention.start in reading.listed else reading.chosen(mention)))
         elif _NEITHER.match(text, m.end()):
             found.append((m.end(), None))
     if not found:
@@ -598,7 +627,8 @@ def mentioned(reading):
     """The one option that is named at all; of two the first sentence's, else the last; none after a refusal."""
     if any(reading.refuses(span) for span in reading.sentences):
         return None
-    named = [reading.named(*span) for span in reading.sentences if span[0] not in reading.listed]
+    named = [reading.named(*span) for span in reading.sentences
+             if not any(head in reading.listed for head in range(*span))]
     for said in [set().union(*named), *named[:1], *reversed(named)]:
         if len(said) == 1:
             return said.pop()
@@ -675,7 +705,7 @@ _FIGURE = re.compile(
     r"(?<![\w.])(-?\$?(?:\d{1,3}(?:,\d{3}){1,5}(?![\d,])|\d{1,15})(?:\.\d{1,10})?(?:\s?/\s?\d{1,9})?%?)(?!\w)"
     rf"|\b((?:{_NUMERALS})(?:[- ](?:{_NUMERALS}|hundred|thousand|and)){{0,5}})\b", re.I)
 _TOTAL = re.compile(r"\b(?:total|(?<!let me )(?<!let's )count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?"
-                    r"(?:\b(?:is|are|of)\b|:|=)|(?<=\d)\s?=", re.I)
+                    rf"(?:\b(?:is|are|of(?=\s(?:\d|(?:{_NUMERALS})\b)))\b|:|=)|(?<=\d)\s?=", re.I)
 _THERE = re.compile(r"\b(?:there (?:is|are|were|was)|I (?:can )?(?:see|count)"
                     r"|(?:image|picture|photo) (?:shows|contains|has|depicts)"
                     r"|(?:that|this|which) (?:makes|gives)|making|giving)\b", re.I)
