@@ -58,7 +58,8 @@ def extract(response, item):
 
 # ---- 1. Which part of the response answers -----------------------------------------------------------------
 # What a chat template leaves behind: "<s>", "</s>", "<|im_end|>", "[/INST]", "ASSISTANT:".
-_CHAT = re.compile(r"</?s>|<\|[\w ]{1,30}\|>|\[/?INST\]|^\s{0,99}(?:\#{2,3}\s?)?(?:assistant|model|response)\s?:", re.I)
+_CHAT = re.compile(r"</?s>|<\|[\w ]{1,30}\|>|\[/?INST\]"
+                   r"|^\s{0,99}(?:\#{2,3}\s?)?(?:assistant|model|response)\s?:", re.I)
 _THINK = re.compile(r"<think\s{0,9}>", re.I)
 _THINK_END = re.compile(r"</think\s{0,9}>", re.I)
 _ANSWER = re.compile(r"</?answer\s{0,9}>", re.I)
@@ -134,7 +135,7 @@ _REFUSES = re.compile(  # "it is not possible to determine", "neither"
     r"|impossible to|(?:difficult|hard|challenging) to|not (?:enough|sufficient)|insufficient"
     r"|no (?:clear|definitive) way)\b(?:\s[\w,]+){0,5}?"
     r"\s(?:determine|tell|answer|say|know|see|identify|assist|help|provide|confirm|decide|judge|choose|select"
-    r"|information|context|choice|decision)\b|\bneither\b|\bnone of\b"
+    r"|compare|information|context|choice|decision)\b|\bneither\b|\bnone of\b"
     r"|\bno (?:\w+\s){0,2}(?:option|answer|choice|point|match|correspondence)\b)"
     r"(?!\s(?:\w+\s){0,3}(?:certainty|certain|sure)\b)", re.I)  # doubt is no refusal
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=\S)|\n+")
@@ -176,9 +177,10 @@ _LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
 _ARTICLES = {"a", "an", "the"}
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if word != "none"}
-_DIGITS |= {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth"}
+_SAME = _DIGITS | {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth"}
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
-_OPPOSITES = [({"closer", "closest", "nearer", "nearest"}, {"farther", "further", "farthest", "furthest"}),
+_OPPOSITES = [({"closer", "closest", "nearer", "nearest"},
+               {"farther", "further", "farthest", "furthest", "distant"}),
               ({"darker", "darkest"}, {"lighter", "brighter", "lightest", "brightest"}),
               ({"larger", "bigger", "largest"}, {"smaller", "smallest"}),
               ({"taller", "higher"}, {"shorter", "lower"}), ({"longer"}, {"shorter"})]
@@ -192,7 +194,7 @@ def split_words(text, articles=False):
     for m in _TOKEN.finditer(text):
         word = m[0].casefold()
         if articles or word not in _ARTICLES:
-            found.append((m.start(), m.end(), _DIGITS.get(word, word)))
+            found.append((m.start(), m.end(), _SAME.get(word, word)))
     return found
 
 
@@ -231,8 +233,9 @@ def comparison(words, question):
             continue
         praise = re.compile(rf"{_PRAISE.pattern}|\b(?:{'|'.join(sorted(one))})\b", re.I)
         pair = tuple(i for i in range(len(words)) if one & set(words[i])) or tuple(range(len(words)))
-        within = r"(?:(?!\b(?:not|than|while|whereas|but|and|so)\b|n't)[^.;:\n]){0,60}?"
-        return praise, re.compile(rf"{within}\b(?:{'|'.join(sorted(other))})\b", re.I), pair if len(pair) == 2 else ()
+        near = r"(?:(?!\b(?:not|than|while|whereas|but|and|so)\b|n't)[^.;:\n]){0,60}?"
+        opposite = re.compile(rf"{near}\b(?:{'|'.join(sorted(other))})\b", re.I)
+        return praise, opposite, pair if len(pair) == 2 else ()
     return _PRAISE, None, ()
 
 
@@ -245,8 +248,8 @@ def find_texts(text, options):
         for name, i in options.starting.get(word, ()):
             own = said[at:at + len(name)]
             by = BOTH if i < len(labels) and labels[i].lower() in name else TEXT
-            breaks = _BREAK if by == TEXT else _PAUSE
-            if tuple(w for _, _, w in own) != name or breaks.search(text, start, own[-1][1]):
+            paused = by == BOTH and _PAUSE.search(text, start, own[-1][1])
+            if tuple(w for _, _, w in own) != name or paused:
                 continue
             line = text.rfind("\n", 0, start) + 1
             counts_lines = word.isdigit() and _ENUMERATED.match(text[line:end + 2])
@@ -258,8 +261,7 @@ def find_texts(text, options):
     return found
 
 
-_BREAK = re.compile(r"[.:!?]\s{0,9}\n")  # no option's text goes on after it: "the point.\n\n(B) ..."
-_PAUSE = re.compile(r"[.,;:!?]")          # nor an option that is named by its letter: "... of A, is closer"
+_PAUSE = re.compile(r"[.,;:!?]")  # no option that is named by its letter goes on after it: "... of A, is closer"
 _LABEL = re.compile(r"(?<![A-Za-z0-9_-])(?<![A-Za-z]')"
                     r"(?:(?P<noun>option|choice|answer|caption|letter|statement|picture|point|box|image"
                     r"|labell?ed|marked)\s)?"
@@ -332,7 +334,7 @@ def find_mentions(text, options):
 _DENIAL = re.compile(  # before a mention: "not A", "rather than A"
     r"(?:\bnot(?! as)|n't|\bneither|\bnor|\brul(?:es?|ed|ing) out|\beliminat\w+|\bexclud\w+|\brather than"
     r"|\binstead of|\bunlike|\bexcept|\bincorrect|\bwrong|\bno)\b(?:(?!\bbut\b)[^,;:.]){0,40}$", re.I)
-_REFUSED = re.compile(rf"(?:{_REFUSES.pattern})[^,;:.\n]*$", re.I)
+_REFUSED = re.compile(r"[^,;:.\n]*")  # between a refusal and what it refuses
 _APART = r"(?:\s?\([^()\n]{0,60}\)|,\s[^,.;:\n]{1,100},)?"  # "A (the red one) is", "A, which is red, is"
 _DENIED = re.compile(  # after a mention: "A is wrong", "A cannot be"
     rf"{_APART}\s{{0,2}}(?:also|clearly|therefore|however|,\s?however,)?\s?"
@@ -342,7 +344,7 @@ _DENIED = re.compile(  # after a mention: "A is wrong", "A cannot be"
     r"(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too|less|least|different|unrelated|neither)\b"
     r"|(?:has|shows|have)\s(?:an?\s)?(?:\w+\s)?different\b"
     r"|can be (?:ruled|elim|excl))", re.I)
-_HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|nor|/|&)\s{0,2}(?:either\s)?(?:the\s)?", re.I)
+_HEDGE = re.compile(r"\s{0,2}(?:,|(?:,\s)?(or|and|nor|/|&))\s{0,2}(?:either\s)?(?:the\s)?", re.I)
 _GOES_ON = re.compile(  # "A, B is right" names B
     r"\s(?:is|was|has|seems|appears|looks|fits|matches|describes|shares|shows|corresponds|would|can|must|will"
     r"|more|best|better)\b", re.I)
@@ -391,11 +393,10 @@ class Reading:
         """Ends of the mentions in "A or B". Not of those in "A, B is right" and "A or B?"."""
         ends = set()
         for one, other in zip(self.mentions, self.mentions[1:]):
-            between = self.text[one.end:other.start]
-            if one.option == other.option or not _HEDGE.fullmatch(between):
+            joined = _HEDGE.fullmatch(self.text, one.end, other.start)
+            if one.option == other.option or not joined:
                 continue
-            only_comma = not re.search(r"[a-z/&]{2}|[/&]", between.replace("the ", ""))
-            goes_on = only_comma and (other.by == BOTH or _GOES_ON.match(self.text, other.end))
+            goes_on = not joined[1] and (other.by == BOTH or _GOES_ON.match(self.text, other.end))
             if not goes_on and not _ASKED.match(self.text, other.end):
                 ends |= {one.end, other.end}
         return ends
@@ -404,18 +405,33 @@ class Reading:
         """The option of a mention, None if it is one of two."""
         return None if mention.end in self.hedged else mention.option
 
-    def follows(self, cue, mention, window=60):
-        """Does a cue end where the mention begins?"""
-        return bool(cue.search(self.text[max(0, mention.start - window):mention.start]))
+    def follows(self, cue, mention):
+        """Does a cue end where the mention begins, on the same line?"""
+        line = self.text.rfind("\n", 0, mention.start) + 1
+        return bool(cue.search(self.text[max(line, mention.start - 60):mention.start]))
 
-    def denied(self, mention):
-        """"not B", "B is wrong", "cannot tell which of A and B", "B?"; "B is farther", if no two are compared."""
-        return (self.follows(_DENIAL, mention) or self.follows(_REFUSED, mention, 150)
+    @cached_property
+    def denied(self):
+        """Mentions such as "not B", "B is wrong", "cannot tell which of A and B", "B?"; "B is farther", if no two
+        are compared.
+        """
+        return {mention for mention in self.mentions
+                if self.follows(_DENIAL, mention) or self.refused(mention)
                 or any(cue.match(self.text, mention.end) for cue in (_DENIED, _ASKED))
-                or not self.options.pair and self.opposite(mention))
+                or not self.options.pair and self.opposite(mention)}
 
-    def refuses(self, span):
-        return bool(_REFUSES.search(self.text, *span))
+    @cached_property
+    def refusals(self):
+        """[(start, end)] of "it is not possible to determine" and the like."""
+        return [m.span() for m in _REFUSES.finditer(self.text)]
+
+    def refused(self, mention):
+        before = bisect_left(self.refusals, (mention.start,))
+        return bool(before and _REFUSED.fullmatch(self.text, self.refusals[before - 1][1], mention.start))
+
+    def refuses(self, start, end):
+        """Is there a refusal between start and end?"""
+        return bisect_left(self.refusals, (start,)) < bisect_left(self.refusals, (end,))
 
     def claims(self, start, end):
         """Does a sentence say an option of something: "The camera moves right", not "Right is"?"""
@@ -430,7 +446,7 @@ class Reading:
     @cached_property
     def affirmed(self):
         """Firm mentions that are neither denied nor what another is compared with."""
-        return [mention for mention in self.firm if not self.denied(mention) and not self.follows(_THAN, mention)]
+        return [mention for mention in self.firm if mention not in self.denied and not self.follows(_THAN, mention)]
 
     def named(self, start, end):
         """The options that a stretch of text names, in a set: those compared with others, not the others
@@ -438,8 +454,9 @@ class Reading:
         """
         inside = within(self.affirmed, start, end)
         if not inside:  # "A is less similar than B": where A is denied, B is meant
-            others = [mention for mention in within(self.firm, start, end) if not self.denied(mention)]
-            inside = others if len(others) < len(within(self.firm, start, end)) else []
+            everything = within(self.firm, start, end)
+            others = [mention for mention in everything if mention not in self.denied]
+            inside = others if len(others) < len(everything) else []
         asides = [m.span() for m in _ASIDE.finditer(self.text[start:end])]
         main = [mention for mention in inside if not any(a <= mention.start - start < b for a, b in asides)]
         inside = main or inside
@@ -489,7 +506,7 @@ class Reading:
         listed_with_gaps = counting_up([line for line in self.heads if line[2]])
         found = []
         for start, end, head in self.heads:
-            if not head or head.start in self.listed or self.denied(head):
+            if not head or head.start in self.listed or head in self.denied:
                 continue
             after_colon = self.text[max(0, start - 9):start].rstrip().endswith(":")
             begins = start == 0 or after_colon and head.start not in listed_with_gaps
@@ -513,9 +530,6 @@ _ALONE = re.compile(r"\W{0,4}(?:(?:option|choice|answer|caption|output)\W{1,3})?
                     r"(\W{0,4})(.{0,600})", re.I | re.S)  # groups: the label, what closes it, the rest
 # What may stand between "the answer is" and an option: "the option (".
 _LEADS = re.compile(r"[\s('=-]*(?:that\s)?(?:(?:the|an?|option|choice|letter|image)\s)*[(\[]*", re.I)
-_NEITHER = re.compile(  # what is stated is that there is no answer, or two
-    r"[\s('-]*(?:\(?[A-Z][).:]{1,2}\s)?(?:neither|none|both|impossible|unclear|unknown|cannot|indeterminate"
-    r"|not (?:possible|clear|certain|given|provided|listed|among))\b", re.I)
 _CORRECT = re.compile(  # before it stands the answer: "is correct", "fits best"
     rf"{_APART}\s{{0,2}}(?:is|seems|appears|looks|would be|must be|has to be)(?:\sto be)?"
     r"(?:\s(?:the|most|more|clearly|therefore|thus|indeed)){0,3}"
@@ -526,11 +540,6 @@ _CONCLUDES = re.compile(  # at the head of a sentence, or within it
     r"|considering|(?:by )?comparing|finally|as a result|this (?:means|suggests|indicates)|wait|actually)\b"
     r"|[^.!?\n]*?(?:[,;]\s(?:therefore|thus|hence)|\b(?:I conclude|I believe|I think|it (?:seems|appears) that"
     r"|my choice|if (?:I|we|one) (?:must|had to|have to|were to)))\b", re.I)
-_CLAUSE = re.compile(
-    r";|,?\s(?:while|whereas|but|although|though|because|since|however|on the other hand)\b|,\s(?:and|so|as)\s",
-    re.I)
-
-_NO_ONE = re.compile(r"\bneither\b|\bnone of\b", re.I)
 
 
 def exact(reading):
@@ -565,8 +574,6 @@ def stated(reading):
         leads = mention and _LEADS.fullmatch(text[m.end():mention.start])
         if leads and not _ASKED.match(text, mention.end):
             found.append((mention.start, None if mention.start in reading.listed else reading.chosen(mention)))
-        elif _NEITHER.match(text, m.end()):
-            found.append((m.end(), None))
     if not found:
         return UNDECIDED
     return max(found, key=lambda one: one[0])[1]
@@ -582,41 +589,30 @@ def total(reading):
     return words.index((said,)) if (said,) in words else UNDECIDED
 
 
-def verdict(reading, start, end):
-    """What a sentence finds: the options of its clauses that praise one, in a set."""
-    cuts = [start, *(m.start() for m in _CLAUSE.finditer(reading.text, start, end)), end]
-    praised, found = False, set()
-    for begins, ends in zip(cuts, cuts[1:]):
-        clause = reading.text[begins:ends]
-        if reading.options.praise.search(clause) and not _NO_ONE.search(clause):
-            praised = True
-            found |= reading.named(begins, ends)
-    return found if found or not praised else reading.named(start, end)
-
-
 def concluded(reading):
     """The last sentence that concludes: "Therefore, the corresponding point is B.". None if it refuses."""
     for start, end in reversed(reading.sentences):
         cue = _CONCLUDES.match(reading.text, start, end)
         if not cue or reading.text[end - 1] == ":":
             continue
-        start = cue.end()
-        for said in (verdict(reading, start, end), reading.named(start, end)):
-            if len(said) == 1:
-                return said.pop()
-            if reading.refuses((start, end)):
-                return None
+        said = reading.named(cue.end(), end)
+        if len(said) == 1:
+            return said.pop()
+        if reading.refuses(start, end):
+            return None
     return UNDECIDED
 
 
 def praised(reading):
-    """The verdict of the first sentence, else the last one: "The second image is most similar. It ...". What
-    was said before a refusal does not count.
+    """The option of the first sentence that says "most similar", "better than"; else of the last such sentence:
+    "The second image is most similar. It ...". What was said before a refusal does not count.
     """
-    verdicts = [verdict(reading, *span) for span in reading.sentences]
-    if reading.sentences and reading.claims(*reading.sentences[0]):
-        verdicts[0] = reading.named(*reading.sentences[0])
-    refused = max((i for i, span in enumerate(reading.sentences) if reading.refuses(span)), default=0)
+    verdicts, refused = [], 0
+    for i, (start, end) in enumerate(reading.sentences):
+        claims = i == 0 and reading.claims(start, end)
+        praises = claims or reading.options.praise.search(reading.text, start, end)
+        verdicts.append(reading.named(start, end) if praises else set())
+        refused = i if reading.refuses(start, end) else refused
     for said in [*verdicts[:1], *reversed(verdicts[refused:])]:
         if len(said) == 1 and None not in said:
             return said.pop()
@@ -625,7 +621,7 @@ def praised(reading):
 
 def mentioned(reading):
     """The one option that is named at all; of two the first sentence's, else the last; none after a refusal."""
-    if any(reading.refuses(span) for span in reading.sentences):
+    if reading.refusals:
         return None
     named = [reading.named(*span) for span in reading.sentences
              if not any(head in reading.listed for head in range(*span))]
