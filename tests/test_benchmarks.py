@@ -477,7 +477,7 @@ def test_answers_that_were_read_by_hand():
                if score.extract(response, item) != read]
     assert not changed
     right = sum(answer == read for *_, answer, read in rows)
-    assert len(rows) >= 600 and right / len(rows) >= .98
+    assert len(rows) >= 700 and right / len(rows) >= .98
 
 
 def test_more_options_than_labels():
