@@ -8,14 +8,17 @@ for every benchmark, `extract`, and it says None where there is no answer. A res
     3. rules read the plain text     in a listed order, the surest sign first; the first that decides counts
 
 The rules stand in three lists, each rule a function with an example: CHOICE_RULES, YES_NO_RULES,
-NUMBER_RULES.
+NUMBER_RULES. Those of a choice look at sentences: what is stated outranks a conclusion ("Therefore ..."), a
+conclusion any praise ("is most similar"), praise a mere mention. In all of them a sentence names the option
+that it speaks of, not one that it denies, refuses to choose or compares with: "B is closer than A" names B.
 
 Known faults that are avoided, each with a test: any text's first letter taken for the answer (a "T" for "The
 answer is B"); the last "[A-E]." anywhere taken for it, reasoning included; the article "A" read as option A;
 a letter that merely occurs somewhere counted as right; numbers compared as strings ("3.0", "three").
 
 What is simplified: English only; no rule understands irony or a long denial ("I would not go so far as to say
-B").
+B"). Among 700 answers that were read by hand 98 % are read alike; tests/data/answers_by_hand.jsonl names the
+others.
 
 Before: tasks.py (what an Item is), verifier/claims.py (how tags are read). Next: score.py (is the answer
 right?)
@@ -24,6 +27,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import NamedTuple
 
 from verifier import markup
@@ -48,7 +52,7 @@ def extract(response, item):
     """
     if not isinstance(response, str):
         return None
-    texts, tagged = finals(response)
+    texts, tagged = finals(_CHAT.sub("", response))
     if tagged and item.scorer not in CLOSED:  # free text in tags is taken as the verifier takes it
         return read_answer(texts, [*(item.options or ()), item.answer])[0]
     read = READERS.get(item.scorer, read_text)
@@ -57,6 +61,9 @@ def extract(response, item):
 
 
 # ---- 1. Which part of the response answers -----------------------------------------------------------------
+# What a chat template leaves behind: "<s>", "</s>", "<|im_end|>", "[/INST]", "ASSISTANT:".
+_CHAT = re.compile(r"</?s>|<\|[\w ]{1,30}\|>|\[/?INST\]"
+                   r"|^\s{0,99}(?:\#{2,3}\s?)?(?:assistant|model|response)\s?:", re.I)
 _THINK = re.compile(r"<think\s{0,9}>", re.I)
 _THINK_END = re.compile(r"</think\s{0,9}>", re.I)
 _ANSWER = re.compile(r"</?answer\s{0,9}>", re.I)
@@ -108,16 +115,23 @@ _IS = (r"(?:\s(?:to|for|of|in|on|from|among|that|which|here|I|we)\b[^.:\n]{0,120
 _STATED = re.compile(  # after it stands the answer: "the answer is", "I would choose"
     rf"\banswers?\b(?:{_IS}|(?=\s{{1,3}}\(?[A-Z0-9]\b))"
     r"|\boutput\b:?|\blet's (?:choose|pick|select|go with)\b:?"
-    r"|\b(?:I|we)(?:\s?'d|\s?'ll|\swould|\swill|\smust|\sshould)?"
-    r"\s(?:choose|pick|select|go with|say|answer)\b:?"
+    r"|\b(?:I|we)(?:\s?'d|\s?'ll|\swould|\smight|\swill|\smust|\sshould)?"
+    r"\s(?:choose|pick|select|go (?:with|for)|say|answer|lean (?:more )?towards?)\b:?"
     r"|\b(?:correct|right|best|final|appropriate|likely|accurate|matching)\s"
     rf"(?:option|choice|caption|statement|description|one|image)\b{_IS}", re.I)
-_PRAISE = re.compile(  # before it stands the answer: "is correct", "fits best"
-    r"\s{0,2}(?:is|seems|appears|looks|would be|must be|has to be)(?:\sto be)?"
-    r"(?:\s(?:the|most|more|clearly|therefore|thus|indeed)){0,3}"
-    r"\s(?:correct|right|best|answer|appropriate|accurate|likely)\b"
-    r"|\s(?:fits|matches|describes)\s(?:\w+\s){0,3}best\b", re.I)
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
+_PRAISE = re.compile(  # a verdict on an option: "is most similar", "fits better than"
+    r"\b(?:than|correct|best|better|similar|same|likely|match(?:es)?|correspond(?:s|ing)?|fits?|aligns?"
+    r"|accurate(?:ly)?|appropriate|suitable|consistent|resembles?|shares?|missing (?:part|piece)|real"
+    r"|closest|closer (?:match|in))\b", re.I)
+_REFUSES = re.compile(  # "it is not possible to determine", "neither"
+    r"(?:\b(?:cannot|can't|can not|could not|couldn't|unable to|not able to|not (?:\w+\s)?possible to"
+    r"|impossible to|(?:difficult|hard|challenging) to|not (?:enough|sufficient)|insufficient"
+    r"|no (?:clear|definitive) way)\b(?:\s[\w,]+){0,5}?"
+    r"\s(?:determine|tell|answer|say|know|see|identify|assist|help|provide|confirm|decide|judge|choose|select"
+    r"|compare|information|context|choice|decision)\b|\bneither\b|\bnone of\b"
+    r"|\bno (?:\w+\s){0,2}(?:option|answer|choice|point|match|correspondence)\b)"
+    r"(?!\s(?:\w+\s){0,3}(?:certainty|certain|sure)\b)", re.I)  # doubt is no refusal
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=\S)|\n+")
 _ENUMERATED = re.compile(r"^\s{0,9}\d{1,3}[.)]\s", re.M)  # the 1 of "1. First ..."
 _LINE = re.compile(r"[^\n]*\S[^\n]*")
 
@@ -140,9 +154,12 @@ WEAK = "weak"      # a letter that could be a word
 class Options(NamedTuple):
     """The options of a question, as words."""
     words: list      # of each option: its words, a tuple
-    starting: dict   # first word -> indices of the options that begin with it, the longest first
+    starting: dict   # first word -> [(words, index)] of the names that begin with it, the longest first
     articles: bool   # is "A" a letter in them ("Point A")? Then articles are words, too
-    longest: int     # characters of the longest
+    labels: dict     # "A" or "1" -> index. Letters end at Z: later options have a text, no label
+    praise: re.Pattern  # words of a verdict, those that are asked among them: "closer"
+    opposite: re.Pattern | None  # a predicate that means the other option: "farther", where "closer" is asked
+    pair: tuple      # the two options that `opposite` exchanges
 
 
 # "A" before one of these words is a letter, before any other an article.
@@ -152,6 +169,13 @@ _LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
 _ARTICLES = {"a", "an", "the"}
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if word != "none"}
+_SAME = _DIGITS | {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth"}
+_ORDINALS = ("first", "second", "third", "fourth", "fifth")
+_OPPOSITES = [({"closer", "closest", "nearer", "nearest"},
+               {"farther", "further", "farthest", "furthest", "distant"}),
+              ({"darker", "darkest"}, {"lighter", "brighter", "lightest", "brightest"}),
+              ({"larger", "bigger", "largest"}, {"smaller", "smallest"}),
+              ({"taller", "higher"}, {"shorter", "lower"}), ({"longer"}, {"shorter"})]
 
 
 def split_words(text, articles=False):
@@ -162,7 +186,7 @@ def split_words(text, articles=False):
     for m in _TOKEN.finditer(text):
         word = m[0].casefold()
         if articles or word not in _ARTICLES:
-            found.append((m.start(), m.end(), _DIGITS.get(word, word)))
+            found.append((m.start(), m.end(), _SAME.get(word, word)))
     return found
 
 
@@ -171,32 +195,56 @@ def only_words(text, articles):
 
 
 @lru_cache(20_000)
-def known_options(texts):
-    """A tuple of options' texts
+def known_options(texts, numbered, question):
+    """A tuple of options' texts, whether their labels are numbers, the question -> Options.
 
-    -> Options. Of two options with the same words neither can be named by them.
+    Of two options with the same words neither can be named by them. No texts: eight labels.
     """
     articles = any(_LABEL_A.search(text) for text in texts)
     words = [only_words(text, articles) for text in texts]
+    names = [(name, i) for i, name in enumerate(words) if name and words.count(name) == 1]
+    names += [((name[0], "1"), i) for name, i in names if name[0] in _ORDINALS]  # "the second one"
     starting = defaultdict(list)
-    for i in sorted(range(len(words)), key=lambda i: -len(words[i])):
-        if words[i] and words.count(words[i]) == 1:
-            starting[words[i][0]].append(i)
-    return Options(words, starting, articles, max(map(len, texts), default=0))
+    for name, i in sorted(names, key=lambda one: -len(one[0])):
+        starting[name[0]].append((name, i))
+    many = len(texts) or 8
+    names = [str(i + 1) for i in range(many)] if numbered else tasks.LETTERS[:many]
+    labels = {name: i for i, name in enumerate(names)}
+    return Options(words, starting, articles, labels, *comparison(words, only_words(question, True)))
 
 
-def find_texts(text, labels, options):
+def comparison(words, question):
+    """What is compared? -> (praise, opposite, pair) of Options.
+
+    Where "closer" is asked, in the question or in the options, "A is farther" says what "B is closer" says.
+    """
+    asked = set(question).union(*words)
+    for one, other in [*_OPPOSITES, *(pair[::-1] for pair in _OPPOSITES)]:
+        if not asked & one or asked & other:
+            continue
+        praise = re.compile(rf"{_PRAISE.pattern}|\b(?:{'|'.join(sorted(one))})\b", re.I)
+        pair = tuple(i for i in range(len(words)) if one & set(words[i])) or tuple(range(len(words)))
+        near = r"(?:(?!\b(?:not|than|while|whereas|but|and|so)\b|n't)[^.;:\n]){0,60}?"
+        opposite = re.compile(rf"{near}\b(?:{'|'.join(sorted(other))})\b", re.I)
+        return praise, opposite, pair if len(pair) == 2 else ()
+    return _PRAISE, None, ()
+
+
+def find_texts(text, options):
     """Mentions of options by their texts, in order; where texts overlap, the longest option counts."""
+    labels = list(options.labels)
     said, found, at = split_words(text, options.articles), [], 0
     while at < len(said):
         start, end, word = said[at]
-        for i in options.starting.get(word, ()):
-            own = said[at:at + len(options.words[i])]
-            if tuple(w for _, _, w in own) != options.words[i]:
+        for name, i in options.starting.get(word, ()):
+            own = said[at:at + len(name)]
+            by = BOTH if i < len(labels) and labels[i].lower() in name else TEXT
+            paused = by == BOTH and _PAUSE.search(text, start, own[-1][1])
+            if tuple(w for _, _, w in own) != name or paused:
                 continue
             line = text.rfind("\n", 0, start) + 1
-            if not (word.isdigit() and _ENUMERATED.match(text[line:end + 2])):
-                by = BOTH if labels[i].lower() in options.words[i] else TEXT
+            counts_lines = word.isdigit() and _ENUMERATED.match(text[line:end + 2])
+            if not counts_lines and (word not in ("yes", "no") or len(own) > 1 or _ANSWERS.match(text, end)):
                 found.append(Mention(start, own[-1][1], i, by))
             at += len(own) - 1
             break
@@ -204,25 +252,31 @@ def find_texts(text, labels, options):
     return found
 
 
-_LABEL = re.compile(r"(?<![\w'-])(?:(?P<noun>option|choice|answer|caption|letter|statement|picture|point)\s)?"
-                    r"(?P<open>[(\[]\s?)?(?P<letter>[A-Za-z0-9])(?![\w'-]|[.,]\d)"
+_PAUSE = re.compile(r"[.,;:!?]")  # no option named by its letter goes on after it: "... of A, is closer"
+_LABEL = re.compile(r"(?<![A-Za-z0-9_-])(?<![A-Za-z]')"
+                    r"(?:(?P<noun>option|choice|answer|caption|letter|statement|picture|point|box|image"
+                    r"|labell?ed|marked)\s)?"
+                    r"(?P<open>[(\[]\s?)?(?P<letter>[A-Za-z]|\d{1,3})"
+                    r"(?![A-Za-z0-9_-]|'(?!s\b)[A-Za-z]|[.,]\d)"
                     r"(?P<close>\s?[)\]]|[.:](?=\s|$))?", re.I)
-_ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _ORDINAL = re.compile(rf"\b({'|'.join(_ORDINALS)})\s(?:option|choice|caption|statement|description)\b", re.I)
+_OWN_NAME = re.compile(rf"\b(?:{'|'.join(_ORDINALS)}|reference)\s(?:image|picture|photo|one)"
+                       r"\s?[(\[]?\s?$", re.I)
 _NAMES_ONE = ("option", "choice", "letter")  # "option a" is a letter, "an answer a child gives" is none
-_ENDS = re.compile(r"\s{0,9}(?:\Z|[.,;:!?)/&\n])")
+_ENDS = re.compile(r"\s{0,9}(?:\Z|[.,;:!?)'/&\n-])")
+_ANSWERS = re.compile(rf"{_ENDS.pattern}|\s(?:and|or)\b")  # after a yes or no: "No, ...", not "no dog"
 _GAP = re.compile(r"[\s).:–-]{0,4}(?:(?:an?|the)\s)?", re.I)  # between a letter and its text
 
 
-def read_letter(text, m, labels):
+def read_letter(text, m, options):
     """A match of _LABEL
 
     -> (Mention or None, whether it is marked as a label: "(B)", "option B", "B" at a line's head).
     """
     letter = m["letter"]
     start, end = m.span("letter")
-    option = labels.find(letter.upper())
-    if option < 0:
+    option = options.labels.get(letter.upper())
+    if option is None:
         return None, False
     line = text.rfind("\n", 0, start) + 1
     heads_line = not text[line:start].strip(" ([")
@@ -237,47 +291,76 @@ def read_letter(text, m, labels):
     return Mention(m.start(), m.end(), option, LETTER if marked or capital else WEAK), marked or heads_line
 
 
-def find_mentions(text, labels, options):
+def find_mentions(text, options):
     """All Mentions of options in a text, in order.
 
-    "B. blue" is one mention, of no option if B is not blue.
+    "B. blue" is one mention, of no option if B is not blue. In "the third image (C)", where the third image
+    is an option, C is the model's own name for it and counts nothing.
     """
-    texts = find_texts(text, labels, options)
+    texts = find_texts(text, options)
     starts = [mention.start for mention in texts]
+    own_names = any(word in _ORDINALS for words in options.words for word in words)
     letters, joined = [], set()  # joined: texts that a letter stands before
     for m in _LABEL.finditer(text):
         before = bisect_right(starts, m.start("letter")) - 1
         if before >= 0 and texts[before].end > m.start("letter"):
             continue  # part of an option's text: the A of "Point A"
-        mention, marked = read_letter(text, m, labels)
-        if mention is None:
+        mention, marked = read_letter(text, m, options)
+        if mention is None or own_names and _OWN_NAME.search(text[max(0, m.start() - 40):m.start("letter")]):
             continue
         after = bisect_left(starts, m.end())
         if marked and after < len(texts) and _GAP.fullmatch(text, m.end(), starts[after]):
-            joined.add(after)
-            agreed = mention.option if texts[after].option == mention.option else None
-            mention = Mention(m.start(), texts[after].end, agreed, LETTER)
+            agrees = texts[after].option == mention.option
+            if agrees or _ENDS.match(text, texts[after].end):  # else it explains: "B. The second image has"
+                joined.add(after)
+                mention = Mention(m.start(), texts[after].end, mention.option if agrees else None, LETTER)
         letters.append(mention)
     ordinals = []
     for m in _ORDINAL.finditer(text):
         option = _ORDINALS.index(m[1].lower())
-        if option < len(labels):
+        if option < len(options.labels):
             ordinals.append(Mention(m.start(), m.end(), option, LETTER))
     alone = [mention for i, mention in enumerate(texts) if i not in joined]
     return sorted(alone + letters + ordinals, key=lambda mention: (mention.start, mention.end))
 
 
 _DENIAL = re.compile(  # before a mention: "not A", "rather than A"
-    r"(?:\bnot|n't|\bneither|\bnor|\brul(?:es?|ed|ing) out|\beliminat\w+|\bexclud\w+|\brather than"
-    r"|\binstead of|\bunlike|\bexcept|\bincorrect|\bwrong|\bno)\b(?:(?!\bbut\b)[^,;:.]){0,40}$", re.I)
+    r"(?:\bnot(?!\s(?:as|\w+ than)\b)|n't|\bneither|\bnor|\brul(?:es?|ed|ing) out|\beliminat\w+"
+    r"|\bexclud\w+|\brather than|\binstead of|\bunlike|\bexcept|\bincorrect|\bwrong|\bno)\b"
+    r"(?:(?!\bbut\b)[^,;:.]){0,40}$", re.I)
+# Between a refusal and what it refuses; a comma is one of a list: "which of A, B or C".
+_REFUSED = re.compile(r"(?:[^,;:.\n]|,(?=[\s\w()]{1,16}(?:,|\bor\b|\band\b)))*")
+_APART = r"(?:\s?\([^()\n]{0,60}\)|,\s[^,.;:\n]{1,100},)?"  # "A (the red one) is", "A, which is red, is"
 _DENIED = re.compile(  # after a mention: "A is wrong", "A cannot be"
-    r"\s{0,2}(?:(?:is|are|was|can|does|do|could|would|seems?)\s?(?:not|n't|no)\b"
-    r"|(?:cannot|can't|doesn't|isn't)\b|(?:is|are|seems|looks)\s(?:\w+\s)?"
-    r"(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too)\b"
+    rf"{_APART}\s{{0,2}}(?:also|clearly|therefore|however|,\s?however,)?\s?"
+    r"(?:(?:is|are|was|can|does|do|could|would|may|might|seems?|appears?)\s?(?:not|n't|no)\b"
+    r"|(?:cannot|can't|doesn't|isn't|lacks|differs|departs)\b"
+    r"|(?:is|are|being|seems|looks|appears)\s(?:to be\s)?(?:the\s)?(?:\w+\s)?"
+    r"(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too|less|least|different|unrelated"
+    r"|neither)\b|(?:has|shows|have)\s(?:an?\s)?(?:\w+\s)?different\b"
     r"|can be (?:ruled|elim|excl))", re.I)
-_HEDGE = re.compile(r"\s{0,2}(?:,\s?(?:or|and)?|or|and|/|&)\s{0,2}(?:either\s)?", re.I)
-_VERB = re.compile(r"\s(?:is|are)\b", re.I)
+_HEDGE = re.compile(r"\s{0,2}(?:,|(?:,\s)?(or|and|nor|/|&))\s{0,2}(?:either\s)?(?:the\s)?", re.I)
+_GOES_ON = re.compile(  # "A, B is right" names B
+    r"\s(?:is|was|has|seems|appears|looks|fits|matches|describes|shares|shows|corresponds|would|can|must|will"
+    r"|more|best|better)\b", re.I)
 _ASKED = re.compile(r"[ ).]{0,3}\?")
+_CLAIM = re.compile(r"\b(?:is|are|was|were|has|have|moves?|moved|goes|looks|appears|seems)\b[^.;:\n]*$", re.I)
+_THAN = re.compile(  # before a mention that is only compared with: "B is closer than A"
+    r"\b(?:than|compar(?:ed|ison) (?:to|with)|relative to|unlike|in contrast (?:to|with)|as opposed to"
+    r"|versus|vs|over)[\s.][^,;:.\n]{0,40}$", re.I)
+_TO = re.compile(  # before one that counts if no other is named: "The first image is most similar to B"
+    r"\b(?:similar to|identical to|same \w+ as|match(?:es)?(?: with)?|corresponds? (?:to|with)"
+    r"|resembles?|in front of|behind|away from)\s(?:the\s)?[(\[]?$", re.I)
+_ASIDE = re.compile(  # what a sentence says besides: "While A ..., B", "B ... whereas A", "A ..., but B"
+    r"^\W{0,3}(?:while|although|though|whereas|since|because|at first)\b[^,\n]*,"
+    r"|,?\s(?:while|whereas|although|though|because|since)\b[^\n]*|^[^\n]*,\s(?:but|yet|so"
+    r"|which (?:means|indicates|implies|suggests))\b", re.I)
+
+
+def within(mentions, start, end):
+    """Those of the sorted mentions that begin between start and end."""
+    starts = attrgetter("start")
+    return mentions[bisect_left(mentions, start, key=starts):bisect_left(mentions, end, key=starts)]
 
 
 class Reading:
@@ -285,22 +368,31 @@ class Reading:
     asked for.
     """
 
-    def __init__(self, text, labels, options):
-        self.text, self.labels, self.options = text, labels, options
+    def __init__(self, text, options):
+        self.text, self.options = text, options
 
     @cached_property
     def mentions(self):
-        """Every Mention of an option."""
-        return find_mentions(self.text, self.labels, self.options)
+        """Every Mention of an option; "A is farther" mentions B, where A or B is to be closer."""
+        found = find_mentions(self.text, self.options)
+        pair = self.options.pair
+        return [mention._replace(option=sum(pair) - mention.option)
+                if mention.option in pair and self.opposite(mention) else mention for mention in found]
+
+    def opposite(self, mention):
+        opposite = self.options.opposite
+        return bool(opposite and opposite.match(self.text, mention.end))
 
     @cached_property
     def hedged(self):
         """Ends of the mentions in "A or B". Not of those in "A, B is right" and "A or B?"."""
         ends = set()
         for one, other in zip(self.mentions, self.mentions[1:]):
-            goes_on = any(cue.match(self.text, other.end) for cue in (_PRAISE, _VERB, _ASKED))
-            between = self.text[one.end:other.start]
-            if one.option != other.option and not goes_on and _HEDGE.fullmatch(between):
+            joined = _HEDGE.fullmatch(self.text, one.end, other.start)
+            if one.option == other.option or not joined:
+                continue
+            goes_on = not joined[1] and (other.by == BOTH or _GOES_ON.match(self.text, other.end))
+            if not goes_on and not _ASKED.match(self.text, other.end):
                 ends |= {one.end, other.end}
         return ends
 
@@ -308,9 +400,40 @@ class Reading:
         """The option of a mention, None if it is one of two."""
         return None if mention.end in self.hedged else mention.option
 
-    def denied(self, mention):
-        before = self.text[max(0, mention.start - 60):mention.start]
-        return bool(_DENIAL.search(before) or _DENIED.match(self.text, mention.end))
+    def follows(self, cue, mention):
+        """Does a cue end where the mention begins, on the same line?"""
+        line = self.text.rfind("\n", 0, mention.start) + 1
+        return bool(cue.search(self.text[max(line, mention.start - 60):mention.start]))
+
+    @cached_property
+    def denied(self):
+        """Mentions such as "not B", "B is wrong", "cannot tell which of A and B", "B?"; "B is farther", if it
+        is not one of two.
+        """
+        return {mention for mention in self.mentions
+                if self.follows(_DENIAL, mention) or self.refused(mention)
+                or any(cue.match(self.text, mention.end) for cue in (_DENIED, _ASKED))
+                or not self.options.pair and self.opposite(mention)}
+
+    @cached_property
+    def refusals(self):
+        """[(start, end)] of "it is not possible to determine" and the like."""
+        return [m.span() for m in _REFUSES.finditer(self.text)]
+
+    def refused(self, mention):
+        """Is the mention part of what the last refusal before it refuses?"""
+        before = bisect_left(self.refusals, (mention.start,))
+        end = self.refusals[before - 1][1] if before else -MAX_READ
+        return mention.start - end < 150 and bool(_REFUSED.fullmatch(self.text, end, mention.start))
+
+    def refuses(self, start, end):
+        """Is there a refusal between start and end?"""
+        return bisect_left(self.refusals, (start,)) < bisect_left(self.refusals, (end,))
+
+    def claims(self, start, end):
+        """Does a sentence say an option of something: "The camera moves right", not "Right is"?"""
+        inside = within(self.affirmed, start, end)
+        return bool(inside) and self.follows(_CLAIM, inside[0])
 
     @cached_property
     def firm(self):
@@ -318,138 +441,132 @@ class Reading:
         return [mention for mention in self.mentions if mention.by != WEAK]
 
     @cached_property
-    def lines(self):
-        """[(start, end)] of the lines that are not blank."""
-        return [line.span() for line in _LINE.finditer(self.text)]
+    def affirmed(self):
+        """Firm mentions that are neither denied nor what another is compared with."""
+        return [mention for mention in self.firm
+                if mention not in self.denied and not self.follows(_THAN, mention)]
+
+    def named(self, start, end):
+        """The options that a stretch of text names, in a set: those compared with others, not the others
+        ("A is closer than B"); those of the main clause; letters before texts. {None}: "A or B".
+        """
+        inside = within(self.affirmed, start, end)
+        if not inside:  # "A is less similar than B": where A is denied, B is meant
+            everything = within(self.firm, start, end)
+            others = [mention for mention in everything if mention not in self.denied]
+            inside = others if len(others) < len(everything) else []
+        asides = [m.span() for m in _ASIDE.finditer(self.text[start:end])]
+        main = [mention for mention in inside if not any(a <= mention.start - start < b for a, b in asides)]
+        inside = main or inside
+        inside = [mention for mention in inside if not self.follows(_TO, mention)] or inside
+        sure = [mention for mention in inside if mention.end not in self.hedged]
+        for kinds in ((BOTH,), (LETTER, BOTH), (TEXT,)):
+            options = {mention.option for mention in sure if mention.by in kinds}
+            if options:
+                return options
+        return {None} if inside else set()
+
+    @cached_property
+    def sentences(self):
+        """[(start, end)]"""
+        cuts = [m.span() for m in _SENTENCE.finditer(self.text)]
+        starts = [0, *(end for _, end in cuts)]
+        ends = [*(start for start, _ in cuts), len(self.text)]
+        return [(start, end) for start, end in zip(starts, ends) if start < end]
 
     @cached_property
     def heads(self):
-        """Of each line the mention that it begins with, or None."""
-        starts = [mention.start for mention in self.firm]
+        """[(start, end, the marked option that it begins with, or None)] of each line."""
+        begins = [mention.start for mention in self.mentions]
         heads = []
-        for start, end in self.lines:
-            first = bisect_left(starts, start)
-            mention = self.firm[first] if first < len(self.firm) else None
-            heads.append(mention if mention and self.heads_line(mention, start, end) else None)
+        for line in _LINE.finditer(self.text):
+            start, end = line.span()
+            first = bisect_left(begins, start)
+            head = self.mentions[first] if first < len(begins) and begins[first] < end else None
+            if head and (head.by == WEAK or self.text[start:head.start].strip(" (-")):
+                head = None
+            marked = head and head.by != TEXT and re.search(r"[)\].:]", self.text[head.start:head.end + 1])
+            if head and not marked and self.text[head.end:end].strip(" .)"):
+                head = None
+            heads.append((start, end, head))
         return heads
-
-    def heads_line(self, mention, start, end):
-        """Does the line from start to end begin with the mention: a marked letter, or nothing but an option?
-        """
-        if not start <= mention.start < end or self.text[start:mention.start].strip(" (-"):
-            return False
-        marked = mention.by != TEXT and re.search(r"[)\].:]", self.text[mention.start:mention.end + 1])
-        return bool(marked or not self.text[mention.end:end].strip(" .)"))
 
     @cached_property
     def listed(self):
-        """Indices of lines that count up, "A. ... B. ...": they list the options and answer nothing."""
-        found = set()
-        for i, (one, other) in enumerate(zip(self.heads, self.heads[1:])):
-            if one and other and one.option is not None and other.option == one.option + 1:
-                found |= {i, i + 1}
-        return found
+        """Starts of heads that count up, "A. ... B. ...": they list the options and answer nothing."""
+        return counting_up(self.heads)
 
     @cached_property
-    def affirmed(self):
-        """Firm mentions that are not denied and not in a list of the options."""
-        begins = [start for start, _ in self.lines]
-        return [mention for mention in self.firm if not self.denied(mention)
-                and bisect_right(begins, mention.start) - 1 not in self.listed]
+    def alone(self):
+        """Mentions that have a line to themselves, in order, or begin the first line or one after a colon: "(B)
+        It is ...".
+        """
+        listed_with_gaps = counting_up([line for line in self.heads if line[2]])
+        found = []
+        for start, end, head in self.heads:
+            if not head or head.start in self.listed or head in self.denied:
+                continue
+            after_colon = self.text[max(0, start - 9):start].rstrip().endswith(":")
+            begins = start == 0 or after_colon and head.start not in listed_with_gaps
+            if begins or not self.text[head.end:end].strip(" .)"):
+                found.append(head)
+        return found
+
+
+def counting_up(heads):
+    """Starts of those heads whose options follow each other."""
+    found = set()
+    for (_, _, one), (_, _, other) in zip(heads, heads[1:]):
+        if one and other and one.option is not None and other.option == one.option + 1:
+            found |= {one.start, other.start}
+    return found
 
 
 # ---- 5. Choices: the rules, in the order in which they are tried -------------------------------------------
 # A rule takes a Reading and returns an option's index, None (two answers, which is none), or UNDECIDED.
-_ALONE = re.compile(r"\W{0,4}(?:(?:option|choice|answer|caption|output)\W{1,3})?([A-Za-z0-9])(?![\w'])"
-                    r"(\W{0,4})(.{0,600})", re.I | re.S)  # groups: the label, what closes it, the rest
+_ALONE = re.compile(r"\W{0,4}(?:(?:option|choice|answer|caption|output)\W{1,3})?"
+                    r"([A-Za-z]|\d{1,3})\W{0,4}", re.I)
 # What may stand between "the answer is" and an option: "the option (".
-_LEADS = re.compile(r"[\s('=-]*(?:(?:the|an?|option|choice|letter|image)\s)*[(\[]*", re.I)
-_CONCLUDES = re.compile(r"\s*(?:therefore|thus|so|hence|in conclusion|overall|based on|finally|in summary"
-                        r"|this means|wait|actually)\b", re.I)
+_LEADS = re.compile(r"[\s('=-]*(?:that\s)?(?:(?:the|an?|option|choice|letter|image)\s)*[(\[]*", re.I)
+_CORRECT = re.compile(  # before it stands the answer: "is correct", "fits best"
+    rf"{_APART}\s{{0,2}}(?:is|seems|appears|looks|would be|must be|has to be)(?:\sto be)?"
+    r"(?:\s(?:the|most|more|clearly|therefore|thus|indeed)){0,3}"
+    r"\s(?:correct|right|best|answer|appropriate|accurate|likely)\b"
+    r"|\s(?:fits|matches|describes)\s(?:\w+\s){0,3}best\b", re.I)
+_CONCLUDES = re.compile(  # at the head of a sentence, or within it
+    r"[\s-]*(?:therefore|thus|so|hence|consequently|in conclusion|in summary|to conclude|overall|based on"
+    r"|given|considering|(?:by )?comparing|finally|as a result|this (?:means|suggests|indicates)|wait"
+    r"|actually)\b"
+    r"|[^.!?\n]*?(?:[,;]\s(?:therefore|thus|hence)|\b(?:I conclude|I believe|I think|my choice"
+    r"|it (?:seems|appears) that|if (?:I|we|one) (?:must|had to|have to|were to)))\b", re.I)
 
 
-def label_alone(reading):
-    """A label and nothing else: "B", "(B)", "Option B."."""
+def exact(reading):
+    """A label and nothing else: "B", "(b)", "Option B."."""
     m = _ALONE.fullmatch(reading.text)
-    if not m or m[3]:
-        return UNDECIDED
-    option = reading.labels.find(m[1].upper())
-    return option if option >= 0 else UNDECIDED
+    return reading.options.labels.get(m[1].upper(), UNDECIDED) if m else UNDECIDED
 
 
-def label_and_text(reading):
-    """A label and the text of its option, nothing else: "B. blue"."""
-    m = _ALONE.fullmatch(reading.text)
-    if not m or not m[2].strip() or not reading.options.words:
-        return UNDECIDED
-    option = reading.labels.find(m[1].upper())
-    if option >= 0 and only_words(m[3], reading.options.articles) == reading.options.words[option]:
-        return option
-    return UNDECIDED
-
-
-def text_alone(reading):
-    """The text of one option and nothing else: "the blue"."""
-    if len(reading.text) > 40 + 2 * reading.options.longest:
-        return UNDECIDED
-    words = reading.options.words
-    said = only_words(reading.text, reading.options.articles)
-    return words.index(said) if said and words.count(said) == 1 else UNDECIDED
-
-
-def statement(reading):
+def stated(reading):
     """The last statement, since models change their minds: "The answer is A. Wait, no: the answer is B.", "B
-    is correct".
-
-    It is mostly on the line of the last "the answer is"; then the rest need not be read.
+    is correct", an option on a line of its own.
     """
-    cues = list(_STATED.finditer(reading.text))
-    line = reading.text.rfind("\n", 0, cues[-1].start()) + 1 if cues else 0
-    if line > 0:
-        option = statement_within(Reading(reading.text[line:], reading.labels, reading.options))
-        if option is not UNDECIDED:
-            return option
-    return statement_within(reading)
-
-
-def statement_within(reading):
-    """The last statement in all of a text."""
-    stated = []  # (start, option or None)
-    for mention in reading.mentions:
-        if mention.by != WEAK and _PRAISE.match(reading.text, mention.end) and not reading.denied(mention):
-            stated.append((mention.start, reading.chosen(mention)))
-    starts = [mention.start for mention in reading.mentions]
-    for m in _STATED.finditer(reading.text):
+    text, mentions = reading.text, reading.mentions
+    found = [(mention.start, reading.chosen(mention)) for mention in reading.alone]
+    for mention in reading.affirmed:
+        if _CORRECT.match(text, mention.end):
+            found.append((mention.start, reading.chosen(mention)))
+    starts = [mention.start for mention in mentions]
+    for m in _STATED.finditer(text):
         after = bisect_left(starts, m.end() - 1)
-        if after == len(starts):
-            continue
-        mention = reading.mentions[after]
-        leads = _LEADS.fullmatch(reading.text[m.end():mention.start])
-        if leads and not _ASKED.match(reading.text, mention.end):
-            stated.append((mention.start, reading.chosen(mention)))
-    if not stated:
+        mention = mentions[after] if after < len(mentions) else None
+        leads = mention and _LEADS.fullmatch(text[m.end():mention.start])
+        if leads and not _ASKED.match(text, mention.end):
+            listed = mention.start in reading.listed
+            found.append((mention.start, None if listed else reading.chosen(mention)))
+    if not found:
         return UNDECIDED
-    _, option = max(stated, key=lambda one: one[0])
-    return option
-
-
-def line_head(reading):
-    """The first line begins with an option, or the last one does: "(D) 1" and then a line that explains it.
-    """
-    for i in (0, len(reading.lines) - 1):
-        if reading.heads and reading.heads[i] and i not in reading.listed:
-            return reading.chosen(reading.heads[i])
-    return UNDECIDED
-
-
-def yes_no_options(reading):
-    """Where the options are yes and no, they are read as a yes-or-no question is: "Yes, there is no doubt.".
-    """
-    words = reading.options.words
-    if sorted(words) != [("no",), ("yes",)]:
-        return UNDECIDED
-    said = read_yes_no(reading.text)
-    return words.index((said,)) if said else None
+    return max(found, key=lambda one: one[0])[1]
 
 
 def total(reading):
@@ -462,55 +579,62 @@ def total(reading):
     return words.index((said,)) if (said,) in words else UNDECIDED
 
 
-def sentences(reading):
-    """The one option that the sentences name without denying it; letters before texts: "It is not A but C.".
-
-    Where they name two, here and there, a conclusion decides ("Therefore ..."), then the sentence that the
-    response begins with ("It moves right. The bottle is on the left now."), then the last.
-    """
-    begins = [0, *(m.end() for m in _SENTENCE.finditer(reading.text))]
-    for kinds in ((BOTH,), (LETTER, BOTH), (TEXT,)):
-        mentions = [mention for mention in reading.affirmed if mention.by in kinds]
-        if any(mention.end in reading.hedged for mention in mentions):
+def concluded(reading):
+    """The last sentence that concludes: "Therefore, the corresponding point is B.". None if it refuses."""
+    for start, end in reversed(reading.sentences):
+        cue = _CONCLUDES.match(reading.text, start, end)
+        if not cue or reading.text[end - 1] == ":":
+            continue
+        said = reading.named(cue.end(), end)
+        if len(said) == 1:
+            return said.pop()
+        if reading.refuses(start, end):
             return None
-        named = [set() for _ in begins]  # of each sentence: the options that it names
-        for mention in mentions:
-            named[bisect_right(begins, mention.start) - 1].add(mention.option)
-        everything = set().union(*named)
-        if len(everything) == 1:
-            return everything.pop()
-        from_last = range(len(named) - 1, 0, -1)
-        order = [i for i in from_last if named[i] and _CONCLUDES.match(reading.text, begins[i])]
-        if not counts_up(named):
-            order.append(0)
-        order += from_last
-        for i in order:
-            if len(named[i]) == 1:
-                return next(iter(named[i]))
+    return UNDECIDED
+
+
+def praised(reading):
+    """The option of the first sentence, if it praises one, else of the last sentence that does: "The second
+    image is most similar. It ...". What was said before a refusal does not count.
+    """
+    verdicts, refused = [], 0
+    for i, (start, end) in enumerate(reading.sentences):
+        claims = i == 0 and reading.claims(start, end)
+        praises = claims or reading.options.praise.search(reading.text, start, end)
+        verdicts.append(reading.named(start, end) if praises else set())
+        refused = i if reading.refuses(start, end) else refused
+    for said in [*verdicts[:1], *reversed(verdicts[refused:])]:
+        if len(said) == 1 and None not in said:
+            return said.pop()
+    return UNDECIDED
+
+
+def mentioned(reading):
+    """The one option that is named at all; of two the first sentence's, else the last. None if it refuses."""
+    if reading.refusals:
+        return None
+    named = [reading.named(*span) - {None} for span in reading.sentences
+             if not any(head in reading.listed for head in range(*span))]
+    for said in [set().union(*named), *named[:1], *reversed(named)]:
+        if len(said) == 1:
+            return said.pop()
     return None
 
 
-def counts_up(named):
-    """Do the first two sentences list options: "A is red.
-
-    B is blue. ..."? named: sets of options, per sentence.
-    """
-    return len(named) > 1 and any(i is not None and named[1] == {i + 1} for i in named[0])
-
-
-CHOICE_RULES = (label_alone, label_and_text, text_alone, statement, line_head, yes_no_options, total,
-                sentences)
+CHOICE_RULES = (exact, stated, total, concluded, praised, mentioned)
 
 
 def read_choice(text, item):
-    """The label of the option that a text chooses, by the first of CHOICE_RULES that decides; else None."""
-    labels = "123456789" if item.answer.isdigit() else tasks.LETTERS
-    labels = labels[:len(item.options) if item.options else 8]
-    reading = Reading(text, labels, known_options(tuple(item.options or ())))
+    """The label of the option that a text chooses, by the first of CHOICE_RULES that decides; else None.
+
+    None, too, for an option that has no label (the 27th letter).
+    """
+    options = known_options(tuple(item.options or ()), item.answer.isdigit(), item.question)
+    reading = Reading(text, options)
     for rule in CHOICE_RULES:
         option = rule(reading)
         if option is not UNDECIDED:
-            return None if option is None else labels[option]
+            return dict(enumerate(options.labels)).get(option)
     return None
 
 
@@ -570,7 +694,7 @@ _FIGURE = re.compile(
     r"(?![\w\\^]|/\\)"  # nor 2\pi, 2^3, 2/\pi
     rf"|\b((?:{_NUMERALS})(?:[- ](?:{_NUMERALS}|hundred|thousand|and)){{0,5}})\b", re.I)
 _TOTAL = re.compile(r"\b(?:total|(?<!let me )(?<!let's )count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?"
-                    r"(?:\b(?:is|are|of)\b|:|=)|(?<=\d)\s?=", re.I)
+                    rf"(?:\b(?:is|are|of(?=\s(?:\d|(?:{_NUMERALS})\b)))\b|:|=)|(?<=\d)\s?=", re.I)
 _THERE = re.compile(r"\b(?:there (?:is|are|were|was)|I (?:can )?(?:see|count)"
                     r"|(?:image|picture|photo) (?:shows|contains|has|depicts)"
                     r"|(?:that|this|which) (?:makes|gives)|making|giving)\b", re.I)

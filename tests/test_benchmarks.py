@@ -352,6 +352,9 @@ CLOSER, POINTS = ask(options=("A is closer", "B is closer")), ask(options=("Poin
 SIDES, PICTURES = ask(options=("left", "right")), ask(options=("picture A", "picture B", "picture C", "picture D"))
 YESNO_OPTIONS, CAPTIONS = ask(options=("yes", "no"), answer="A"), ask(options=("A man bites a dog.", "A dog bites a man."), answer="1")
 CUBE = ask(options=("Directly left", "Diagonally forward and right", "Diagonally forward and left", "Directly right"))
+PHOTOS, BOXES = ask(options=("the first image", "the second image", "the third image", "the fourth image")), ask(options=("Box A", "Box B"))
+DARKER, THINGS = ask(options=("A is darker", "B is darker", "About the same")), ask(options=("chair", "table"))
+THINGS.question = "Which object is closer to the camera, the chair or the table?"
 YESNO, COUNT, NUMBER, PHRASE = ask("yesno", None, "yes"), ask("count", None, "3"), ask("number", None, "2.5 minutes"), ask("phrase", None,
     "circle")
 
@@ -454,6 +457,53 @@ HARD = [  # (question, response, what it answers, why it is hard)
     (CUBE, "<answer>B. Diagonally forward and right</answer>", "B", "the form that MindCube asks for"),
     (CUBE, "My answer is D", "D", "a phrase of MindCube's list"),
     (CUBE, "diagonally forward and left", "C", "texts that begin alike"),
+    *[(item, said, answer, "a verdict in the first sentence beats a later mention") for item, said, answer in (
+        (JIGSAW, "The second image is most similar. It has the same dog, while the third image shows a cat.", "A"),
+        (JIGSAW, "The second image shares the style of the first. The third image is a pop art piece.", "A"),
+        (BOXES, "Box A more accurately encloses the dog, while Box B cuts off its tail.", "A"),
+        (BOXES, "Box A fits closely. Box B, on the other hand, is too large, thus not fitting as accurately.", "A"),
+        (BOXES, "Box A is red. Box B is blue. Box B is the better box.", "B"))],
+    *[(item, said, answer, "a conclusion beats bullets") for item, said, answer in (
+        (POINTS, "- Point A is on the ear.\n- Point B is on the paw.\nTherefore, the corresponding point is (A) Point A.", "A"),
+        (POINTS, "- (A): the hood\n- (B): the roof\n- (C): the door\n\nHence the point is Point B.", "B"),
+        (POINTS, "Let's look:\n\n(A) Point A is on the ear of the cat.\n\n(B) Point B is on its paw.\n\nSo it is Point B.", "B"))],
+    *[(item, said, None, "a refusal, or neither, names nothing") for item, said in (
+        (JIGSAW, "It is not possible to determine which of the second or third image is the missing part."),
+        (JIGSAW, "I cannot tell which image it is. The second image shows a dog. The third image shows a cat."),
+        (JIGSAW, "The answer is neither."), (JIGSAW, "Neither the second nor the third image is similar to the first."),
+        (CAPTIONS, "Both (1) and (2) are incorrect."), (CAPTIONS, "Neither (1) nor (2)."),
+        (POINTS, "None of the points A, B, C or D is on the edge."), (POINTS, "The answer is (E) none of the above."))],
+    (JIGSAW, "Neither image matches. However, if I must choose one, the second image is closer in style.", "A",
+     "a refusal, and then a choice"),
+    *[(item, said, answer, "X is closer than Y: X") for item, said, answer in (
+        (CLOSER, "Point B appears to be closer to the camera than point A.", "B"),
+        (CLOSER, "Point B, where the child is sitting, is closer to the camera than point A.", "B"),
+        (CLOSER, "Point B, which lies in front of point A, is closer to the camera.", "B"),
+        (CLOSER, "Compared to point A, point B is nearer.", "B"), (CLOSER, "A seems closer to the viewer compared to B.", "A"),
+        (CLOSER, "Point A is not as close as point B.", "B"), (CLOSER, "The camera is closer to B than to A.", "B"),
+        (THINGS, "The chair is closer to the camera than the table.", "A"), (DARKER, "B has a darker surface than A.", "B"),
+        (JIGSAW, "The second image is less similar to the first than the third image.", "B"))],
+    *[(item, said, answer, "farther is the other one, where closer is asked") for item, said, answer in (
+        (CLOSER, "Point A is farther away from the camera than point B.", "B"), (CLOSER, "Point B is farther away.", "A"),
+        (CLOSER, "A is closer, whereas point B is further behind.", "A"), (DARKER, "Point A is lighter than point B.", "B"),
+        (THINGS, "The chair is farther from the camera.", "B"))],
+    (DARKER, "The surface colors at points A and B appear to be about the same.", "C", "two letters are no answer, the text is"),
+    *[(DARKER, said, answer, "an option on a line of its own after a colon, and then a doubt") for said, answer in (
+        ("Based on the apparent colors, it appears that:\n\n(B) B is darker\n\nHowever, A may be affected by the light.", "B"),
+        ("It seems that:\n(A) A is darker. The lamp is on.\nThe lamp makes B brighter than it is.", "A"))],
+    *[(YESNO_OPTIONS, said, answer, "options yes and no have letters, too") for said, answer in (
+        ("There is no dog on the mat, only the cat, hence option A.", "A"), ("The cat is next to the mat. Hence (B).", "B"),
+        ("<s> B", "B"), ("no</s>", "B"), ("Yes and no.", None))],
+    *[(PHOTOS, said, answer, "of four images one is praised") for said, answer in (
+        ("The third image (C) is most similar to the first image (A).", "C"),
+        ("The fourth image is most likely real. The first, the second image and the third image look rendered.", "D"),
+        ("I believe image (B), the second image, is most likely real. In contrast, images A, C and D look artificial.", "B"),
+        ("If I must choose, I would lean towards (D) the fourth image. However, this is speculative.", "D"))],
+    *[(item, said, answer, "pictures called by letters of the model's own") for item, said, answer in (
+        (JIGSAW, "The third image (C) is most similar to the first image (A).", "B"),
+        (JIGSAW, "The second image (B) is most similar to the first image (A).", "A"))],
+    *[(COLORS, said, "B", "what a chat template leaves behind") for said in
+      ("<s> B", "B</s>", "ASSISTANT: B", "### Assistant: (B) blue", "B<|im_end|>", "[/INST] B")],
     *[(CAPTIONS, said, "1", "numbered options") for said in ("(1)", "1", "Output (1).", "1.", "Caption 1", "The first caption is right.",
                                                              "A man bites a dog.")],
     (CAPTIONS, "The caption that best describes the image is (2).", "2", "numbered options, stated"),
@@ -489,6 +539,41 @@ HARD = [  # (question, response, what it answers, why it is hard)
 @pytest.mark.parametrize("item, response, answer, why", HARD, ids=[f"{i}-{why[:40]}" for i, (*_, why) in enumerate(HARD)])
 def test_hard_cases(item, response, answer, why):
     assert score.extract(response, item) == answer, why
+
+
+def answers_by_hand():
+    """[(Item, response, answer, what the code reads)]: outputs of our own in the style of many models, each read by hand.
+
+    The file's first lines are the questions. A row with "misread" is a known fault: what the code reads instead.
+    """
+    questions, rows = {}, []
+    for line in (Path(__file__).parent / "data/answers_by_hand.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if "item" in row:
+            questions[row["item"]] = Item("x", row["question"], row["answer"], [], row["options"], {}, row["scorer"])
+        else:
+            rows.append((questions[row["of"]], row["response"], row["answer"], row.get("misread", row["answer"])))
+    return rows
+
+
+def test_answers_that_were_read_by_hand():
+    """98 % are read as by hand. All others are named in the file: no fault may join them, and one that is cured is struck out."""
+    rows = answers_by_hand()
+    changed = [(response, read, score.extract(response, item)) for item, response, _, read in rows
+               if score.extract(response, item) != read]
+    assert not changed
+    right = sum(answer == read for *_, answer, read in rows)
+    assert len(rows) >= 700 and right / len(rows) >= .98
+
+
+def test_more_options_than_labels():
+    """Letters end at Z: a 27th option has none, so that naming it is no answer. Numbers go on."""
+    colors = [f"color {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(40)]
+    lettered, numbered = ask(options=colors), ask(options=colors, answer="1")
+    assert score.extract("The mug is color ad.", lettered) == "D" and score.extract("(Z)", lettered) == "Z"
+    assert score.extract("color ba", lettered) is None and score.extract("The mug is color bn.", lettered) is None
+    assert score.extract("(12)", numbered) == "12" and score.extract("The answer is 40.", numbered) == "40"
+    assert score.extract("color ba", numbered) == "27" and score.extract("41", numbered) is None
 
 
 @pytest.mark.parametrize("response", [None, 3, b"B", ["B"]])
@@ -530,14 +615,16 @@ def test_shuffled_options_move_the_letter_with_the_text(order):
 
 @pytest.mark.parametrize("piece", ["\\boxed{", "<answer>", "<think>", "A or ", "the answer is ", "(A", "1,", "- ", "not ", "**A", "\n",
                                    "yes ", "one hundred ", "\\text{", "{}", "x",
-                                   "answer to ", "A\n", "A red ", "red\n", "(B) blue. ", "</think><answer>", "I see ", "A. ", "number of "])
+                                   "answer to ", "A\n", "A red ", "red\n", "(B) blue. ", "</think><answer>", "I see ", "A. ", "number of ",
+                                   "is closer than A ", "Compared to A, ", "while A, ", "A is , which ", "(A) is farther", ", so ", "A, ",
+                                   "it is not possible to ", "the second image ", "Therefore, ", "; ", "cannot a a a a a ", "<| ", "A (A "])
 def test_hostile_length_costs_linear_time(piece):
     """100 KB of one piece, and 400 KB: four times the text may not take much more than four times as long."""
     times = []
     for length in (100_000, 400_000):
         text = (piece * length)[:length]
         began = time.perf_counter()
-        for item in (COLORS, YESNO, COUNT, NUMBER, PHRASE):
+        for item in (COLORS, CLOSER, JIGSAW, YESNO, COUNT, NUMBER, PHRASE):
             score.extract(text, item)
         times.append(time.perf_counter() - began)
     assert times[1] < 8 * times[0] + .2 and times[0] < 3
