@@ -33,7 +33,7 @@ from typing import NamedTuple
 from verifier import markup
 from verifier.answers import MAX_ANSWER, NUMBER_WORDS, number
 from verifier.claims import read_answer, sections
-from verifier.texts import simple
+from verifier.texts import ARTICLE, simple
 from benchmarks import tasks
 
 # Characters of an answer that are read, its head and its end (our choice); what follows is linear in them.
@@ -56,7 +56,10 @@ def extract(response, item):
     if tagged and item.scorer not in CLOSED:  # free text in tags is taken as the verifier takes it
         return read_answer(texts, [*(item.options or ()), item.answer])[0]
     read = READERS.get(item.scorer, read_text)
-    found = {read(plain(text), item) for text in texts[:MAX_TEXTS]}
+    texts = texts[:MAX_TEXTS]
+    if item.scorer != "ocr":  # a picture's text may hold markup
+        texts = [plain(text) for text in texts]
+    found = {read(text, item) for text in texts}
     return found.pop() if len(found) == 1 else None  # answers that differ are no answer
 
 
@@ -166,7 +169,6 @@ class Options(NamedTuple):
 _AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|with|and|or|but|based|due|seems"
                            r"|appears|looks|matches|shows|fits|not|rather|over)\b", re.I)
 _LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
-_ARTICLES = {"a", "an", "the"}
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if word != "none"}
 _SAME = _DIGITS | {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth"}
@@ -183,9 +185,10 @@ def split_words(text, articles=False):
     not.
     """
     found = []
+    dropped = set() if articles else {m.start() for m in ARTICLE.finditer(text)}  # not the A of "(A) red"
     for m in _TOKEN.finditer(text):
         word = m[0].casefold()
-        if articles or word not in _ARTICLES:
+        if m.start() not in dropped:
             found.append((m.start(), m.end(), _SAME.get(word, word)))
     return found
 

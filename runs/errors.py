@@ -96,9 +96,9 @@ def run_main(main):
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        _end(f"error: the GPU's memory is full ({first_line(error)}); lower --micro_batch, --sample_batch, --batch "
-             "or --image_pixels, or name smaller teachers; train_grpo.py --dry_run lists what takes how much; then "
-             "run it again (with --resume, where there is one)", 2)
+        _end(f"error: the GPU's memory is full ({first_line(error)}); lower --micro_batch, --sample_batch, "
+             "--batch or --image_pixels, or name smaller teachers; train_grpo.py --dry_run lists what takes how "
+             "much; then run it again (with --resume, where there is one)", 2)
 
 
 def _end(line, code):

@@ -128,7 +128,7 @@ def test_a_name_of_the_hub_asks_no_network(monkeypatch):
 def test_every_script_refuses_pixels_that_its_model_never_saw(script, flag, tmp_path, monkeypatch):
     folder = trained(tmp_path / "model")
     model = f"x={folder}" if flag == "--models" else str(folder)
-    more = ["--do", "tokens"] if script is libero else []
+    more = {libero: ["--do", "tokens"], paper_benchmarks: ["--data", str(tmp_path)]}.get(script, [])
     typed = [script.__name__, flag, model, "--out", str(tmp_path / "out"), "--max_frames", "4", *more]
     monkeypatch.setattr(sys, "argv", typed)
     with pytest.raises(BadInput, match=f"^--max_frames 4: {folder} was trained with 8, "):
