@@ -225,6 +225,9 @@ def test_a_full_gpu_is_not_a_teacher_that_failed(error, capsys):
     late = Teachers(Has(detect=lambda *question: full_at(calls)), Has(), None, None)
     with pytest.raises(type(error)):  # at the question that tells the item from the teacher
         late.find(picture(), ["mug"])
+    once = iter([error])
+    with pytest.raises(type(error)):  # also where a smaller question would have fitted
+        Teachers(Has(detect=lambda image, labels: full_at(once)), Has(), None, None).find(picture(), ["mug", "pen"])
     with pytest.raises(SystemExit) as end:
         run_main(full)
     said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -232,7 +235,10 @@ def test_a_full_gpu_is_not_a_teacher_that_failed(error, capsys):
 
 
 def full_at(calls):
-    raise next(calls)
+    """Raise the next of these errors; none is left: one answer, with no box."""
+    for error in calls:
+        raise error
+    return [[]]
 
 
 def test_other_errors_that_speak_of_memory_are_the_teachers(capsys):
