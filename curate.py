@@ -178,7 +178,7 @@ def point(media, objects, pointer):
             try:
                 places += pointer.point(frame, label)
             except Unreadable as error:  # the teacher goes by the picture alone
-                tqdm.write(f"not drawn: {label[:60]!r}: {error}", file=sys.stderr)
+                tqdm.write(printable(f"not drawn: {label[:60]!r}: {error}"), file=sys.stderr)
         points.append(places)
     return points
 

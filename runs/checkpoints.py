@@ -29,7 +29,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from transformers.utils import logging
 
-from runs.errors import BadInput
+from runs.errors import BadInput, warn
 from runs.settings import TOKEN
 
 BUDGET_FILE = "argos.json"
@@ -175,7 +175,7 @@ def follow_budget(cfg, *folders):
                 raise BadInput(f"--{name} {now}: {folder} was trained with {trained}, and its points are pixels "
                                f"of such pictures; leave the flag out, or delete {folder}/{BUDGET_FILE}")
             if trained != now:
-                print(f"--{name} {trained}, as {folder} was trained", file=sys.stderr)
+                warn(f"--{name} {trained}, as {folder} was trained")
                 setattr(cfg, name, trained)
             stated_by[name] = folder
 
