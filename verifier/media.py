@@ -10,6 +10,7 @@ A dataset is somebody else's bytes, so each limit answers a file that really occ
     no playlists          ffmpeg follows one to whatever files it names: it gets what begins like a video
     regular files only    opening a pipe waits for its writer, forever
     pixels, frames        50 KB can unpack to 400 million pixels (a decompression bomb)
+    seconds               10,000 frames can be minutes of work, and a damaged video hangs its decoder
     200 to 1              Qwen2.5-VL takes no longer ones (verifier/coordinates.py)
 
 The paper samples at most 32 frames per clip. Simplified: alpha becomes white; colour profiles and HDR are
@@ -22,6 +23,7 @@ import io
 import re
 import warnings
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -50,25 +52,25 @@ def load_media(path, min_pixels=7056, max_pixels=28224, max_frames=32, video_pix
     path: of the file; or bytes, an encoded picture or animation as parquet files hold them.
     min_pixels, max_pixels: of a frame as the policy sees it; video_pixels: of a clip's frames together.
     max_frames: a longer clip is sampled uniformly in time (paper: 32); each frame keeps its own exact time.
-    limit: seconds that decoding a video may take.
+    limit: seconds that decoding a video or an animation may take.
     Raises BadMedia, which names the file, for a missing, damaged, empty, too large or too slow one; BadInput
-    where decord, which reads videos, is not installed.
+    where PyAV, which reads videos, is not installed.
     """
     pixel_limits = dict(min_pixels=min_pixels, max_pixels=max_pixels, video_pixels=video_pixels)
     name = f"a picture of {len(path)} bytes" if isinstance(path, bytes) else path
     try:
         if isinstance(path, bytes):
-            return _read_picture(io.BytesIO(path), max_frames, pixel_limits)
+            return _read_picture(io.BytesIO(path), max_frames, limit, pixel_limits)
         if not Path(path).is_file():
             raise BadMedia("no such file")
         if _is_video(path):
             return read_video(path, max_frames, limit, pixel_limits)
-        return _read_picture(path, max_frames, pixel_limits)
+        return _read_picture(path, max_frames, limit, pixel_limits)
     except BadInput as error:
         raise type(error)(f"{name}: {error}") from None
     except Exception as error:  # a damaged file makes Pillow raise whatever its decoder trips over
         raise BadMedia(f"{name}: not a readable picture, animation or video ({error.__class__.__name__}); "
-                       "save it again as PNG or mp4") from None
+                       "save it again as PNG or H.264 mp4") from None
 
 
 def _is_video(path):
@@ -78,8 +80,13 @@ def _is_video(path):
 
 
 # ---- Pictures and animations -------------------------------------------------------------------------------
-def _read_picture(file, max_frames, pixel_limits):
-    """A picture, or an animation sampled to max_frames -> Media. file: a path or an open binary file."""
+def _read_picture(file, max_frames, limit, pixel_limits):
+    """A picture, or an animation sampled to max_frames -> Media. file: a path or an open binary file.
+
+    Pillow decodes here, in the verifier's own process: unlike a video's, its decoders end. What may not end in
+    time is their number of calls, so an animation's clock is looked at between two frames.
+    """
+    start = monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
         picture = Image.open(file, formats=PICTURES)
@@ -87,12 +94,13 @@ def _read_picture(file, max_frames, pixel_limits):
         moving = picture.format in MOVING_PICTURES and getattr(picture, "is_animated", False)
         count = picture.n_frames if moving else 1
         _refuse_bombs(picture.size, count)
-        durations = _durations(picture, count) if moving else [1]
+        durations = _durations(picture, count, start, limit) if moving else [1]
         shown = _evenly(_on_screen(durations), max_frames)
         frames = {}  # index in the file -> frame as seen; one that is shown several times is read once
         for index in sorted({index for _, index in shown}):
             if moving:
                 picture.seek(index)
+                _refuse_late(start, limit)
             frame = _upright_rgb(picture)
             original_size = frame.size
             size = seen_size(*frame.size, len(shown), **pixel_limits)
@@ -110,12 +118,18 @@ def _refuse_bombs(size, count):
         raise BadMedia(f"{count} frame(s) of {width} x {height} px are too much; shrink it")
 
 
-def _durations(picture, count):
-    """How many milliseconds each frame stays on screen. Some formats tell it only once a frame is decoded."""
+def _refuse_late(start, limit):
+    if monotonic() - start > limit:
+        raise BadMedia(f"not decoded within {limit:g} seconds; cut it, save it smaller, or leave it out")
+
+
+def _durations(picture, count, start, limit):
+    """How many milliseconds each frame stays on screen. WebP and AVIF tell it only once a frame is decoded."""
     durations = []
     for index in range(count):
         picture.seek(index)
         picture.load()
+        _refuse_late(start, limit)
         durations.append(round(picture.info.get("duration") or DEFAULT_DURATION))
     return durations
 
