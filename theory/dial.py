@@ -85,16 +85,12 @@ def rows_of(path):
     """Verdicts in either layout -> [Row]."""
     rows = []
     for i, line in read_jsonl(path, torn=True):
-        prompt = None
-        entries = [line]
-        nested = False
-        if isinstance(line, dict):
-            prompt = line.get("id")
-            nested = isinstance(line.get("rollouts"), list)
-        if nested:
-            entries = line["rollouts"]
+        nested = isinstance(line.get("rollouts"), list)
+        entries = line["rollouts"] if nested else [line]
         for k, entry in enumerate(entries):
-            rows.append(_row(f"{path} row {i}", prompt, entry, k if nested else None))
+            rows.append(_row(f"{path} row {i}", line.get("id"), entry, k if nested else None))
+    if not rows:
+        raise BadInput(f"{path}: no row holds a verdict, from row 1 on; write one {{...}} per line")
     return rows
 
 
