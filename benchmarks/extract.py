@@ -131,7 +131,7 @@ _REFUSES = re.compile(  # "it is not possible to determine", "neither"
     r"|impossible to|(?:difficult|hard|challenging) to|not (?:enough|sufficient)|insufficient"
     r"|no (?:clear|definitive) way)\b(?:\s[\w,]+){0,5}?"
     r"\s(?:determine|tell|answer|say|know|see|identify|assist|help|provide|confirm|decide|judge|choose|select"
-    r"|compare|information|context|choice|decision)\b|\bneither\b|\bnone of\b"
+    r"|compare|information|context|choice|decision)\b|\bneither\b(?![^.\n]{1,40}\bnor\b)|\bnone of\b"
     r"|\bno (?:\w+\s){0,2}(?:option|answer|choice|point|match|correspondence)\b)"
     r"(?!\s(?:\w+\s){0,3}(?:certainty|certain|sure)\b)", re.I)  # doubt is no refusal
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=\S)|\n+")
@@ -166,15 +166,16 @@ class Options(NamedTuple):
 
 
 # "A" before one of these words is a letter, before any other an article.
-_AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|with|and|or|but|based|due|seems"
-                           r"|appears|looks|matches|shows|fits|not|rather|over)\b", re.I)
+_AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|that|with|and|or|but|based|due"
+                           r"|seems|appears|looks|matches|shows|fits|not|rather|over|in|on|at|to|from|than"
+                           r"|does|cannot|\()\b", re.I)
 _LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if word != "none"}
 _SAME = _DIGITS | {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth"}
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _OPPOSITES = [({"closer", "closest", "nearer", "nearest"},
-               {"farther", "further", "farthest", "furthest", "distant"}),
+               {"farther", "further", "farthest", "furthest", "distant", "behind", "background"}),
               ({"darker", "darkest"}, {"lighter", "brighter", "lightest", "brightest"}),
               ({"larger", "bigger", "largest"}, {"smaller", "smallest"}),
               ({"taller", "higher"}, {"shorter", "lower"}), ({"longer"}, {"shorter"})]
@@ -227,7 +228,7 @@ def comparison(words, question):
             continue
         praise = re.compile(rf"{_PRAISE.pattern}|\b(?:{'|'.join(sorted(one))})\b", re.I)
         pair = tuple(i for i in range(len(words)) if one & set(words[i])) or tuple(range(len(words)))
-        near = r"(?:(?!\b(?:not|than|while|whereas|but|and|so)\b|n't)[^.;:\n]){0,60}?"
+        near = r"(?:(?!\b(?:not|than|while|whereas|because|since|as|with|but|and|so)\b|n't)[^.;:\n]){0,60}?"
         opposite = re.compile(rf"{near}\b(?:{'|'.join(sorted(other))})\b", re.I)
         return praise, opposite, pair if len(pair) == 2 else ()
     return _PRAISE, None, ()
@@ -336,7 +337,7 @@ _REFUSED = re.compile(r"(?:[^,;:.\n]|,(?=[\s\w()]{1,16}(?:,|\bor\b|\band\b)))*")
 _APART = r"(?:\s?\([^()\n]{0,60}\)|,\s[^,.;:\n]{1,100},)?"  # "A (the red one) is", "A, which is red, is"
 _DENIED = re.compile(  # after a mention: "A is wrong", "A cannot be"
     rf"{_APART}\s{{0,2}}(?:also|clearly|therefore|however|,\s?however,)?\s?"
-    r"(?:(?:is|are|was|can|does|do|could|would|may|might|seems?|appears?)\s?(?:not|n't|no)\b"
+    r"(?:(?:is|are|was|can|does|do|could|would|may|might|seems?|appears?)\s?(?:\w{2,12}ly\s)?(?:not|n't|no)\b"
     r"|(?:cannot|can't|doesn't|isn't|lacks|differs|departs)\b"
     r"|(?:is|are|being|seems|looks|appears)\s(?:to be\s)?(?:the\s)?(?:\w+\s)?"
     r"(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too|less|least|different|unrelated"
@@ -694,7 +695,7 @@ _FIGURE = re.compile(
     r"(?<![\w.^/±√{#])"  # no part of what was not read: 3^2, ±2, \sqrt{2}, #3
     r"(-?\$?(?:\d{1,3}(?:,\d{3}){1,5}(?![\d,])|\d{1,15})(?:\.\d{1,10})?"
     r"(?:\s?/\s?\d{1,9}|\s\d{1,9}/\d{1,9}|\s?[x×*·]\s?10\^-?\d{1,2})?%?)"  # 3/4, 1 3/4, 1.5 × 10^3
-    r"(?![\w\\^]|/\\)"  # nor 2\pi, 2^3, 2/\pi
+    r"(?![\w\\^]|/[\\\d])"  # nor 2\pi, 2^3, 2/\pi, 06/05/2024
     rf"|\b((?:{_NUMERALS})(?:[- ](?:{_NUMERALS}|hundred|thousand|and)){{0,5}})\b", re.I)
 _TOTAL = re.compile(r"\b(?:total|(?<!let me )(?<!let's )count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?"
                     rf"(?:\b(?:is|are|of(?=\s(?:\d|(?:{_NUMERALS})\b)))\b|:|=)|(?<=\d)\s?=", re.I)
