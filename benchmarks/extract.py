@@ -168,7 +168,7 @@ class Options(NamedTuple):
 # "A" before one of these words is a letter, before any other an article.
 _AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|that|with|and|or|but|based|due"
                            r"|seems|appears|looks|matches|shows|fits|not|rather|over|in|on|at|to|from|than"
-                           r"|does|cannot|\()\b", re.I)
+                           r"|does|cannot|\(|[b-h](?![\w'-]))\b", re.I)
 _LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if word != "none"}
@@ -343,7 +343,8 @@ _DENIED = re.compile(  # after a mention: "A is wrong", "A cannot be"
     r"(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too|less|least|different|unrelated"
     r"|neither)\b|(?:has|shows|have)\s(?:an?\s)?(?:\w+\s)?different\b"
     r"|can be (?:ruled|elim|excl))", re.I)
-_HEDGE = re.compile(r"\s{0,2}(?:,|(?:,\s)?(or|and|nor|/|&))\s{0,2}(?:either\s)?(?:the\s)?", re.I)
+_HEDGE = re.compile(r"\s{0,2}(?:,|(?:,\s)?(or|and|nor|/|&))\s{0,2}(?:either\s)?(?:the\s)?"
+                    r"|[\s()\[\]]{0,4}", re.I)  # "A B", "(A)(B)", and below each other
 _GOES_ON = re.compile(  # "A, B is right" names B
     r"\s(?:is|was|has|seems|appears|looks|fits|matches|describes|shares|shows|corresponds|would|can|must|will"
     r"|more|best|better)\b", re.I)
@@ -357,7 +358,8 @@ _TO = re.compile(  # before one that counts if no other is named: "The first ima
     r"|resembles?|in front of|behind|away from)\s(?:the\s)?[(\[]?$", re.I)
 _ASIDE = re.compile(  # what a sentence says besides: "While A ..., B", "B ... whereas A", "A ..., but B"
     r"^\W{0,3}(?:while|although|though|whereas|since|because|at first)\b[^,\n]*,"
-    r"|,?\s(?:while|whereas|although|though|because|since)\b[^\n]*|^[^\n]*,\s(?:but|yet|so"
+    r"|,?\s(?:while|whereas|although|though|because|since|but (?:it|that|this) (?:could|may|might))\b[^\n]*"
+    r"|^[^\n]*,\s(?:but(?! (?:it|that|this) (?:could|may|might)\b)|yet|so"
     r"|which (?:means|indicates|implies|suggests))\b", re.I)
 
 
@@ -394,6 +396,8 @@ class Reading:
         for one, other in zip(self.mentions, self.mentions[1:]):
             joined = _HEDGE.fullmatch(self.text, one.end, other.start)
             if one.option == other.option or not joined:
+                continue
+            if not (joined[0].strip(" \n()[]") or _ENDS.match(self.text, other.end)):
                 continue
             goes_on = not joined[1] and (other.by == BOTH or _GOES_ON.match(self.text, other.end))
             if not goes_on and not _ASKED.match(self.text, other.end):
@@ -511,7 +515,9 @@ class Reading:
             if not head or head.start in self.listed or head in self.denied:
                 continue
             after_colon = self.text[max(0, start - 9):start].rstrip().endswith(":")
-            begins = start == 0 or after_colon and head.start not in listed_with_gaps
+            behind = [mention.option for mention in within(self.affirmed, head.end, end) if mention.by == LETTER]
+            lists = head.option is not None and head.option + 1 in behind  # "(A) red (B) blue"
+            begins = not lists and (start == 0 or after_colon and head.start not in listed_with_gaps)
             if begins or not self.text[head.end:end].strip(" .)"):
                 found.append(head)
         return found
@@ -538,7 +544,7 @@ _CORRECT = re.compile(  # before it stands the answer: "is correct", "fits best"
     r"\s(?:correct|right|best|answer|appropriate|accurate|likely)\b"
     r"|\s(?:fits|matches|describes)\s(?:\w+\s){0,3}best\b", re.I)
 _CONCLUDES = re.compile(  # at the head of a sentence, or within it
-    r"[\s-]*(?:therefore|thus|so|hence|consequently|in conclusion|in summary|to conclude|overall|based on"
+    r"[\s-]*(?:no,\s)?(?:therefore|thus|so|hence|consequently|in conclusion|in summary|to conclude|overall|based on"
     r"|given|considering|(?:by )?comparing|finally|as a result|this (?:means|suggests|indicates)|wait"
     r"|actually)\b"
     r"|[^.!?\n]*?(?:[,;]\s(?:therefore|thus|hence)|\b(?:I conclude|I believe|I think|my choice"
