@@ -29,7 +29,8 @@ _NO_NOUN = (
     "from at by in on into before after").split()
 _BEHIND_NOUN = "".join(f"(?<!{noun} a)" for noun in _LABELLED)
 ARTICLE = re.compile(
-    rf"(?<![\w'’-])(?:(?:an|the)(?= +[('\"$€£#]*\w)|a(?= +(?:\w(?:\w|['’-]\w)|[$€£]?\d\.\d|[$€£]\d)){_BEHIND_NOUN})"
+    r"(?<![\w'’-])(?:(?:an|the)(?= +[('\"$€£#]?\w)"
+    rf"|a(?= +(?:\w(?:\w|['’-]\w)|\d\.\d|[$€£#]\d)){_BEHIND_NOUN})"
     rf"(?! +(?:{'|'.join(_NO_NOUN)})(?![\w'’-]))", re.I)
 
 
