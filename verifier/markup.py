@@ -28,8 +28,8 @@ _SIGNS = dict.fromkeys("“”„«»「」『』", '"') | dict.fromkeys("‘’
 _SPECIAL = re.compile(  # without one of these a text is plain
     rf"[\\$*_`\"#•{{}}\0-\5{''.join(_SIGNS).replace('’', '')}]|(?<!\w)'|^\s*[>-][ \t]", re.M)
 _PLAIN_SIGNS = str.maketrans(_SIGNS)
-_LINE_HEAD = re.compile(  # of a list, a heading, a quotation ("- 5" and "> 5" are numbers), of code: ```python
-    r"^[ \t]*(?:(?:[*•]|#{1,6}|[>-](?=[ \t]+[^\s\d.]))[ \t]+|```[a-z]{1,10}$)", re.M)
+_LINE_HEAD = re.compile(  # of a list, a heading, a quotation; "- 5" and "> 5" are numbers
+    r"^[ \t]*(?:[*•]|#{1,6}|[>-](?=[ \t]+[^\s\d.]))[ \t]+", re.M)
 
 # ---- 1. LaTeX: commands that stand for a character or for nothing --------------------------------------------
 _CHARACTERS = dict.fromkeys([",", ";", ":", " ", "\n", "quad", "qquad", "enspace", "thinspace"], " ")
