@@ -256,7 +256,7 @@ LETTERS = string.ascii_uppercase
 _CHOICE_LEAD = re.compile(  # "the answer is option "
     r"^(?:(?:the )?(?:correct |final )*(?:answer|option|choice)(?: is| =)?:?\s*)*")
 _LETTERED = re.compile(  # "(b) red": letter b, mark ") ", rest "red"
-    r"[\s\"'*(\[]{0,3}(?P<letter>[a-z])(?P<mark>[\s\"'*)\].:]+|$)(?P<rest>.*)", re.S | re.A)
+    r"(?:[->]\s)?[\s\"'*(\[]{0,3}(?P<letter>[a-z])(?P<mark>[\s\"'*)\].:]+|$)(?P<rest>.*)", re.S | re.A)
 
 
 def chosen_option(text, options):

@@ -26,10 +26,9 @@ _MARKS = re.compile("[\0-\5]")
 
 _SIGNS = dict.fromkeys("“”„«»「」『』", '"') | dict.fromkeys("‘’‹›", "'") | dict(zip("。、【】", ".,[]"))
 _SPECIAL = re.compile(  # without one of these a text is plain
-    rf"[\\$*_`\"#•{{}}\0-\5{''.join(_SIGNS).replace('’', '')}]|(?<!\w)'|^\s*[>-][ \t]", re.M)
+    rf"[\\$*_`\"#•{{}}\0-\5{''.join(_SIGNS).replace('’', '')}]|(?<!\w)'")
 _PLAIN_SIGNS = str.maketrans(_SIGNS)
-_LINE_HEAD = re.compile(  # of a list, a heading, a quotation; "- 5" and "> 5" are numbers
-    r"^[ \t]*(?:[*•]|#{1,6}|[>-](?=[ \t]+[^\s\d.]))[ \t]+", re.M)
+_LINE_HEAD = re.compile(r"^[ \t]*(?:[*•]|#{1,6})[ \t]+", re.M)  # of a list, of a heading; not "- 5" or "> 5"
 
 # ---- 1. LaTeX: commands that stand for a character or for nothing --------------------------------------------
 _CHARACTERS = dict.fromkeys([",", ";", ":", " ", "\n", "quad", "qquad", "enspace", "thinspace"], " ")
