@@ -131,7 +131,7 @@ _REFUSES = re.compile(  # "it is not possible to determine", "neither"
     r"|impossible to|(?:difficult|hard|challenging) to|not (?:enough|sufficient)|insufficient"
     r"|no (?:clear|definitive) way)\b(?:\s[\w,]+){0,5}?"
     r"\s(?:determine|tell|answer|say|know|see|identify|assist|help|provide|confirm|decide|judge|choose|select"
-    r"|compare|information|context|choice|decision)\b|\bneither\b(?![^.\n]{1,40}\bnor\b)|\bnone of\b"
+    r"|compare|information|context|choice|decision)\b|\bneither\b|\bnone of\b"
     r"|\bno (?:\w+\s){0,2}(?:option|answer|choice|point|match|correspondence)\b)"
     r"(?!\s(?:\w+\s){0,3}(?:certainty|certain|sure)\b)", re.I)  # doubt is no refusal
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=\S)|\n+")
@@ -175,8 +175,8 @@ _DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if word != "
 _SAME = _DIGITS | {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth"}
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _OPPOSITES = [({"closer", "closest", "nearer", "nearest"},
-               {"farther", "further", "farthest", "furthest", "distant", "behind", "background",
-                "greater distance"}),
+               {"farther", "further", "farthest", "furthest", "distant", "is behind", "lies behind",
+                "is in the background", "greater distance"}),
               ({"darker", "darkest"}, {"lighter", "brighter", "lightest", "brightest"}),
               ({"larger", "bigger", "largest"}, {"smaller", "smallest"}),
               ({"taller", "higher"}, {"shorter", "lower"}), ({"longer"}, {"shorter"})]
@@ -398,12 +398,22 @@ class Reading:
             joined = _HEDGE.fullmatch(self.text, one.end, other.start)
             if one.option == other.option or not joined:
                 continue
-            if not joined[0].strip(" \n()[]") and not _ENDS.match(self.text, other.end):
-                continue  # "B\nA red mug is shown"
+            beside = not joined[0].strip(" \n()[]")
+            if beside and not self.beside(one, other):
+                continue
             goes_on = not joined[1] and (other.by == BOTH or _GOES_ON.match(self.text, other.end))
             if not goes_on and not _ASKED.match(self.text, other.end):
                 ends |= {one.end, other.end}
         return ends
+
+    def beside(self, one, other):
+        """Do two mentions without a word between them make a list: "A B", "(A)(B)", a line each? Not "... than B.
+        (A) A is closer".
+        """
+        line = self.text.rfind("\n", 0, one.start) + 1
+        below = "\n" in self.text[one.end:other.start]
+        begins = not below or not self.text[line:one.start].strip(" ([-")
+        return begins and one.by == other.by and bool(_ENDS.match(self.text, other.end))
 
     def chosen(self, mention):
         """The option of a mention, None if it is one of two."""
