@@ -344,8 +344,8 @@ _DENIED = re.compile(  # after a mention: "A is wrong", "A cannot be"
     r"(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too|less|least|different|unrelated"
     r"|neither)\b|(?:has|shows|have)\s(?:an?\s)?(?:\w+\s)?different\b"
     r"|can be (?:ruled|elim|excl))", re.I)
-_HEDGE = re.compile(r"\s{0,2}(?:,|(?:,\s)?(or|and|nor|/|&))\s{0,2}(?:either\s)?(?:the\s)?"
-                    r"|[\s()\[\]]{0,4}", re.I)  # "A B", "(A)(B)", and below each other
+_HEDGE = re.compile(r"\s{0,2}(?:,|(?:,\s)?(or|and|nor|/|&))\s{0,2}(?:either\s)?(?:the\s)?", re.I)
+_BESIDE = re.compile(r"[\s()\[\]]{0,4}")
 _GOES_ON = re.compile(  # "A, B is right" names B
     r"\s(?:is|was|has|seems|appears|looks|fits|matches|describes|shares|shows|corresponds|would|can|must|will"
     r"|more|best|better)\b", re.I)
@@ -392,28 +392,34 @@ class Reading:
 
     @cached_property
     def hedged(self):
-        """Ends of the mentions in "A or B". Not of those in "A, B is right" and "A or B?"."""
+        """Ends of the mentions in "A or B" and "A B". Not of those in "A or B?"."""
         ends = set()
         for one, other in zip(self.mentions, self.mentions[1:]):
-            joined = _HEDGE.fullmatch(self.text, one.end, other.start)
-            if one.option == other.option or not joined:
+            if one.option == other.option or _ASKED.match(self.text, other.end):
                 continue
-            beside = not joined[0].strip(" \n()[]")
-            if beside and not self.beside(one, other):
-                continue
-            goes_on = not joined[1] and (other.by == BOTH or _GOES_ON.match(self.text, other.end))
-            if not goes_on and not _ASKED.match(self.text, other.end):
+            if self.joined(one, other) or self.beside(one, other):
                 ends |= {one.end, other.end}
         return ends
 
+    def joined(self, one, other):
+        """Are two mentions joined, as in "A or B" and "A, B"? Not in "A, B is right"."""
+        cue = _HEDGE.fullmatch(self.text, one.end, other.start)
+        if cue is None:
+            return False
+        goes_on = other.by == BOTH or _GOES_ON.match(self.text, other.end)
+        return bool(cue[1]) or not goes_on
+
     def beside(self, one, other):
-        """Do two mentions without a word between them make a list: "A B", "(A)(B)", a line each? Not "... than B.
-        (A) A is closer".
+        """Do two mentions without a word between them make a list: "A B", "(A)(B)", a line each?
+
+        Not "Look at B", and below it "(A) A is closer".
         """
+        between = _BESIDE.fullmatch(self.text, one.end, other.start)
+        if between is None or one.by != other.by or not _ENDS.match(self.text, other.end):
+            return False
         line = self.text.rfind("\n", 0, one.start) + 1
-        below = "\n" in self.text[one.end:other.start]
-        begins = not below or not self.text[line:one.start].strip(" ([-")
-        return begins and one.by == other.by and bool(_ENDS.match(self.text, other.end))
+        begins_line = not self.text[line:one.start].strip(" ([-")
+        return begins_line or "\n" not in between[0]
 
     def chosen(self, mention):
         """The option of a mention, None if it is one of two."""

@@ -44,7 +44,7 @@ PLAIN = [  # marked, plain
     ("**B**", "(B)"), ("*(B)*", "(B)"), ("**B.** red", "(B) red"), ("`B`", "(B)"), ('"B"', "(B)"), ("“B”", "(B)"),
     ("$B$", "(B)"), ("**$B$**", "(B)"), ("\\textbf{B}", "(B)"), ("\\(B\\)", "(B)"), ("\\text{B}", "B"), ("5\\,\\mathrm{V}", "5 V"), ("$A$BC", "ABC"),
     # quotes
-    ('"red"', "red"), ("“red”", "red"), ("„red“", "red"), ("«red»", "red"), ("‹red›", "red"), ("「B」", "(B)"), ("【red】。", "[red]."), ("'red'", "red"), ("‘red’", "red"),
+    ('"red"', "red"), ("“red”", "red"), ("„red“", "red"), ("«red»", "red"), ("‹red›", "red"), ("「B」", "(B)"), ("【red】。", "[red]."), ("3、200", "3, 200"), ("3。5", "3. 5"), ("'red'", "red"), ("‘red’", "red"),
     ('5"', '5"'), ("5'", "5'"), ('5" or 6"', '5" or 6"'), ("the man's dogs' bowl", "the man's dogs' bowl"),
     # LaTeX
     ("\\boxed{73}", "73"), ("$\\boxed{73}$", "73"), ("$\\boxed{\\text{B}}$", "(B)"), ("\\boxed{\\frac{2}{3}}", "2/3"),

@@ -24,10 +24,10 @@ _LABEL, _LABEL_END = "\3", "\4"  # around a letter that was marked
 _DOLLAR = "\5"                   # \$, which opens no formula
 _MARKS = re.compile("[\0-\5]")
 
-_SIGNS = dict.fromkeys("“”„«»「」『』", '"') | dict.fromkeys("‘’‹›", "'") | dict(zip("。、【】", ".,[]"))
-_SPECIAL = re.compile(  # without one of these a text is plain
-    rf"[\\$*_`\"#•{{}}\0-\5{''.join(_SIGNS).replace('’', '')}]|(?<!\w)'")
-_PLAIN_SIGNS = str.maketrans(_SIGNS)
+_SPECIAL = re.compile(r"[\\$*_`\"“”„«»‘‹›「」『』。、【】#•{}\0-\5]|(?<!\w)'")  # without one of these a text is plain
+_ASCII_SIGNS = str.maketrans(  # spaces behind: "3、200" is not 3,200
+    dict.fromkeys("“”„«»「」『』", '"') | dict.fromkeys("‘’‹›", "'")
+    | {"。": ". ", "、": ", ", "【": "[", "】": "]"})
 _LINE_HEAD = re.compile(r"^[ \t]*(?:[*•]|#{1,6})[ \t]+", re.M)  # of a list, of a heading; not "- 5" or "> 5"
 
 # ---- 1. LaTeX: commands that stand for a character or for nothing --------------------------------------------
@@ -38,8 +38,7 @@ _CHARACTERS |= {
     "\\": "\n", "$": _DOLLAR, "%": "%", "#": "#", "&": "&", "_": "_", "circ": "°", "degree": "°", "times": "×",
     "cdot": "·", "div": "÷", "pm": "±", "approx": "≈", "simeq": "≈", "sim": "~", "mu": "μ",
     "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "ne": "≠", "neq": "≠", "angle": "∠", "Omega": "Ω"}
-_GREEK = dict(zip("alpha beta gamma delta theta lambda phi omega".split(), "αβγδθλφω"))  # names; not pi, a number
-_CHARACTERS |= _GREEK
+_CHARACTERS |= dict(zip("alpha beta gamma delta theta lambda phi omega".split(), "αβγδθλφω"))  # not pi, a number
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.S)
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\!,|\\,)(?=\d{3}(?!\d))")  # 1{,}200  1,\!200  1\,200
 _TIE = re.compile(r"(?<=\d)~(?=[\\A-Za-z])")                               # 3~cm; "2~3" stays
@@ -122,7 +121,7 @@ def plain(text, box=("", "")):
         return text
     given = text = _MARKS.sub("", text)
     if not text.isascii():
-        text = text.translate(_PLAIN_SIGNS)
+        text = text.translate(_ASCII_SIGNS)
     if "\\" in text or "{" in text:
         text = _read_commands(text)
     text = _LINE_HEAD.sub("", text)
