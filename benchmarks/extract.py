@@ -158,7 +158,6 @@ class Options(NamedTuple):
     """The options of a question, as words."""
     words: list      # of each option: its words, a tuple
     starting: dict   # first word -> [(words, index)] of the names that begin with it, the longest first
-    articles: bool   # is "A" a letter in them ("Point A")? Then articles are words, too
     labels: dict     # "A" or "1" -> index. Letters end at Z: later options have a text, no label
     praise: re.Pattern  # words of a verdict, those that are asked among them: "closer"
     opposite: re.Pattern | None  # a predicate that means the other option: "farther", where "closer" is asked
@@ -169,7 +168,6 @@ class Options(NamedTuple):
 _AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|that|with|and|or|but|based|due"
                            r"|seems|appears|looks|matches|shows|fits|not|rather|over|in|on|at|to|from|than"
                            r"|does|cannot|\(|[b-h](?![\w'-]))\b", re.I)
-_LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if word != "none"}
 _SAME = _DIGITS | {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth"}
@@ -182,12 +180,10 @@ _OPPOSITES = [({"closer", "closest", "nearer", "nearest"},
               ({"taller", "higher"}, {"shorter", "lower"}), ({"longer"}, {"shorter"})]
 
 
-def split_words(text, articles=False):
-    """[(start, end, word)]: case and punctuation do not matter, "three" is 3, and articles are left out or
-    not.
-    """
+def split_words(text):
+    """[(start, end, word)]: case and punctuation do not matter, "three" is 3, and articles are left out."""
     found = []
-    dropped = set() if articles else {m.start() for m in ARTICLE.finditer(text)}  # not the A of "(A) red"
+    dropped = {m.start() for m in ARTICLE.finditer(text)}  # not the A of "Point A", "A is closer", "(A) red"
     for m in _TOKEN.finditer(text):
         word = m[0].casefold()
         if m.start() not in dropped:
@@ -195,8 +191,8 @@ def split_words(text, articles=False):
     return found
 
 
-def only_words(text, articles):
-    return tuple(word for _, _, word in split_words(text, articles))
+def only_words(text):
+    return tuple(word for _, _, word in split_words(text))
 
 
 @lru_cache(20_000)
@@ -205,8 +201,7 @@ def known_options(texts, numbered, question):
 
     Of two options with the same words neither can be named by them. No texts: eight labels.
     """
-    articles = any(_LABEL_A.search(text) for text in texts)
-    words = [only_words(text, articles) for text in texts]
+    words = [only_words(text) for text in texts]
     names = [(name, i) for i, name in enumerate(words) if name and words.count(name) == 1]
     names += [((name[0], "1"), i) for name, i in names if name[0] in _ORDINALS]  # "the second one"
     starting = defaultdict(list)
@@ -215,7 +210,7 @@ def known_options(texts, numbered, question):
     many = len(texts) or 8
     names = [str(i + 1) for i in range(many)] if numbered else tasks.LETTERS[:many]
     labels = {name: i for i, name in enumerate(names)}
-    return Options(words, starting, articles, labels, *comparison(words, only_words(question, True)))
+    return Options(words, starting, labels, *comparison(words, only_words(question)))
 
 
 def comparison(words, question):
@@ -238,7 +233,7 @@ def comparison(words, question):
 def find_texts(text, options):
     """Mentions of options by their texts, in order; where texts overlap, the longest option counts."""
     labels = list(options.labels)
-    said, found, at = split_words(text, options.articles), [], 0
+    said, found, at = split_words(text), [], 0
     while at < len(said):
         start, end, word = said[at]
         for name, i in options.starting.get(word, ()):
