@@ -96,9 +96,6 @@ def finals(response):
 
 
 # ---- 2. Markdown and LaTeX ---------------------------------------------------------------------------------
-_QUOTES = re.compile(r"[\"“”]")  # those that have lost their other half
-
-
 def plain(text):
     """Markdown and LaTeX to plain text, as the reward reads it (verifier/markup.py); a letter that they marked
     keeps a mark: **B** -> (B). What is in a \\boxed is stated: \\boxed{B} -> The answer is: B.
@@ -106,14 +103,13 @@ def plain(text):
     if len(text) > MAX_READ:
         text = f"{text[:1000]}\n{text[1000 - MAX_READ:]}"
     text = markup.plain(simple(text), box=("\nThe answer is: ", "\n"))
-    return _QUOTES.sub("", text).replace("’", "'").strip()
+    return text.replace('"', "").replace("’", "'").strip()  # quotes that have lost their other half
 
 
 # ---- 3. Signs that several rules look for ------------------------------------------------------------------
-_IS = (r"(?:\s(?:to|for|of|in|on|from|among|that|which|here|I|we)\b[^.:\n]{0,120}?)?"  # "answer to this"
+_IS = (r"(?:\s(?:to|for|of|in|that|here|I|we)\b[^.:\n]{0,120}?)?"  # "answer to this"
        r"\s{0,3}(?:\b(?:is|are|would be|will be|should be|must be|(?:seems|appears) to be)\b|:|=|->|→)"
-       r"(?:\s{0,3}(?:therefore|thus|then|hence|clearly|most likely|likely|probably|simply|indeed|definitely"
-       r"|either|as follows)\b){0,3}"
+       r"(?:\s{0,3}(?:(?:most\s)?\w{2,12}ly|therefore|thus|then|hence|indeed|either|as follows)\b){0,3}"
        r"\s?:?")
 _STATED = re.compile(  # after it stands the answer: "the answer is", "I would choose"
     rf"\banswers?\b(?:{_IS}|(?=\s{{1,3}}\(?[A-Z0-9]\b))"
