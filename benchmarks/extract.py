@@ -561,8 +561,8 @@ _CORRECT = re.compile(  # before it stands the answer: "is correct", "fits best"
     r"\s(?:correct|right|best|answer|appropriate|accurate|likely)\b"
     r"|\s(?:fits|matches|describes)\s(?:\w+\s){0,3}best\b", re.I)
 _CONCLUDES = re.compile(  # at the head of a sentence, or within it
-    r"[\s-]*(?:no,\s)?(?:therefore|thus|so|hence|consequently|in conclusion|in summary|to conclude|overall|based on"
-    r"|given|considering|(?:by )?comparing|finally|as a result|this (?:means|suggests|indicates)|wait"
+    r"[\s-]*(?:no,\s)?(?:therefore|thus|so|hence|consequently|in conclusion|in summary|to conclude|overall"
+    r"|based on|given|considering|(?:by )?comparing|finally|as a result|this (?:means|suggests|indicates)|wait"
     r"|actually)\b"
     r"|[^.!?\n]*?(?:[,;]\s(?:therefore|thus|hence)|\b(?:I conclude|I believe|I think|my choice"
     r"|it (?:seems|appears) that|if (?:I|we|one) (?:must|had to|have to|were to)))\b", re.I)

@@ -16,7 +16,8 @@ _WORD = re.compile(r"-?\d+(?:\.\d+)?"  # -2.5, or anything but spaces and punctu
                    r"|[^\s!-/:-@\[-`{-~¡-¿\u2010-\u205e\u3000-\u303f]+")
 
 # An article stands before a word or an amount ("the $5 bill"): not at an end, not before other punctuation, not
-# before is, and, or. "a" is a label too: it also stays before a single character ("a b") and behind what labels are given to ("type a blood").
+# before is, and, or. "a" is a label too: it also stays before a single character ("a b") and behind what labels
+# are given to ("type a blood").
 # What this gets wrong: "Ebola A virus" loses its A, since Ebola is not listed, and so does "A wins";
 # "a (red) mug", "a 5 dollar bill", "type a letter" keep their a. Case tells nothing: truths come in any case.
 _LABELLED = (
