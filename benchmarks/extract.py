@@ -17,8 +17,8 @@ answer is B"); the last "[A-E]." anywhere taken for it, reasoning included; the 
 a letter that merely occurs somewhere counted as right; numbers compared as strings ("3.0", "three").
 
 What is simplified: English only; no rule understands irony or a long denial ("I would not go so far as to say
-B"). Among 700 answers that were read by hand 98 % are read alike; tests/data/answers_by_hand.jsonl names the
-others.
+B"). Among 700 answers that were read by hand 98 % are read alike, among 270 more that were written to break
+the rules 93 %; tests/data/answers_by_hand.jsonl names the others.
 
 Before: tasks.py (what an Item is), verifier/claims.py (how tags are read). Next: score.py (is the answer
 right?)
@@ -96,9 +96,6 @@ def finals(response):
 
 
 # ---- 2. Markdown and LaTeX ---------------------------------------------------------------------------------
-_QUOTES = re.compile(r"[\"“”]")  # those that have lost their other half
-
-
 def plain(text):
     """Markdown and LaTeX to plain text, as the reward reads it (verifier/markup.py); a letter that they marked
     keeps a mark: **B** -> (B). What is in a \\boxed is stated: \\boxed{B} -> The answer is: B.
@@ -106,14 +103,13 @@ def plain(text):
     if len(text) > MAX_READ:
         text = f"{text[:1000]}\n{text[1000 - MAX_READ:]}"
     text = markup.plain(simple(text), box=("\nThe answer is: ", "\n"))
-    return _QUOTES.sub("", text).replace("’", "'").strip()
+    return text.replace('"', "").replace("’", "'").strip()  # quotes that have lost their other half
 
 
 # ---- 3. Signs that several rules look for ------------------------------------------------------------------
-_IS = (r"(?:\s(?:to|for|of|in|on|from|among|that|which|here|I|we)\b[^.:\n]{0,120}?)?"  # "answer to this"
+_IS = (r"(?:\s(?:to|for|of|in|that|here|I|we)\b[^.:\n]{0,120}?)?"  # "answer to this"
        r"\s{0,3}(?:\b(?:is|are|would be|will be|should be|must be|(?:seems|appears) to be)\b|:|=|->|→)"
-       r"(?:\s{0,3}(?:therefore|thus|then|hence|clearly|most likely|likely|probably|simply|indeed|definitely"
-       r"|either|as follows)\b){0,3}"
+       r"(?:\s{0,3}(?:(?:most\s)?\w{2,12}ly|therefore|thus|then|hence|indeed|either|as follows)\b){0,3}"
        r"\s?:?")
 _STATED = re.compile(  # after it stands the answer: "the answer is", "I would choose"
     rf"\banswers?\b(?:{_IS}|(?=\s{{1,3}}\(?[A-Z0-9]\b))"
@@ -158,7 +154,6 @@ class Options(NamedTuple):
     """The options of a question, as words."""
     words: list      # of each option: its words, a tuple
     starting: dict   # first word -> [(words, index)] of the names that begin with it, the longest first
-    articles: bool   # is "A" a letter in them ("Point A")? Then articles are words, too
     labels: dict     # "A" or "1" -> index. Letters end at Z: later options have a text, no label
     praise: re.Pattern  # words of a verdict, those that are asked among them: "closer"
     opposite: re.Pattern | None  # a predicate that means the other option: "farther", where "closer" is asked
@@ -166,26 +161,25 @@ class Options(NamedTuple):
 
 
 # "A" before one of these words is a letter, before any other an article.
-_AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|with|and|or|but|based|due|seems"
-                           r"|appears|looks|matches|shows|fits|not|rather|over)\b", re.I)
-_LABEL_A = re.compile(rf"\bA\b(?:\W{{0,3}}$|{_AFTER_LETTER.pattern})")
+_AFTER_LETTER = re.compile(r"\s(?:is|are|was|has|because|since|as|for|which|that|with|and|or|but|based|due"
+                           r"|seems|appears|looks|matches|shows|fits|not|rather|over|in|on|at|to|from|than"
+                           r"|does|cannot|\(|[b-h](?![\w'-]))\b", re.I)
 _TOKEN = re.compile(r"-?\d+(?:\.\d+)?(?!\w)|\w+")
 _DIGITS = {word: str(value) for word, value in NUMBER_WORDS.items() if word != "none"}
 _SAME = _DIGITS | {"1st": "first", "2nd": "second", "3rd": "third", "4th": "fourth"}
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _OPPOSITES = [({"closer", "closest", "nearer", "nearest"},
-               {"farther", "further", "farthest", "furthest", "distant"}),
+               {"farther", "further", "farthest", "furthest", "distant", "is behind", "lies behind",
+                "is in the background", "greater distance"}),
               ({"darker", "darkest"}, {"lighter", "brighter", "lightest", "brightest"}),
               ({"larger", "bigger", "largest"}, {"smaller", "smallest"}),
               ({"taller", "higher"}, {"shorter", "lower"}), ({"longer"}, {"shorter"})]
 
 
-def split_words(text, articles=False):
-    """[(start, end, word)]: case and punctuation do not matter, "three" is 3, and articles are left out or
-    not.
-    """
+def split_words(text):
+    """[(start, end, word)]: case and punctuation do not matter, "three" is 3, and articles are left out."""
     found = []
-    dropped = set() if articles else {m.start() for m in ARTICLE.finditer(text)}  # not the A of "(A) red"
+    dropped = {m.start() for m in ARTICLE.finditer(text)}  # not the A of "Point A", "A is closer", "(A) red"
     for m in _TOKEN.finditer(text):
         word = m[0].casefold()
         if m.start() not in dropped:
@@ -193,8 +187,8 @@ def split_words(text, articles=False):
     return found
 
 
-def only_words(text, articles):
-    return tuple(word for _, _, word in split_words(text, articles))
+def only_words(text):
+    return tuple(word for _, _, word in split_words(text))
 
 
 @lru_cache(20_000)
@@ -203,8 +197,7 @@ def known_options(texts, numbered, question):
 
     Of two options with the same words neither can be named by them. No texts: eight labels.
     """
-    articles = any(_LABEL_A.search(text) for text in texts)
-    words = [only_words(text, articles) for text in texts]
+    words = [only_words(text) for text in texts]
     names = [(name, i) for i, name in enumerate(words) if name and words.count(name) == 1]
     names += [((name[0], "1"), i) for name, i in names if name[0] in _ORDINALS]  # "the second one"
     starting = defaultdict(list)
@@ -213,7 +206,7 @@ def known_options(texts, numbered, question):
     many = len(texts) or 8
     names = [str(i + 1) for i in range(many)] if numbered else tasks.LETTERS[:many]
     labels = {name: i for i, name in enumerate(names)}
-    return Options(words, starting, articles, labels, *comparison(words, only_words(question, True)))
+    return Options(words, starting, labels, *comparison(words, only_words(question)))
 
 
 def comparison(words, question):
@@ -227,7 +220,7 @@ def comparison(words, question):
             continue
         praise = re.compile(rf"{_PRAISE.pattern}|\b(?:{'|'.join(sorted(one))})\b", re.I)
         pair = tuple(i for i in range(len(words)) if one & set(words[i])) or tuple(range(len(words)))
-        near = r"(?:(?!\b(?:not|than|while|whereas|but|and|so)\b|n't)[^.;:\n]){0,60}?"
+        near = r"(?:(?!\b(?:not|than|while|whereas|because|since|as|with|but|and|so)\b|n't)[^.;:\n]){0,60}?"
         opposite = re.compile(rf"{near}\b(?:{'|'.join(sorted(other))})\b", re.I)
         return praise, opposite, pair if len(pair) == 2 else ()
     return _PRAISE, None, ()
@@ -236,7 +229,7 @@ def comparison(words, question):
 def find_texts(text, options):
     """Mentions of options by their texts, in order; where texts overlap, the longest option counts."""
     labels = list(options.labels)
-    said, found, at = split_words(text, options.articles), [], 0
+    said, found, at = split_words(text), [], 0
     while at < len(said):
         start, end, word = said[at]
         for name, i in options.starting.get(word, ()):
@@ -328,7 +321,7 @@ def find_mentions(text, options):
 
 
 _DENIAL = re.compile(  # before a mention: "not A", "rather than A"
-    r"(?:\bnot(?!\s(?:as|\w+ than)\b)|n't|\bneither|\bnor|\brul(?:es?|ed|ing) out|\beliminat\w+"
+    r"(?:(?:\bnot|n't)(?!\s(?:as|\w+ than)\b)|\bneither|\bnor|\brul(?:es?|ed|ing) out|\beliminat\w+"
     r"|\bexclud\w+|\brather than|\binstead of|\bunlike|\bexcept|\bincorrect|\bwrong|\bno)\b"
     r"(?:(?!\bbut\b)[^,;:.]){0,40}$", re.I)
 # Between a refusal and what it refuses; a comma is one of a list: "which of A, B or C".
@@ -336,13 +329,14 @@ _REFUSED = re.compile(r"(?:[^,;:.\n]|,(?=[\s\w()]{1,16}(?:,|\bor\b|\band\b)))*")
 _APART = r"(?:\s?\([^()\n]{0,60}\)|,\s[^,.;:\n]{1,100},)?"  # "A (the red one) is", "A, which is red, is"
 _DENIED = re.compile(  # after a mention: "A is wrong", "A cannot be"
     rf"{_APART}\s{{0,2}}(?:also|clearly|therefore|however|,\s?however,)?\s?"
-    r"(?:(?:is|are|was|can|does|do|could|would|may|might|seems?|appears?)\s?(?:not|n't|no)\b"
+    r"(?:(?:is|are|was|can|does|do|could|would|may|might|seems?|appears?)\s?(?:\w{2,12}ly\s)?(?:not|n't|no)\b"
     r"|(?:cannot|can't|doesn't|isn't|lacks|differs|departs)\b"
     r"|(?:is|are|being|seems|looks|appears)\s(?:to be\s)?(?:the\s)?(?:\w+\s)?"
     r"(?:wrong|incorrect|unlikely|excluded|ruled out|eliminated|false|too|less|least|different|unrelated"
     r"|neither)\b|(?:has|shows|have)\s(?:an?\s)?(?:\w+\s)?different\b"
     r"|can be (?:ruled|elim|excl))", re.I)
 _HEDGE = re.compile(r"\s{0,2}(?:,|(?:,\s)?(or|and|nor|/|&))\s{0,2}(?:either\s)?(?:the\s)?", re.I)
+_BESIDE = re.compile(r"[\s()\[\]]{0,4}")
 _GOES_ON = re.compile(  # "A, B is right" names B
     r"\s(?:is|was|has|seems|appears|looks|fits|matches|describes|shares|shows|corresponds|would|can|must|will"
     r"|more|best|better)\b", re.I)
@@ -356,7 +350,8 @@ _TO = re.compile(  # before one that counts if no other is named: "The first ima
     r"|resembles?|in front of|behind|away from)\s(?:the\s)?[(\[]?$", re.I)
 _ASIDE = re.compile(  # what a sentence says besides: "While A ..., B", "B ... whereas A", "A ..., but B"
     r"^\W{0,3}(?:while|although|though|whereas|since|because|at first)\b[^,\n]*,"
-    r"|,?\s(?:while|whereas|although|though|because|since)\b[^\n]*|^[^\n]*,\s(?:but|yet|so"
+    r"|,?\s(?:while|whereas|although|though|because|since|but (?:it|that|this) (?:could|may|might))\b[^\n]*"
+    r"|^[^\n]*,\s(?:but(?! (?:it|that|this) (?:could|may|might)\b)|yet|so"
     r"|which (?:means|indicates|implies|suggests))\b", re.I)
 
 
@@ -388,16 +383,34 @@ class Reading:
 
     @cached_property
     def hedged(self):
-        """Ends of the mentions in "A or B". Not of those in "A, B is right" and "A or B?"."""
+        """Ends of the mentions in "A or B" and "A B". Not of those in "A or B?"."""
         ends = set()
         for one, other in zip(self.mentions, self.mentions[1:]):
-            joined = _HEDGE.fullmatch(self.text, one.end, other.start)
-            if one.option == other.option or not joined:
+            if one.option == other.option or _ASKED.match(self.text, other.end):
                 continue
-            goes_on = not joined[1] and (other.by == BOTH or _GOES_ON.match(self.text, other.end))
-            if not goes_on and not _ASKED.match(self.text, other.end):
+            if self.joined(one, other) or self.beside(one, other):
                 ends |= {one.end, other.end}
         return ends
+
+    def joined(self, one, other):
+        """Are two mentions joined, as in "A or B" and "A, B"? Not in "A, B is right"."""
+        cue = _HEDGE.fullmatch(self.text, one.end, other.start)
+        if cue is None:
+            return False
+        goes_on = other.by == BOTH or _GOES_ON.match(self.text, other.end)
+        return bool(cue[1]) or not goes_on
+
+    def beside(self, one, other):
+        """Do two mentions without a word between them make a list: "A B", "(A)(B)", a line each?
+
+        Not "Look at B", and below it "(A) A is closer".
+        """
+        between = _BESIDE.fullmatch(self.text, one.end, other.start)
+        if between is None or one.by != other.by or not _ENDS.match(self.text, other.end):
+            return False
+        line = self.text.rfind("\n", 0, one.start) + 1
+        begins_line = not self.text[line:one.start].strip(" ([-")
+        return begins_line or "\n" not in between[0]
 
     def chosen(self, mention):
         """The option of a mention, None if it is one of two."""
@@ -477,6 +490,11 @@ class Reading:
         ends = [*(start for start, _ in cuts), len(self.text)]
         return [(start, end) for start, end in zip(starts, ends) if start < end]
 
+    def marked(self, mention):
+        """Is it written as in a list, "(B)" or "B."?"""
+        written_so = re.search(r"[)\].:]", self.text[mention.start:mention.end + 1])
+        return mention.by != TEXT and bool(written_so)
+
     @cached_property
     def heads(self):
         """[(start, end, the marked option that it begins with, or None)] of each line."""
@@ -488,16 +506,22 @@ class Reading:
             head = self.mentions[first] if first < len(begins) and begins[first] < end else None
             if head and (head.by == WEAK or self.text[start:head.start].strip(" (-")):
                 head = None
-            marked = head and head.by != TEXT and re.search(r"[)\].:]", self.text[head.start:head.end + 1])
-            if head and not marked and self.text[head.end:end].strip(" .)"):
+            if head and not self.marked(head) and self.text[head.end:end].strip(" .)"):
                 head = None
             heads.append((start, end, head))
         return heads
 
     @cached_property
     def listed(self):
-        """Starts of heads that count up, "A. ... B. ...": they list the options and answer nothing."""
-        return counting_up(self.heads)
+        """Starts of heads that count up, "A. ... B. ...", below each other or on one line: they list the options
+        and answer nothing.
+        """
+        on_one_line = set()
+        for _, end, head in self.heads:
+            behind = within(self.affirmed, head.end, end) if head and head.option is not None else []
+            if any(self.marked(mention) and mention.option == head.option + 1 for mention in behind):
+                on_one_line.add(head.start)
+        return counting_up(self.heads) | on_one_line
 
     @cached_property
     def alone(self):
@@ -537,8 +561,8 @@ _CORRECT = re.compile(  # before it stands the answer: "is correct", "fits best"
     r"\s(?:correct|right|best|answer|appropriate|accurate|likely)\b"
     r"|\s(?:fits|matches|describes)\s(?:\w+\s){0,3}best\b", re.I)
 _CONCLUDES = re.compile(  # at the head of a sentence, or within it
-    r"[\s-]*(?:therefore|thus|so|hence|consequently|in conclusion|in summary|to conclude|overall|based on"
-    r"|given|considering|(?:by )?comparing|finally|as a result|this (?:means|suggests|indicates)|wait"
+    r"[\s-]*(?:no,\s)?(?:therefore|thus|so|hence|consequently|in conclusion|in summary|to conclude|overall"
+    r"|based on|given|considering|(?:by )?comparing|finally|as a result|this (?:means|suggests|indicates)|wait"
     r"|actually)\b"
     r"|[^.!?\n]*?(?:[,;]\s(?:therefore|thus|hence)|\b(?:I conclude|I believe|I think|my choice"
     r"|it (?:seems|appears) that|if (?:I|we|one) (?:must|had to|have to|were to)))\b", re.I)
@@ -694,7 +718,7 @@ _FIGURE = re.compile(
     r"(?<![\w.^/±√{#])"  # no part of what was not read: 3^2, ±2, \sqrt{2}, #3
     r"(-?\$?(?:\d{1,3}(?:,\d{3}){1,5}(?![\d,])|\d{1,15})(?:\.\d{1,10})?"
     r"(?:\s?/\s?\d{1,9}|\s\d{1,9}/\d{1,9}|\s?[x×*·]\s?10\^-?\d{1,2})?%?)"  # 3/4, 1 3/4, 1.5 × 10^3
-    r"(?![\w\\^]|/\\)"  # nor 2\pi, 2^3, 2/\pi
+    r"(?![\w\\^]|/[\\\d])"  # nor 2\pi, 2^3, 2/\pi, 06/05/2024
     rf"|\b((?:{_NUMERALS})(?:[- ](?:{_NUMERALS}|hundred|thousand|and)){{0,5}})\b", re.I)
 _TOTAL = re.compile(r"\b(?:total|(?<!let me )(?<!let's )count|number|sum|altogether|overall)\b[^.\n\d]{0,60}?"
                     rf"(?:\b(?:is|are|of(?=\s(?:\d|(?:{_NUMERALS})\b)))\b|:|=)|(?<=\d)\s?=", re.I)

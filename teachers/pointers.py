@@ -112,12 +112,16 @@ _COORDS = re.compile(r"\bcoords\s{0,3}=\s{0,3}[\"']([\d\s;.]*)", re.I | re.A)
 _JSON_BEGIN = re.compile(r"[\[{]")
 _NUMBER = re.compile(r"[+-]?\d{1,6}(?:\.\d{1,17})?", re.A)
 _PAIR = re.compile(r"\(\s{0,3}(N)\s{0,3},\s{0,3}(N)\s{0,3}\)".replace("N", _NUMBER.pattern), re.A)
+_ANOTHER = r" (?:other|more|further|additional)\b"  # "no other mug" says that there is one
 _NONE = re.compile(
-    r"^\W{0,9}(?:no|none|zero|0)\b"
-    r"|\b(?:none|nothing|no such|unable to (?:see|find|locate|identify)|there(?: is| are|['’]s) (?:no|not|zero)"
-    r"|(?:is|are)(?: not|n['’]t) (?:present|visible|shown|found|there|here|any|in|a|an)"
+    rf"^\W{{0,9}}(?:no|none|zero|0|null|n/a)\b(?!,|{_ANOTHER})"
+    r"|\b(?:none|nothing|no such|unable to (?:see|find|locate|identify)"
+    rf"|there(?: is| are|['’]s) (?:no|not|zero|0)(?!{_ANOTHER})"
+    r"|(?:not|(?:is|are)n['’]t) (?:present|visible|shown|found)"
+    r"|(?:is|are)(?: not|n['’]t) (?:there|here|any|in|a|an)"
     r"|(?:can|could|do|does|did)(?: ?not|n['’]t) (?:see|find|locate|contain|show|appear|exist|have|identify)"
-    r"|no \w{1,30}(?: \w{1,30}){0,4} (?:is|are|in|here|visible|present|found))\b", re.I | re.A)
+    rf"|no(?!{_ANOTHER}) \w{{1,30}}(?: \w{{1,30}}){{0,4}} (?:is|are|in|here|visible|present|found))\b",
+    re.I | re.A)
 PLACES = ("point_2d", "points_2d", "point", "points", "coordinates", "bbox_2d", "bbox", "box_2d", "box")
 
 
@@ -143,11 +147,12 @@ def read_reply(text):
     points = _tag_points(text)
     if points:
         return points[:MAX_BOXES]
-    if empty or says_none(text):
-        return []
-    points = _pairs(text)
+    none = _NONE.search(text)
+    points = _pairs(text[:none.start()] if none else text)  # behind it: "no mug, but a cup at (61, 40)"
     if points:
         return points[:MAX_BOXES]
+    if empty or none:
+        return []
     raise Unreadable(f"no point and no none in {text[:60]!r}")
 
 

@@ -274,11 +274,12 @@ SAME_TEXTS = """a red square|red square|the red square|A Red Square|A RED SQUARE
 an apple|apple|the apple|An Apple; vitamin a|Vitamin A|the vitamin A|VITAMIN A; A, B|a, b|A B|(A), (B); a cat and a dog|cat and dog;
 riding a horse|riding horse; A|a|"A"; the|The; the B|B; a T-shirt|T-shirt|the t-shirt; a 10 dollar bill|10 dollar bill;
 A is closer|a is closer; Type A blood|type a blood; Plan A is best|plan a is best; a can of soda|can of soda;
-A cat in a hat|the cat in the hat; the other dog|other dog; at the left|at left; a man's hat|man's hat; A-frame house|a-frame house;
+A cat in a hat|the cat in the hat; the other dog|other dog; a $5 bill|$5 bill|the $5 bill; the '90s|'90s|90s; a #2 pencil|#2 pencil; the (red) mug|(red) mug; at the left|at left; a man's hat|man's hat; A-frame house|a-frame house;
 a year ago|year ago; is it a cat|is it cat; a red, a blue and a green dot|red, blue and green dot"""
 OTHER_TEXTS = """vitamin|Vitamin A; B|A, B; C|A, C; B|A B; B|A B.; B|A 'B'; B|A B-; B|A/B; B|A and B; point|Point A; Hepatitis A|hepatitis; is closer|A is closer;
 plan is best|Plan A is best; type blood|Type A blood; frame|A-frame; a|the; The The|The; the|a the; and B|A and B; B or|B or A; Vitamin A|Vitamin B;
-Grade A, B|Grade B; vitamin deficiency|vitamin A deficiency; 2|A 2; 2|A 2.; Point A (left)|Point (left); line|line A: red"""
+Grade A, B|Grade B; vitamin deficiency|vitamin A deficiency; 2|A 2; 2|A 2.; Point A (left)|Point (left); line|line A: red;
+Box A leaks|Box leaks; tab A into slot B|tab into slot B; A before B|before B; Influenza A virus|Influenza virus; person A|person"""
 
 
 @pytest.mark.parametrize("group", [" ".join(group.split()) for group in SAME_TEXTS.split(";")])

@@ -546,24 +546,26 @@ def answers_by_hand():
 
     The file's first lines are the questions. A row with "misread" is a known fault: what the code reads instead.
     """
-    questions, rows = {}, []
+    questions, rows = {}, []  # each row, and whether it was written by another hand, to break the rules
     for line in (Path(__file__).parent / "data/answers_by_hand.jsonl").read_text().splitlines():
         row = json.loads(line)
         if "item" in row:
             questions[row["item"]] = Item("x", row["question"], row["answer"], [], row["options"], {}, row["scorer"])
         else:
-            rows.append((questions[row["of"]], row["response"], row["answer"], row.get("misread", row["answer"])))
+            rows.append((questions[row["of"]], row["response"], row["answer"], row.get("misread", row["answer"]),
+                         "tries" in row))
     return rows
 
 
 def test_answers_that_were_read_by_hand():
-    """98 % are read as by hand. All others are named in the file: no fault may join them, and one that is cured is struck out."""
+    """98 % are read as by hand, of those that were written to break the rules 93 %. All others are named in the file: no fault may join them, and one that is cured is struck out."""
     rows = answers_by_hand()
-    changed = [(response, read, score.extract(response, item)) for item, response, _, read in rows
+    changed = [(response, read, score.extract(response, item)) for item, response, _, read, _ in rows
                if score.extract(response, item) != read]
     assert not changed
-    right = sum(answer == read for *_, answer, read in rows)
-    assert len(rows) >= 700 and right / len(rows) >= .98
+    for tries, count, share in ((False, 700, .98), (True, 250, .93)):
+        right = [answer == read for *_, answer, read, tried in rows if tried == tries]
+        assert len(right) >= count and sum(right) / len(right) >= share
 
 
 def test_more_options_than_labels():

@@ -38,12 +38,13 @@ PLAIN = [  # marked, plain
     # Markdown
     ("**73**", "73"), ("__73__", "73"), ("*73*", "73"), ("_73_", "73"), ("***73***", "73"), ("`73`", "73"),
     ("```\n73\n```", "73"), ("**_73_**", "73"), ("**red** square", "red square"), ("**Answer:** red", "Answer: red"),
-    ("# 73", "73"), ("* red\n* blue", "red\nblue"), ("**red", "red"), ("red**", "red"),
+    ("# 73", "73"), ("- five", "- five"), ("> $5", "> $5"),
+    ("* red\n* blue", "red\nblue"), ("**red", "red"), ("red**", "red"),
     # a letter that was marked keeps a mark
     ("**B**", "(B)"), ("*(B)*", "(B)"), ("**B.** red", "(B) red"), ("`B`", "(B)"), ('"B"', "(B)"), ("“B”", "(B)"),
     ("$B$", "(B)"), ("**$B$**", "(B)"), ("\\textbf{B}", "(B)"), ("\\(B\\)", "(B)"), ("\\text{B}", "B"), ("5\\,\\mathrm{V}", "5 V"), ("$A$BC", "ABC"),
     # quotes
-    ('"red"', "red"), ("“red”", "red"), ("„red“", "red"), ("«red»", "red"), ("'red'", "red"), ("‘red’", "red"),
+    ('"red"', "red"), ("“red”", "red"), ("„red“", "red"), ("«red»", "red"), ("‹red›", "red"), ("「B」", "(B)"), ("【red】。", "[red]."), ("3、200", "3, 200"), ("3。5", "3. 5"), ("'red'", "red"), ("‘red’", "red"),
     ('5"', '5"'), ("5'", "5'"), ('5" or 6"', '5" or 6"'), ("the man's dogs' bowl", "the man's dogs' bowl"),
     # LaTeX
     ("\\boxed{73}", "73"), ("$\\boxed{73}$", "73"), ("$\\boxed{\\text{B}}$", "(B)"), ("\\boxed{\\frac{2}{3}}", "2/3"),
@@ -130,18 +131,19 @@ SAME = [  # truth, kind, [(score, predictions)]
     ("B", "choice", [
         (1, [form.format("B") for form in DRESSED] + [form.format("red") for form in DRESSED] +
             ["Option B", "option **B**", "(B).", "(B),", "**B.** red", "**(B) red**", "\\boxed{B. red}", "B) red", "Ｂ", "“Ｂ”",
-             "\\boxed{\\textbf{(B)}}", "**Option B**", 'Option "B"']),
+             "\\boxed{\\textbf{(B)}}", "**Option B**", 'Option "B"', "- B", "> **B**", "B。", "【B】", "「B」", "‹B›", "answer = B"]),
         (0, ["A", "**A**", "\\boxed{A}", "\\boxed{A} or \\boxed{B}", "\\boxed{A}\\boxed{B}", "\\boxed{A} and \\boxed{B}",
              "A or \\boxed{B}", "\\boxed{B} or A", "**A**, **B**", "$A$ or $B$", '"A" or "B"', "`A`, `B`", "\\boxed{}",
-             "~~B~~ A", "\\boxed{A, B}", "$A, B$", "\\boxed{blue}", "", "**", "$$", "E"])]),
+             "~~B~~ A", "\\boxed{A, B}", "$A, B$", "\\boxed{blue}", "", "**", "$$", "E", "A B", "(B)(A)",
+             "**B** **A**", "B\nA", "B\n\nA", "(A) blue (B) red", "Option A red", "choice A red"])]),
     ("73", "number", [
         (1, [form.format("73") for form in DRESSED] +
             ["x = 73", "$x = 73$", "AB = 73", "x_1 = 73", "x_{1} = 73", "＄73＄", "＊＊73＊＊", "（73）", "x=73", "x ≈ 73", "$x \\approx 73$", "73 (seventy-three)",
              "seventy-three (73)", "73 (73.0)", "73\\,\\text{cm}", "$73$ cm", "73\\ \\mathrm{cm}", "73~\\text{cm}", "\\boxed{73\\,cm}",
              "**73** mugs", "73^\\circ", "$73^{\\circ}$", "73\\%", "73 pct", "$73", "\\$73", "7.3 \\times 10^1", "7.3 × 10^{1}", "7.3 × 10¹",
-             "\\frac{146}{2}"]),
+             "\\frac{146}{2}", "\\theta = 73^\\circ", "\\angle A = 73", "m∠ABC = 73°", "area = 73", "Speed = 73 km/h", "73 \\Omega"]),
         (0, ["80", "\\boxed{80}", "73 (eighty)", "73 or 80", "\\boxed{73} or 80", "70 or \\boxed{80}", "$73$ or $80$", "\\boxed{73}, \\boxed{80}",
-             "x = 73, y = 80", "x = 73 or x = 80", "73 \\pm 9", "\\sqrt{73}", "$73\\sqrt{2}$", "73\\pi", "73^2", "\\frac{73}{2}",
+             "x = 73, y = 80", "- $73", "area = 73 or 80", "x = 73 or x = 80", "73 \\pm 9", "\\sqrt{73}", "$73\\sqrt{2}$", "73\\pi", "73^2", "\\frac{73}{2}",
              "\\boxed{}", "**7**3 or 80", "$7$$3$", "\\frac{73}{\\pi}", "7.3 \\times 10^2", "#73", "73 \\text{ or } 80", "[73, 80]"])]),
     ("2/3", "number", [
         (1, ["\\frac{2}{3}", "$\\frac{2}{3}$", "\\dfrac{2}{3}", "\\tfrac{2}{3}", "\\frac23", "\\boxed{\\frac{2}{3}}", "**2/3**", "x = \\frac{2}{3}",

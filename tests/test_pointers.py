@@ -70,6 +70,11 @@ def test_a_reply_of_any_size_is_read_at_once(reply):
     ("[]", []), ("```json\n[]\n```", []), ('{"points": []}', []), ('[{"point_2d": null, "label": "mug"}]', []),
     ("There are none.", []), ("None.", []), ("There's no mug.", []), ("No mug is visible in the image.", []),
     ("I cannot find a mug.", []), ("The image does not contain any mugs.", []), ("There is no mug (5, 5).", []),
+    ("There is no mug, but a cup at (5, 6).", []), ("null", []), ("Not found.", []), ("N/A", []), ("There are 0 mugs.", []),
+    ("The mug isn't visible.", []), ("No, I see no mug in it.", []),
+    # no other is not none
+    ("The mug is at (61, 40), and no other mug is visible.", [(61, 40)]), ("No, there is one mug at (61, 40).", [(61, 40)]),
+    ("There are no other mugs than that at (61, 40).", [(61, 40)]), ("One is at (61, 40). The second is not visible.", [(61, 40)]),
     # many
     (str([[1, 2]] * 500), [(1, 2)] * 64), ('<point x="1" y="2">' * 500, [(1, 2)] * 64), ("(1, 2)" * 500, [(1, 2)] * 64)])
 def test_what_qwen_replies(reply, points):

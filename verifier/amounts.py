@@ -41,8 +41,9 @@ _MEASURES = set(  # singular
     "yd yard mi mile meter metre kilometer kilometre centimeter centimetre millimeter millimetre nanometer "
     "hectare acre px pixel mg g kg lb oz gram kilogram milligram pound ounce ton tonne t ml cl l liter litre "
     "milliliter millilitre gallon cup pint tablespoon teaspoon tbsp tsp kmh kph mph rpm fps hz khz mhz ghz hertz "
-    "bit byte kb mb gb tb j kj w kw mw gw tw v mv ma wh kwh mwh gwh twh joule watt volt ampere amp ohm newton "
-    "cal kcal calorie pa kpa bar psi db decibel ppm ppb mol dollar euro cent usd eur gbp yen yuan".split())
+    "bit byte kb mb gb tb j kj w kw mw gw tw v mv ma wh kwh mwh gwh twh joule watt volt ampere amp ohm "
+    "ω newton cal kcal calorie pa kpa bar psi db decibel ppm ppb mol dollar euro cent usd eur gbp yen "
+    "yuan".split())
 _IRREGULAR = set(  # plurals without an s
     "teeth geese oxen dice bacteria media data criteria phenomena deer cattle moose salmon trout shrimp "
     "squid bison police offspring cacti fungi alumni".split())
@@ -69,7 +70,8 @@ _NO_NOUN = set(
 _HEDGES = ("maybe perhaps possible probable potential likely roughly almost nearly ish odd max min maximum "
            "minimum approx approximate umpteen est estimate guess ballpark tops unsure uncertain unknown wrong "
            "incorrect false nope nah kilo mega giga centi milli micro nano power squared cubed handful double "
-           "triple couple duo trio quartet quintet score gross grand lakh crore milliard myriad permille").split()
+           "triple couple duo trio quartet quintet score gross grand lakh crore milliard myriad permille "
+           "basis").split()
 for _word in [*NUMBER_WORDS, *_SCALE, *_PARTS, *_HEDGES]:  # also maybes, sixes, twoish, tenfold
     _NO_NOUN.update(_word + ending for ending in ("", "s", "es", "ish", "some", "fold", "folds"))
 _NO_NOUN.update(_PLURAL_PARTS, [f"{word[:-1]}ies" for word in _TENS])
@@ -86,7 +88,8 @@ _NUMBER = re.compile(
 _LEAD = re.compile(
     r"(?:(?:the )?(?:final )?answer(?: is)?:?|there (?:is|are)"  # "the answer is: ", "about "
     r"|about|around|approximately|roughly|exactly|[=~≈]"
-    r"|(?!(?:no|or|is|to|by|up|if|of|in|on|as|an|so)\b)[a-zα-ω]{1,2}(?:_?\d)?'?\s?[=≈])\s*")  # "x = "
+    r"|(?!(?:no|or|is|to|by|up|if|of|in|on|as|an|so)\b)[a-zα-ω]{1,2}(?:_?\d)?'?\s?[=≈]"  # "x = "
+    r"|(?:m ?)?∠ ?[a-zα-ω\d]{1,3}\s?[=≈]|(?P<name>[a-z]{3,20})\s?[=≈])\s*")              # "∠ABC = ", "area = "
 _ASIDE = re.compile(r"([^()]*[^()\s])\s*\(([^()]+)\)([^()]*)")  # "3 (three) mugs": groups "3", "three", " mugs"
 _SIGN = re.compile(r"[-+]|minus |negative ")
 _HALF = re.compile(r"(?:an? )?half\b(?: an?\b)?")       # "half", "half a dozen", "half an hour"
@@ -140,7 +143,7 @@ def _read(text):
         if bracketed:
             text = bracketed[1]
         lead = _LEAD.match(text)
-        if lead:
+        if lead and (lead["name"] is None or _could_be_noun(lead["name"])):  # not "max = 3"
             text = text[lead.end():]
     sign = _SIGN.match(text)
     if sign:

@@ -254,9 +254,9 @@ def option_list(text):
 
 LETTERS = string.ascii_uppercase
 _CHOICE_LEAD = re.compile(  # "the answer is option "
-    r"^(?:(?:the )?(?:correct |final )*(?:answer|option|choice)(?: is)?:?\s*)+")
+    r"^(?:(?:the )?(?:correct |final )*(?:answer|option|choice)(?: is| =)?:?\s*)*")
 _LETTERED = re.compile(  # "(b) red": letter b, mark ") ", rest "red"
-    r"[\s\"'*(\[]{0,3}(?P<letter>[a-z])(?P<mark>[\s\"'*)\].:]+|$)(?P<rest>.*)", re.S | re.A)
+    r"(?:[->]\s)?[\s\"'*(\[]{0,3}(?P<letter>[a-z])(?P<mark>[\s\"'*)\].:]+|$)(?P<rest>.*)", re.S | re.A)
 
 
 def chosen_option(text, options):
@@ -271,7 +271,9 @@ def chosen_option(text, options):
     'b'
     """
     texts, key = known_options(tuple(options or ()))
-    text = _CHOICE_LEAD.sub("", unmarked(text).casefold()).rstrip(" ,;!")
+    text = unmarked(text).casefold().rstrip(" ,;!")
+    lead = _CHOICE_LEAD.match(text)[0]
+    text = text[len(lead):]
     lettered = _LETTERED.match(text)
     if lettered:
         rest = key(lettered["rest"])
@@ -281,6 +283,8 @@ def chosen_option(text, options):
         index = LETTERS.index(lettered["letter"].upper())
         if index < len(texts) and rest in ("", texts[index]):
             return texts[index]
+        if lead.endswith(("option ", "choice ")):
+            return None  # "option A red", where A is blue
     said = key(text)  # "A. red", where A is blue, is no option's text: that A is no article (texts.py)
     return said if said in texts else None
 

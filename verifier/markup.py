@@ -24,9 +24,11 @@ _LABEL, _LABEL_END = "\3", "\4"  # around a letter that was marked
 _DOLLAR = "\5"                   # \$, which opens no formula
 _MARKS = re.compile("[\0-\5]")
 
-_SPECIAL = re.compile(r"[\\$*_`\"“”„«»#•{}\0-\5]|(?<!\w)['‘]")  # without one of these a text is plain
-_QUOTES = str.maketrans(dict.fromkeys("“”„«»", '"') | dict.fromkeys("‘’", "'"))
-_LINE_HEAD = re.compile(r"^[ \t]*(?:[*•]|#{1,6})[ \t]+", re.M)  # of a list, of a heading
+_SPECIAL = re.compile(r"[\\$*_`\"“”„«»‘‹›「」『』。、【】#•{}\0-\5]|(?<!\w)'")  # without one of these a text is plain
+_ASCII_SIGNS = str.maketrans(  # spaces behind: "3、200" is not 3,200
+    dict.fromkeys("“”„«»「」『』", '"') | dict.fromkeys("‘’‹›", "'")
+    | {"。": ". ", "、": ", ", "【": "[", "】": "]"})
+_LINE_HEAD = re.compile(r"^[ \t]*(?:[*•]|#{1,6})[ \t]+", re.M)  # of a list, of a heading; not "- 5" or "> 5"
 
 # ---- 1. LaTeX: commands that stand for a character or for nothing --------------------------------------------
 _CHARACTERS = dict.fromkeys([",", ";", ":", " ", "\n", "quad", "qquad", "enspace", "thinspace"], " ")
@@ -35,7 +37,8 @@ _CHARACTERS |= dict.fromkeys("! left right big Big bigl bigr displaystyle textst
 _CHARACTERS |= {
     "\\": "\n", "$": _DOLLAR, "%": "%", "#": "#", "&": "&", "_": "_", "circ": "°", "degree": "°", "times": "×",
     "cdot": "·", "div": "÷", "pm": "±", "approx": "≈", "simeq": "≈", "sim": "~", "mu": "μ",
-    "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "ne": "≠", "neq": "≠"}
+    "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "ne": "≠", "neq": "≠", "angle": "∠", "Omega": "Ω"}
+_CHARACTERS |= dict(zip("alpha beta gamma delta theta lambda phi omega".split(), "αβγδθλφω"))  # not pi, a number
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.S)
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\!,|\\,)(?=\d{3}(?!\d))")  # 1{,}200  1,\!200  1\,200
 _TIE = re.compile(r"(?<=\d)~(?=[\\A-Za-z])")                               # 3~cm; "2~3" stays
@@ -118,7 +121,7 @@ def plain(text, box=("", "")):
         return text
     given = text = _MARKS.sub("", text)
     if not text.isascii():
-        text = text.translate(_QUOTES)
+        text = text.translate(_ASCII_SIGNS)
     if "\\" in text or "{" in text:
         text = _read_commands(text)
     text = _LINE_HEAD.sub("", text)

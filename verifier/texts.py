@@ -15,20 +15,23 @@ from verifier.markup import plain
 _WORD = re.compile(r"-?\d+(?:\.\d+)?"  # -2.5, or anything but spaces and punctuation
                    r"|[^\s!-/:-@\[-`{-~¡-¿\u2010-\u205e\u3000-\u303f]+")
 
-# An article stands before a word: not at an end, not before punctuation, not before is, and, or. "a" is a label
-# too: it also stays before a single character ("a b") and behind what labels are given to ("type a blood").
-# What this gets wrong: "Influenza A virus" loses its A, since influenza is not listed, and so does "A wins";
+# An article stands before a word or an amount ("the $5 bill"): not at an end, not before other punctuation, not
+# before is, and, or. "a" is a label too: it also stays before a single character ("a b") and behind what labels
+# are given to ("type a blood").
+# What this gets wrong: "Ebola A virus" loses its A, since Ebola is not listed, and so does "A wins";
 # "a (red) mug", "a 5 dollar bill", "type a letter" keep their a. Case tells nothing: truths come in any case.
 _LABELLED = (
     "vitamin hepatitis type class grade group team plan point option choice letter label panel figure section "
     "zone area region room building block gate exit terminal hall platform lane row column side angle vertex "
-    "node corner level phase category route player camera").split()
+    "node corner level phase category route player camera box image picture photo object item person circle "
+    "square triangle cube ball car container tank tab slot model influenza").split()
 _NO_NOUN = (
-    "a an the is are was were has and or nor but not than of as because since if vs versus for with to from at "
-    "by in on").split()
+    "a an the is are was were has and or nor but not than then of as because since if vs versus for with to "
+    "from at by in on into before after").split()
 _BEHIND_NOUN = "".join(f"(?<!{noun} a)" for noun in _LABELLED)
 ARTICLE = re.compile(
-    rf"(?<![\w'’-])(?:(?:an|the)(?= +\w)|a(?= +(?:\w(?:\w|['’-]\w)|\d\.\d)){_BEHIND_NOUN})"
+    r"(?<![\w'’-])(?:(?:an|the)(?= +[('\"$€£#]?\w)"
+    rf"|a(?= +(?:\w(?:\w|['’-]\w)|\d\.\d|[$€£#]\d)){_BEHIND_NOUN})"
     rf"(?! +(?:{'|'.join(_NO_NOUN)})(?![\w'’-]))", re.I)
 
 
