@@ -11,18 +11,15 @@ or rename the window. So whatever came from data is printed through `printable`.
 Next: runs/files.py
 """
 import errno
-import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 
 import psutil
-
-# Where it is installed beside no GPU, bitsandbytes says at its import that a faster kernel is missing.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk itself, or what this person may use of it
 
@@ -50,13 +47,22 @@ def printable(text):
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def first_line(error, most=200):
-    """What a library's error says, in one line; its kind, where it says nothing.
+def first_line(error):
+    """What a library's error says, in one line; its kind, where what it says is nothing, or a mere name.
 
-    >>> first_line(ValueError("no header\nat byte 0")), first_line(EOFError())
-    ('no header', 'EOFError')
+    Libraries write pages, and the first line names the cause.
+
+    >>> first_line(ValueError("no header\nat byte 0")), first_line(EOFError()), first_line(KeyError("step"))
+    ('no header', 'EOFError', "KeyError: 'step'")
     """
-    return str(error).strip().partition("\n")[0][:most] or type(error).__name__
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return "it needs Python code of its own, which is not run here; name a model that transformers has"
+    line = text.partition("\n")[0][:200]
+    kind = type(error).__name__
+    if not line:
+        return kind
+    return line if " " in line else f"{kind}: {line}"
 
 
 def warn(text):
@@ -102,6 +108,9 @@ def run_main(main):
 
 
 def _end(line, code):
+    """Say it and end. What all processes of one run notice, one says: the launcher ends the others meanwhile."""
+    if not _first():
+        time.sleep(1)
     warn(line)
     sys.exit(code)
 
