@@ -594,7 +594,6 @@ def claim(accelerator, cfg, log):
             raise BadInput(f"{log} exists: continue it with --resume, or name another --out")
         settings = {name: value for name, value in asdict(cfg).items() if name not in FREE_TO_CHANGE}
         claim_run(log.with_name("settings.jsonl"), settings)
-        write_budget(cfg.out, budget_of(cfg))
         return resume_log(log)
 
     return processes.once(accelerator, begin)
@@ -602,6 +601,7 @@ def claim(accelerator, cfg, log):
 
 def finish(cfg, samples, verifier, log, out):
     """From rollouts.jsonl to everything that is made of it. samples: {id: Sample}."""
+    write_budget(out, budget_of(cfg))
     examples, moved = write_sft(log, samples, cfg, verifier, out)
     table = report(log, samples, cfg.threshold)
     table |= {"SFT examples": examples, "of them with moved points": moved}

@@ -211,13 +211,14 @@ def run(cfg):
                 measured = measure.score(batch, texts, media)
                 new = []
                 for sample, text, ended, one in zip(batch, texts, finished, measured):
+                    if sample.id in answers:
+                        continue
                     no_answer = one.verdict.parsed.answer is None
                     row = dict(model=name, folder=folder, set=set_name(path), id=sample.id, task=sample.task,
                                source=sample.source, kind=sample.kind, outcome=one.outcome, judged=one.judged,
                                grounding=grounding_of(one.verdict, sample), malformed=no_answer,
                                unfinished=not ended, response=text, stamp=stamp)
-                    if sample.id not in answers:
-                        new.append(row)
+                    new.append(row)
                 append_jsonl(log, *new)
                 answers.update((row["id"], row) for row in new)
     write_unreadable(Path(cfg.out) / "unreadable.jsonl", unreadable)

@@ -30,7 +30,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from runs.errors import BadInput, run_main
-from runs.files import alone, write_atomically
+from runs.files import write_atomically
 from runs.settings import flag, parse_config
 from benchmarks import sources
 
@@ -123,6 +123,7 @@ def main():
         if getattr(cfg, name):
             sources.existing_folder(name, getattr(cfg, name))
     out = Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
     left_out = Counter()  # reason -> how many rows
     unusable = []         # a line of unusable.jsonl each
 
@@ -131,7 +132,7 @@ def main():
         unusable.append(json.dumps({"where": where, "reason": reason, "detail": detail}))
 
     # The file has no name: whatever ends this process, nothing is left behind.
-    with alone(out), tempfile.TemporaryFile(dir=out) as file:
+    with tempfile.TemporaryFile(dir=out) as file:
         waiting = Waiting(file)
         for row in tqdm(read_rows(cfg, leave_out), desc="read", unit="row"):
             waiting.add(row, cfg.video_r1)

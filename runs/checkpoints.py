@@ -3,8 +3,9 @@
 Who needs it: policy.py and teachers/, whenever they load; every script that asks a trained model.
 
 Weights. The library fills what a folder lacks with random numbers, leaves out what it does not know, and
-warns. A run on such noise looks like any other and ends in a table of zeros. So `load_weights` compares the
-names, and what does not fit is one line that names the folder.
+warns. A run on such noise looks like any other and ends in a table of zeros; so does one on weights that are no
+numbers. So `load_weights` compares the names and looks at the numbers, and what does not fit is one line that
+names the folder.
 
 Pixels. Points are pixels of the picture as the policy saw it, so they mean something only together with the
 pixel budget, which decides in what size it sees a picture. A trained checkpoint keeps its budget in two places:
@@ -31,6 +32,7 @@ from huggingface_hub.errors import HFValidationError
 from transformers.utils import logging
 
 from runs.errors import BadInput, warn
+from runs.files import write_atomically
 from runs.settings import TOKEN
 
 BUDGET_FILE = "argos.json"
@@ -89,7 +91,8 @@ def check_fit(folder, missing, unexpected, shapes=()):
 def check_finite(path, weights):
     """Raise BadInput where some are NaN or infinite: training went astray. weights: {name: tensor}."""
     for name, weight in weights.items():
-        if weight.is_floating_point() and not weight.isfinite().all():
+        whole = not weight.is_floating_point() or weight.element_size() == 1  # packed; 8-bit floats have no inf
+        if not (whole or weight.isfinite().all()):
             raise BadInput(f"{path}: {name} is not finite: its training went astray; take an older checkpoint, or "
                            "train again with a lower --lr")
 
@@ -112,7 +115,8 @@ def budget_of(cfg):
 
 
 def write_budget(folder, budget):
-    Path(folder, BUDGET_FILE).write_text(json.dumps(budget, indent=2) + "\n")
+    """State with which pixel budget a folder was made."""
+    write_atomically(Path(folder, BUDGET_FILE), json.dumps(budget, indent=2) + "\n")
 
 
 def save_budget(processor, folder, budget):

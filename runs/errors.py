@@ -82,9 +82,11 @@ def out_of_memory(error):
 def run_main(main):
     """Run a script's main().
 
-    Bad input, a full disk and a full GPU become one line on stderr and exit code 2; Ctrl-C becomes one line and
-    130, SIGTERM one line and 143, the shell's codes for them.
+    Bad input, a full disk and a full GPU become one line on stderr and exit code 2. Ctrl-C becomes one line and
+    130, SIGTERM one line and 143, a reader that has gone (`| head`) 141: the shell's codes for them.
     """
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that do not know a letter
     try:
         with _terminable():
             main()
@@ -94,6 +96,9 @@ def run_main(main):
         if _first():  # of several processes one says it
             warn("stopped; what was written stays, and scripts that have --resume continue after it")
         sys.exit(143 if isinstance(stop, Stopped) else 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so once more at its end
+        _end("stopped; nobody reads the output any more", 141)
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise

@@ -601,6 +601,14 @@ def test_the_first_line_of_an_error_is_never_empty():
     assert [first_line(error) for error in errors] == ["EOFError", "KeyError: 'step'", "why not", "a " * 100]
 
 
+def test_a_reader_that_has_gone_is_one_line(capfd):
+    def main():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    with pytest.raises(SystemExit) as stop:
+        run_main(main)
+    assert stop.value.code == 141 and capfd.readouterr().err == "stopped; nobody reads the output any more\n"
+
+
 def test_sigterm_ends_like_ctrl_c_and_takes_the_children_along(capsys):
     children = []
 
