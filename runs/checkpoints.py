@@ -182,8 +182,8 @@ def follow_budget(cfg, *folders):
                 raise BadInput(f"{folder} was made with --{name} {stated}, {stated_by[name]} with {now}; "
                                "use them in runs of their own")
             if stated != now and _typed(name):
-                raise BadInput(f"--{name} {now}: {folder} was made with {stated}, and its points are pixels of such "
-                               f"pictures; leave the flag out, or delete {folder}/{BUDGET_FILE}")
+                raise BadInput(f"--{name} {now}: {folder} was made with {stated}, and its points are pixels of "
+                               f"such pictures; leave the flag out, or delete {folder}/{BUDGET_FILE}")
             if stated != now:
                 warn(f"--{name} {stated}, as {folder} was made")
                 setattr(cfg, name, stated)

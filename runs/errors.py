@@ -115,7 +115,7 @@ def run_main(main):
 def _end(line, code):
     """Say it and end. What all processes of one run notice, one says: the launcher ends the others meanwhile."""
     if not _first():
-        time.sleep(1)
+        time.sleep(5)  # seconds: the first is slow to end
     warn(line)
     sys.exit(code)
 

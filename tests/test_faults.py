@@ -127,6 +127,18 @@ def test_of_several_processes_all_end_and_one_says_why(tmp_path):
     assert "another run is at work there" in said[0] and said[0].count("\n") == 1 and said[1] == ""
 
 
+def test_what_every_process_notices_the_others_say_late(monkeypatch, capsys):
+    """By then the launcher has ended them. What one alone notices is still said."""
+    slept = []
+    monkeypatch.setattr("runs.errors.time.sleep", slept.append)
+
+    def main():
+        raise BadInput("a typo")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert ending(capsys, main) == (2, "error: a typo") and len(slept) == int(rank)
+
+
 def test_a_process_beside_the_main_one_ends_with_its_refusal(monkeypatch):
     other = SimpleNamespace(is_main_process=False)
     monkeypatch.setattr(processes, "broadcast_object_list", lambda things: [None, True])
