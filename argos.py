@@ -34,7 +34,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runs.errors import BadInput, BadMedia, run_main, warn
+from runs.errors import BadInput, BadMedia, printable, run_main, warn
 from verifier.answers import KINDS, MAX_THINK, check_truth, judged, outcome_by_rule
 from verifier.answers import outcome_score  # noqa: F401  (eqs 6-8; people look for argos.outcome_score)
 from verifier.asking import ItemFailed, TeacherFailed, Teachers
@@ -573,7 +573,7 @@ def main():
     print(verdict.explain())
     if args.card:
         draw_card(media, sample, args.response, verdict, verdict.masks, args.card)
-        print(f"card: {args.card}")
+        print(f"card: {printable(args.card)}")
 
 
 if __name__ == "__main__":

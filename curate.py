@@ -37,6 +37,7 @@ Writes, under --out:
   sft.jsonl         the survivors, in HF chat format (messages + images/videos), for train_sft.py and TRL
   llamafactory.jsonl, dataset_info.json    the same for LLaMA-Factory, whose fields differ (dataset: argos)
   settings.jsonl    what the run was asked for (so that --resume cannot mix two)
+  argos.json        the pixel budget, in which the points are meant; train_sft.py follows it
   report.json       yield by kind, task and source, and by reason of rejection
   overlays/, best/, worst/    pictures: what the teacher saw; cards of the best and the worst rollouts
 
@@ -66,10 +67,10 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from runs import processes
-from runs.checkpoints import follow_budget
+from runs.checkpoints import budget_of, follow_budget, write_budget
 from runs.errors import BadInput, BadMedia, printable, run_main
-from runs.files import (append_jsonl, claim_run, file_name, make_folder, save_figure, write_atomically,
-                        writing)
+from runs.files import (append_jsonl, claim_run, file_name, is_score, make_folder, save_figure,
+                        write_atomically, writing)
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.claims import canonical
 from verifier.coordinates import Media
@@ -326,7 +327,8 @@ def write_sft(log, samples, cfg, verifier, out):
             question = P.prompt(cfg.preset, "reason", question=sample.question)
             for i, rollout in enumerate(keep_rollouts(row, cfg)):
                 response = canonical(rollout["text"], sample.media)
-                rng = random.Random(f"{cfg.seed} {sample.id} {i}")  # the same after --resume
+                name = f"{cfg.seed} {sample.id} {i}".encode("utf-8", "surrogatepass")
+                rng = random.Random(name)  # the same after --resume
                 moved = rng.random() < cfg.made_up
                 if moved:
                     response = made_up(response, verifier.load(sample).frames[0].size, rng)
@@ -467,7 +469,8 @@ def is_rollout(rollout):
     if not isinstance(rollout, dict) or not isinstance(rollout.get("text"), str):
         return False
     scores = [rollout.get(name, "missing") for name in ("reward", "outcome", "grounding", "reasoning")]
-    return all(isinstance(value, int | float | None) for value in scores)
+    rewarded = scores[0] is None or scores[1] is not None  # no reward without an outcome
+    return all(map(is_score, scores)) and rewarded
 
 
 def resume_log(path):
@@ -598,6 +601,7 @@ def claim(accelerator, cfg, log):
 
 def finish(cfg, samples, verifier, log, out):
     """From rollouts.jsonl to everything that is made of it. samples: {id: Sample}."""
+    write_budget(out, budget_of(cfg))
     examples, moved = write_sft(log, samples, cfg, verifier, out)
     table = report(log, samples, cfg.threshold)
     table |= {"SFT examples": examples, "of them with moved points": moved}

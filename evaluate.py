@@ -49,8 +49,8 @@ from tqdm import tqdm
 from runs.checkpoints import follow_budget
 from runs.curves import draw_curves, read_curve
 from runs.errors import BadInput, printable, run_main, warn
-from runs.files import (alone, append_jsonl, file_name, file_stamp, make_folder, read_jsonl, weights_stamp,
-                        write_atomically)
+from runs.files import (alone, append_jsonl, file_name, file_stamp, is_score, make_folder, read_jsonl,
+                        weights_stamp, write_atomically)
 from runs.settings import (TeacherSettings, flag, parse_config, parse_model, pixel_budget, preset_arguments,
                            verifier_options)
 from runs.statistics import by_item, cell, checkpoints, difference
@@ -106,7 +106,8 @@ def check(cfg):
 
 
 def set_name(path):
-    return Path(path).stem
+    """The file's name, as it stands in tables and on the terminal."""
+    return printable(Path(path).stem)
 
 
 def read_set(path, cfg):
@@ -210,13 +211,14 @@ def run(cfg):
                 measured = measure.score(batch, texts, media)
                 new = []
                 for sample, text, ended, one in zip(batch, texts, finished, measured):
+                    if sample.id in answers:
+                        continue
                     no_answer = one.verdict.parsed.answer is None
                     row = dict(model=name, folder=folder, set=set_name(path), id=sample.id, task=sample.task,
                                source=sample.source, kind=sample.kind, outcome=one.outcome, judged=one.judged,
                                grounding=grounding_of(one.verdict, sample), malformed=no_answer,
                                unfinished=not ended, response=text, stamp=stamp)
-                    if sample.id not in answers:
-                        new.append(row)
+                    new.append(row)
                 append_jsonl(log, *new)
                 answers.update((row["id"], row) for row in new)
     write_unreadable(Path(cfg.out) / "unreadable.jsonl", unreadable)
@@ -262,7 +264,7 @@ def read_answers(log):
 def is_whole(row):
     """Is this a row as `run` writes it?"""
     texts = all(isinstance(row.get(name), str) for name in TEXTS)
-    scores = all(isinstance(row.get(name, "missing"), int | float | None) for name in SCORES)
+    scores = all(is_score(row.get(name, "missing")) for name in SCORES)
     flags = all(isinstance(row.get(name), bool) for name in ("malformed", "unfinished"))
     return texts and scores and flags and "stamp" in row
 

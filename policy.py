@@ -25,6 +25,7 @@ Next:    train_sft.py, train_grpo.py (how it learns), runs/ledger.py (what the 7
 import copy
 import ctypes
 import hashlib
+import math
 import os
 import shutil
 import sys
@@ -45,7 +46,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from runs.checkpoints import (NO_CODE, budget_of, cause_of, check_fit, load_weights, read_budget,
+from runs.checkpoints import (NO_CODE, budget_of, check_finite, check_fit, load_weights, read_budget,
                               save_budget)
 from runs.errors import BadInput, first_line, out_of_memory
 from runs.settings import LORA_TARGETS
@@ -133,6 +134,7 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
         if kind != "qwen2_5_vl":
             raise ValueError(f"the model type is {kind}, and only qwen2_5_vl is read here")
         processor = AutoProcessor.from_pretrained(path, **NO_CODE)
+        processor.apply_chat_template([{"role": "user", "content": []}])  # tried here: not all folders have one
         if dtype == "nf4":
             model = load_weights(AutoModelForImageTextToText, path, dtype=torch.bfloat16, **NO_CODE,
                                  device_map={"": device}, quantization_config=nf4_config())
@@ -155,7 +157,7 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
     except Exception as error:  # many kinds, from a truncated file to an adapter for no layer of this model
         if out_of_memory(error):
             raise
-        raise BadInput(f"{adapter or path}: cannot be loaded: {cause_of(error)}") from error
+        raise BadInput(f"{adapter or path}: cannot be loaded: {first_line(error)}") from error
 
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -185,6 +187,7 @@ def _with_adapter(model, folder):
         if own[name].shape != saved[name].shape:
             shapes[name] = saved[name].shape, own[name].shape
     check_fit(folder, own.keys() - saved.keys(), saved.keys() - own.keys(), shapes)
+    check_finite(folder, saved)
     set_peft_model_state_dict(model, saved)
     return model
 
@@ -454,7 +457,10 @@ def sample(policy, prompts, group_size, temperature=1.0, top_p=1.0, max_new_toke
     batch_size: rollouts drawn at once (at least one group): their KV cache must fit into memory
 
     logprobs are those of token_logprobs: temperature and ban applied; top_p only narrows what is drawn.
+    Raises BadInput for a temperature that is no number above 0.
     """
+    if not (greedy or 0 < temperature < math.inf):
+        raise BadInput(f"--temperature {temperature}: must be a number above 0")
     pad = policy.tokenizer.pad_token_id
     end = policy.tokenizer.eos_token_id
     ids = torch.full((len(prompts) * group_size, max_new_tokens), pad, device=policy.device)  # (B*G, T)
@@ -819,8 +825,8 @@ def _writing(path, aside):
             os.unlink(aside)
         if not isinstance(error, (OSError, RuntimeError, SafetensorError)):
             raise
-        raise BadInput(f"{path}: cannot be written ({first_line(error)}); "
-                       "make room, then continue with --resume") from error
+        raise BadInput(f"{path}: cannot be written ({first_line(error)}); make room or clear the way, then "
+                       "continue with --resume") from error
 
 
 def finish(accelerator, cfg, policy, trained):
@@ -847,8 +853,10 @@ def save_state(path, policy, optimizer, step):
 
     Learning rate and place in the data are functions of the step, and both training scripts seed what they
     draw by it. A digest of all this stands beside it in the file: one rename, so that a kill cannot part them.
+    Raises BadInput for weights that are not finite: the last good state stays.
     """
     weights = {name: p.detach() for name, p in trainable(policy).items()}
+    check_finite(path, weights)
     rng = [torch.get_rng_state()]
     if policy.device.type == "cuda":
         rng.append(torch.cuda.get_rng_state(policy.device))
@@ -861,8 +869,8 @@ def save_state(path, policy, optimizer, step):
 
 
 @torch.no_grad()
-def load_state(path, policy, optimizer):
-    """Put a saved state back. -> its step, or 0 when nothing was saved yet.
+def load_state(path, policy, optimizer, steps):
+    """Put a saved state back. -> its step, or 0 when nothing was saved yet. steps: how many the run has.
 
     Raises BadInput for a damaged state, or one of other settings; then nothing of it was put anywhere.
     """
@@ -870,9 +878,14 @@ def load_state(path, policy, optimizer):
         return 0
     try:
         state = torch.load(path, map_location=policy.device, weights_only=True)
-        _check_state(state, trainable(policy))
+        _check_state(state, trainable(policy), steps)
+        check_finite(path, state["weights"])
         optimizer.load_state_dict(state["optimizer"])  # looks at all of it before it changes anything
+    except BadInput:
+        raise
     except Exception as error:  # a damaged file, or one of other settings: the library raises many kinds
+        if out_of_memory(error):
+            raise
         raise BadInput(f"{path}: cannot be resumed ({first_line(error)}); use the settings it was saved with, "
                        "or another --out") from error
     for name, p in trainable(policy).items():
@@ -884,18 +897,18 @@ def load_state(path, policy, optimizer):
     return state["step"]
 
 
-def _check_state(state, weights):
-    """Is this what save_state wrote, and are these the weights that this run trains? ValueError: no."""
+def _check_state(state, weights, steps):
+    """Is this what save_state wrote in this run? ValueError: no. weights: those that this run trains."""
     if not isinstance(state, dict) or state.pop("digest", None) != _digest(state):
         raise ValueError("its digest does not fit: it was damaged, or another version wrote it")
+    if state["step"] > steps:
+        raise ValueError(f"it is of step {state['step']}, and this run has {steps}")
     saved = state["weights"]
     if saved.keys() != weights.keys():
         raise ValueError("it holds other weights than this run trains")
     for name, p in weights.items():
         if saved[name].shape != p.shape:
             raise ValueError(f"{name} has the shape {tuple(saved[name].shape)}, and here {tuple(p.shape)}")
-        if not saved[name].isfinite().all():
-            raise ValueError(f"{name} is not finite: training went astray, and would not come back")
 
 
 def _digest(thing):

@@ -48,6 +48,7 @@ section 5.
 Before: train_sft.py. Next: evaluate.py (both arms side by side).
 """
 import json
+import math
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -146,8 +147,8 @@ def check(cfg):
     need(cfg.reward in REWARDS, f"--reward {cfg.reward}: choose {', '.join(REWARDS)}")
     need(cfg.loss in LOSSES, f"--loss {cfg.loss}: choose {', '.join(LOSSES)}")
     need(cfg.group_size >= 2, f"--group_size {cfg.group_size}: an advantage compares at least 2 rollouts")
-    for name in ("temperature", "eval_temperature"):
-        need(getattr(cfg, name) > 0, f"--{name} {getattr(cfg, name)}: must be above 0")
+    for name in ("temperature", "eval_temperature", "lr", "max_grad_norm"):
+        need(0 < getattr(cfg, name) < math.inf, f"--{name} {getattr(cfg, name)}: must be a number above 0")
     check_foils(cfg.foils)
     rewards_with, measures_with = [cfg.policy if name == "base" else name for name in (cfg.judge, cfg.eval_judge)]
     need(not same_model(measures_with, rewards_with),
@@ -507,7 +508,6 @@ def main():
 def work(cfg, weights, accelerator):
     """The whole run, in a folder that is this run's alone. weights: of the reward's terms."""
     out = Path(cfg.out)
-    processes.claim(accelerator, cfg)
     train = read_samples(cfg.data)
     val = read_samples(cfg.val)[:cfg.eval_samples]
     torch.manual_seed(cfg.seed)  # the adapter's first weights
@@ -524,7 +524,8 @@ def work(cfg, weights, accelerator):
     # A step depends on (weights, optimizer, step number) alone: data order and sampling are seeded by the
     # step, and nothing else is random. So these three are the whole state, and a resumed run repeats the
     # killed one bit for bit (on a CPU).
-    start = P.load_state(out / "state.pt", policy, optimizer) if cfg.resume else 0
+    processes.claim(accelerator, cfg)  # now that all that was named is there
+    start = P.load_state(out / "state.pt", policy, optimizer, cfg.steps) if cfg.resume else 0
     if cfg.eval_every and start == 0:
         curve_point = evaluate(policy, measure, val, cfg, 0, accelerator)
         processes.log(accelerator, out, dict(kind="eval", step=0, **curve_point))

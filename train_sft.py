@@ -29,6 +29,7 @@ the text). Writes: metrics.jsonl (append-only), state.pt (weights, optimizer, st
 checkpoint: where GRPO starts), and adapter/ with --lora_rank.
 Before: curate.py. Next: train_grpo.py
 """
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,9 @@ def check(cfg):
     for name in ("batch", "micro_batch", "save_every", "max_new_tokens"):
         if getattr(cfg, name) < 1:
             raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
+    for name in ("epochs", "lr", "max_grad_norm"):
+        if not 0 < getattr(cfg, name) < math.inf:
+            raise BadInput(f"--{name} {getattr(cfg, name)}: must be a number above 0")
 
 
 def learning_rate(step, steps, cfg):
@@ -174,7 +178,7 @@ def refuse_unread(optimizer, cfg, ends):
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("train_sft", Config))
     check(cfg)
-    follow_budget(cfg, cfg.policy)
+    follow_budget(cfg, cfg.policy, Path(cfg.data).parent)
     accelerator = processes.start(cfg)  # one process, or several: each has its share of every batch
     ledger.check_memory(cfg, accelerator)
     if cfg.dry_run:
@@ -186,7 +190,6 @@ def main():
 def work(cfg, accelerator):
     """The whole run, in a folder that is this run's alone."""
     out = Path(cfg.out)
-    processes.claim(accelerator, cfg)
     examples = read_chats(cfg.data)
     torch.manual_seed(cfg.seed)  # the adapter's first weights
     policy = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype,
@@ -199,7 +202,8 @@ def work(cfg, accelerator):
 
     # As in train_grpo.py: a step is a function of weights, optimizer and step number, so these three are the
     # whole state.
-    start = P.load_state(out / "state.pt", policy, optimizer) if cfg.resume else 0
+    processes.claim(accelerator, cfg)  # now that all that was named is there
+    start = P.load_state(out / "state.pt", policy, optimizer, steps) if cfg.resume else 0
     all_damaged = 0
     bar = trange(start, steps, initial=start, total=steps, desc="SFT", unit="step",
                  disable=not accelerator.is_main_process)

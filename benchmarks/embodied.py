@@ -53,7 +53,7 @@ from tqdm import tqdm
 
 from runs.checkpoints import follow_budget
 from runs.errors import BadInput, run_main
-from runs.files import append_jsonl, file_name, read_jsonl, write_atomically
+from runs.files import alone, append_jsonl, file_name, read_jsonl, write_atomically
 from runs.settings import Settings, flag, parse_config, preset_arguments
 from runs.statistics import interval
 from verifier.answers import clean
@@ -461,8 +461,9 @@ def main():
         raise BadInput("--batch, --max_new_tokens: at least 1; --temperature, --actions, --retries, --limit: "
                        "not below 0; --shots: not below -1")
     follow_budget(cfg, cfg.model)
-    text = write_table(cfg, run(cfg))
-    write_atomically(Path(cfg.out) / "table.md", text)
+    with alone(cfg.out):
+        text = write_table(cfg, run(cfg))
+        write_atomically(Path(cfg.out) / "table.md", text)
     print(text)
     gifs = f", {cfg.out}/gifs" if cfg.gifs else ""
     print(f"wrote {cfg.out}/table.md, {cfg.out}/episodes.jsonl{gifs}")

@@ -58,7 +58,7 @@ from tqdm import tqdm
 
 from runs.checkpoints import follow_budget
 from runs.errors import BadInput, run_main
-from runs.files import append_jsonl, read_jsonl, save_figure, write_atomically
+from runs.files import alone, append_jsonl, read_jsonl, save_figure, write_atomically
 from runs.settings import Settings, flag, parse_config, pixel_budget, preset_arguments
 from verifier.answers import clean
 from verifier.coordinates import Media, seen_size
@@ -834,7 +834,8 @@ def main():
     if not 0 < cfg.crop <= 1:
         raise BadInput(f"--crop {cfg.crop:g}: must be above 0 and at most 1")
     follow_budget(cfg, cfg.policy)
-    steps[cfg.do](cfg)
+    with alone(cfg.out):
+        steps[cfg.do](cfg)
 
 
 def tokens(cfg):

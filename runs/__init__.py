@@ -12,3 +12,8 @@
 The paper trained on 8 H100 and 8 A100. Here: LoRA or QLoRA on one GPU, or on several with a whole copy of the
 model on each. No sharding, no offloading.
 """
+import logging
+
+# Where it is installed beside no GPU, bitsandbytes says at its import that a faster kernel is missing. It stands
+# here, because whatever imports transformers or accelerate imports that.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

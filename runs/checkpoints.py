@@ -3,8 +3,9 @@
 Who needs it: policy.py and teachers/, whenever they load; every script that asks a trained model.
 
 Weights. The library fills what a folder lacks with random numbers, leaves out what it does not know, and
-warns. A run on such noise looks like any other and ends in a table of zeros. So `load_weights` compares the
-names, and what does not fit is one line that names the folder.
+warns. A run on such noise looks like any other and ends in a table of zeros; so does one on weights that are no
+numbers. So `load_weights` compares the names and looks at the numbers, and what does not fit is one line that
+names the folder.
 
 Pixels. Points are pixels of the picture as the policy saw it, so they mean something only together with the
 pixel budget, which decides in what size it sees a picture. A trained checkpoint keeps its budget in two places:
@@ -15,7 +16,8 @@ pixel budget, which decides in what size it sees a picture. A trained checkpoint
 The second cannot mark a checkpoint that was trained so, since every published one has some size there
 (Qwen2.5-VL-7B's own: 4 to 16,384 tokens). So the first is what our scripts read: flags that were left at their
 default follow it, others must agree (`follow_budget`). A folder without it states nothing, and any budget will
-do; whoever wants to try a trained checkpoint in other sizes deletes it.
+do; whoever wants to try a trained checkpoint in other sizes deletes it. Curated data has the first, too: its
+responses hold points.
 
 Before: runs/settings.py. Next: train_sft.py, or policy.py
 """
@@ -30,6 +32,7 @@ from huggingface_hub.errors import HFValidationError
 from transformers.utils import logging
 
 from runs.errors import BadInput, warn
+from runs.files import write_atomically
 from runs.settings import TOKEN
 
 BUDGET_FILE = "argos.json"
@@ -45,8 +48,8 @@ def load_weights(kind, folder, extra=False, **options):
     extra: the folder may hold more than the model takes: a published checkpoint often carries other parts, as
     CLIP's does for its text encoder alone
 
-    Raises BadInput for weights that are missing, of another shape or (without `extra`) not the model's. What the
-    library itself renames, ties or ignores fits. Other errors are the library's.
+    Raises BadInput for weights that are missing, of another shape, not numbers or (without `extra`) not the
+    model's. What the library itself renames, ties or ignores fits. Other errors are the library's.
     """
     with _without_report():
         model, report = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True,
@@ -54,6 +57,7 @@ def load_weights(kind, folder, extra=False, **options):
     shapes = {name: (given, wanted) for name, given, wanted in report["mismatched_keys"]}
     unexpected = [] if extra else report["unexpected_keys"]
     check_fit(folder, report["missing_keys"], unexpected, shapes | _four_bit_shapes(model))
+    check_finite(folder, dict(model.named_parameters()))
     return model
 
 
@@ -84,12 +88,13 @@ def check_fit(folder, missing, unexpected, shapes=()):
                        "give a folder whose files belong together, or download or write it again")
 
 
-def cause_of(error):
-    """An error's type and its cause in one line: libraries write pages, and the first line names it."""
-    text = str(error).strip() or "no reason given"
-    if "trust_remote_code" in text:
-        return "it needs Python code of its own, which is not run here; name a model that transformers has"
-    return f"{type(error).__name__}: {text.splitlines()[0][:200]}"
+def check_finite(path, weights):
+    """Raise BadInput where some are NaN or infinite: training went astray. weights: {name: tensor}."""
+    for name, weight in weights.items():
+        whole = not weight.is_floating_point() or weight.element_size() == 1  # packed; 8-bit floats have no inf
+        if not (whole or weight.isfinite().all()):
+            raise BadInput(f"{path}: {name} is not finite: its training went astray; take an older checkpoint, or "
+                           "train again with a lower --lr")
 
 
 @contextmanager
@@ -109,6 +114,11 @@ def budget_of(cfg):
     return {name: getattr(cfg, name) for name in BUDGET_FLAGS}
 
 
+def write_budget(folder, budget):
+    """State with which pixel budget a folder was made."""
+    write_atomically(Path(folder, BUDGET_FILE), json.dumps(budget, indent=2) + "\n")
+
+
 def save_budget(processor, folder, budget):
     """Write the processor and its pixel budget into a folder. budget: see budget_of, or None: not known.
 
@@ -122,12 +132,12 @@ def save_budget(processor, folder, budget):
         frame = min(picture, max(TOKEN, budget["video_pixels"] // budget["max_frames"]))
         for part, most in ((processor.image_processor, picture), (processor.video_processor, frame)):
             part.size = {"shortest_edge": min(budget["min_pixels"], most), "longest_edge": most}
-        Path(folder, BUDGET_FILE).write_text(json.dumps(budget, indent=2) + "\n")
+        write_budget(folder, budget)
     processor.save_pretrained(folder)
 
 
 def read_budget(folder):
-    """The pixel budget that a checkpoint was trained with, or None where it states none.
+    """The pixel budget of a checkpoint or of curated data, or None where the folder states none.
 
     folder: also a hub id, if it was downloaded: nothing is asked of the network here. Raises BadInput for a
     file that holds something else.
@@ -144,7 +154,7 @@ def read_budget(folder):
         good = False
     if not good:
         raise BadInput(f"{path}: is no pixel budget ({', '.join(BUDGET_FLAGS)}, whole numbers above 0); "
-                       "copy it again from where the checkpoint was trained, or delete it and give the flags")
+                       "copy it again from where the folder was made, or delete it and give the flags")
     return budget
 
 
@@ -158,29 +168,35 @@ def _downloaded(hub_id):
 
 
 def follow_budget(cfg, *folders):
-    """Let cfg have the pixel budget that these checkpoints were trained with, and say so on stderr.
+    """Let cfg have the pixel budget with which these folders were made, and say so on stderr.
 
-    Only flags that nobody typed are changed. Raises BadInput for one that was typed and says something else,
-    and for checkpoints that were trained with different budgets: their points would be judged in sizes that
-    they never saw.
+    folders: checkpoints, or where curated data lies. Only flags that nobody typed are changed. Raises BadInput for
+    one that was typed and says something else, and for folders of different budgets: points of one would be read
+    in the other's sizes. Also for sizes that no picture can have.
     """
     stated_by = {}  # flag -> the folder whose budget it has
     for folder in folders:
-        for name, trained in (read_budget(folder) or {}).items():
+        for name, stated in (read_budget(folder) or {}).items():
             now = getattr(cfg, name)
-            if trained != now and name in stated_by:
-                raise BadInput(f"{folder} was trained with --{name} {trained}, {stated_by[name]} with {now}; "
-                               "ask them in runs of their own")
-            if trained != now and _typed(name):
-                raise BadInput(f"--{name} {now}: {folder} was trained with {trained}, and its points are pixels "
-                               f"of such pictures; leave the flag out, or delete {folder}/{BUDGET_FILE}")
-            if trained != now:
-                warn(f"--{name} {trained}, as {folder} was trained")
-                setattr(cfg, name, trained)
+            if stated != now and name in stated_by:
+                raise BadInput(f"{folder} was made with --{name} {stated}, {stated_by[name]} with {now}; "
+                               "use them in runs of their own")
+            if stated != now and _typed(name):
+                raise BadInput(f"--{name} {now}: {folder} was made with {stated}, and its points are pixels of "
+                               f"such pictures; leave the flag out, or delete {folder}/{BUDGET_FILE}")
+            if stated != now:
+                warn(f"--{name} {stated}, as {folder} was made")
+                setattr(cfg, name, stated)
             stated_by[name] = folder
+    for name, least in (("image_pixels", TOKEN), ("video_pixels", TOKEN), ("max_frames", 1)):
+        if getattr(cfg, name) < least:
+            raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least {least}")
 
 
 def _typed(name):
-    """Whether a flag is on the command line, whole or cut short as argparse allows."""
-    words = [word.partition("=")[0] for word in sys.argv[1:]]
-    return any(word != "--" and word.startswith("--") and f"--{name}".startswith(word) for word in words)
+    """Whether a flag is on the command line: --max_frames, --max-frames, or cut short as argparse allows."""
+    for word in sys.argv[1:]:
+        flag = word.partition("=")[0].replace("-", "_")
+        if len(flag) > 2 and flag.startswith("__") and f"__{name}".startswith(flag):
+            return True
+    return False

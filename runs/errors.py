@@ -11,18 +11,15 @@ or rename the window. So whatever came from data is printed through `printable`.
 Next: runs/files.py
 """
 import errno
-import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 
 import psutil
-
-# Where it is installed beside no GPU, bitsandbytes says at its import that a faster kernel is missing.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk itself, or what this person may use of it
 
@@ -50,13 +47,22 @@ def printable(text):
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def first_line(error, most=200):
-    """What a library's error says, in one line; its kind, where it says nothing.
+def first_line(error):
+    """What a library's error says, in one line; its kind, where what it says is nothing, or a mere name.
 
-    >>> first_line(ValueError("no header\nat byte 0")), first_line(EOFError())
-    ('no header', 'EOFError')
+    Libraries write pages, and the first line names the cause.
+
+    >>> first_line(ValueError("no header\nat byte 0")), first_line(EOFError()), first_line(KeyError("step"))
+    ('no header', 'EOFError', "KeyError: 'step'")
     """
-    return str(error).strip().partition("\n")[0][:most] or type(error).__name__
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return "it needs Python code of its own, which is not run here; name a model that transformers has"
+    line = text.partition("\n")[0][:200]
+    kind = type(error).__name__
+    if not line:
+        return kind
+    return line if " " in line else f"{kind}: {line}"
 
 
 def warn(text):
@@ -76,9 +82,11 @@ def out_of_memory(error):
 def run_main(main):
     """Run a script's main().
 
-    Bad input, a full disk and a full GPU become one line on stderr and exit code 2; Ctrl-C becomes one line and
-    130, SIGTERM one line and 143, the shell's codes for them.
+    Bad input, a full disk and a full GPU become one line on stderr and exit code 2. Ctrl-C becomes one line and
+    130, SIGTERM one line and 143, a reader that has gone (`| head`) 141: the shell's codes for them.
     """
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that do not know a letter
     try:
         with _terminable():
             main()
@@ -88,6 +96,9 @@ def run_main(main):
         if _first():  # of several processes one says it
             warn("stopped; what was written stays, and scripts that have --resume continue after it")
         sys.exit(143 if isinstance(stop, Stopped) else 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so once more at its end
+        _end("stopped; nobody reads the output any more", 141)
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
@@ -102,6 +113,9 @@ def run_main(main):
 
 
 def _end(line, code):
+    """Say it and end. What all processes of one run notice, one says: the launcher ends the others meanwhile."""
+    if not _first():
+        time.sleep(5)  # seconds: the first is slow to end
     warn(line)
     sys.exit(code)
 

@@ -17,6 +17,7 @@ Before: runs/errors.py. Next: runs/settings.py
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import tempfile
@@ -101,21 +102,32 @@ def read_jsonl(path, torn=False):
                 except ValueError as error:
                     if torn:
                         continue
-                    raise BadInput(f"{path} row {i}: {error}; write one {{...}} per line") from None
+                    raise BadInput(f"{path} row {i}: {error}") from None
                 yield i, row
     except OSError as error:
         raise BadInput(f"{path}: cannot be read as a JSONL file ({error.strerror}); check the path") from None
 
 
 def _json_object(line):
-    """A line of bytes -> dict. ValueError: it is none."""
+    """A line of bytes -> dict. ValueError: it is none, and the cure."""
     try:
-        row = json.loads(line.decode())
-    except (ValueError, RecursionError) as error:  # also of bytes that are no UTF-8
-        raise ValueError(f"is not JSON ({str(error)[:80]})") from None
+        row = json.loads(line.decode("utf-8-sig"))  # some editors put a mark in front of the first line
+    except UnicodeDecodeError:
+        raise ValueError("is not text in UTF-8; save it so (unpacked, if it is an archive)") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON ({str(error)[:80]}); write one {{...}} per line") from None
     if not isinstance(row, dict):
-        raise ValueError("is not a JSON object")
+        raise ValueError("is not a JSON object; write one {...} per line")
     return row
+
+
+def is_score(value):
+    """Is a logged value a score: a number, or None where nothing was scored? A damaged row may hold anything.
+
+    >>> [is_score(value) for value in (.5, 1, None, True, "1", float("nan"), [1])]
+    [True, True, True, False, False, False, False]
+    """
+    return value is None or type(value) in (int, float) and math.isfinite(value)
 
 
 def append_jsonl(path, *rows):

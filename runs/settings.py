@@ -167,10 +167,14 @@ def parse_config(kind, doc, arguments=None):
 
     kind: the dataclass; doc: the script's head comment; arguments: sys.argv unless given
 
-    An unusable value ends with argparse's one line and exit code 2.
+    An unusable value ends with argparse's one line and exit code 2; BadInput: an unusable seed.
     """
     parser = HfArgumentParser(kind, description=doc, formatter_class=Help)
-    return parser.parse_args_into_dataclasses(arguments)[0]
+    cfg = parser.parse_args_into_dataclasses(arguments)[0]
+    seed = getattr(cfg, "seed", 0)
+    if not 0 <= seed < 2 ** 32:  # what numpy takes
+        raise BadInput(f"--seed {seed}: give a whole number from 0 to {2 ** 32 - 1}")
+    return cfg
 
 
 def preset_arguments(script, kind, typed=None):

@@ -51,10 +51,10 @@ class Cached:
             found = self.teacher.detect(image, missing)
             return [_rows_of(boxes) for boxes in found]
 
-        result = []
         def fits(rows):
             return rows.ndim == 2 and rows.shape[1] == 5
 
+        result = []
         for label, rows in zip(labels, self._answers("detect", image, labels, ask, fits)):
             result.append([Box(*row, label) for row in rows.tolist()])
         return result

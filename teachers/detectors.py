@@ -26,8 +26,8 @@ import torch
 from transformers import (AutoModelForZeroShotObjectDetection, AutoProcessor, AutoTokenizer,
                           CLIPTextModelWithProjection)
 
-from runs.errors import BadInput
-from teachers.loading import MAX_BOXES, cause_of, device_of, load, load_model, need_package
+from runs.errors import BadInput, first_line
+from teachers.loading import MAX_BOXES, device_of, load, load_model, need_package
 from verifier.coordinates import Box
 
 
@@ -166,7 +166,7 @@ def _load_world_model(name):
             raise ValueError(f"it holds a {type(model).__name__}")
         model.model[-1].nc = 1  # the number of classes: one label per row
     except Exception as error:  # many kinds, from a truncated file to another library's checkpoint
-        raise BadInput(f"yolo-world: {name} is no YOLO-World checkpoint ({cause_of(error)}); "
+        raise BadInput(f"yolo-world: {name} is no YOLO-World checkpoint ({first_line(error)}); "
                        "download yolov8x-worldv2.pt again") from error
     return model
 

@@ -91,8 +91,7 @@ class VLM:
     """A policy that is asked things.
 
     policy: a policy.Policy. preset: whose prompts ("tiny" or "7b"), unless the policy's own.
-    adapter_off: ask
-    the policy's own frozen base instead, at no extra memory.
+    adapter_off: ask the policy's own frozen base instead, at no extra memory.
     """
 
     def __init__(self, policy, preset=None, adapter_off=False):

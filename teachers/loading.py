@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 
-from runs.checkpoints import NO_CODE, cause_of, load_weights
-from runs.errors import BadInput
+from runs.checkpoints import NO_CODE, load_weights
+from runs.errors import BadInput, first_line
 
 MAX_BOXES = 64  # boxes or points per label, the surest first; verifier/ counts as many (our choice)
 
@@ -66,7 +66,7 @@ def _cannot_load(what, name, error):
     is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
     hub = name if is_hub_id else "OWNER/NAME"
     return BadInput(f"{what}: {name} cannot be loaded; download it with `hf download {hub}`, "
-                    f"or pass a folder that holds it ({cause_of(error)})")
+                    f"or pass a folder that holds it ({first_line(error)})")
 
 
 def need_package(what, module, install):

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from transformers import Sam2Model, Sam2Processor
 
-from runs.errors import BadInput, out_of_memory
-from teachers.loading import (cause_of, device_of, find_folder, image_digest, load, load_model,
-                              need_package)
+from runs.errors import BadInput, first_line, out_of_memory
+from teachers.loading import device_of, find_folder, image_digest, load, load_model, need_package
 
 REMEMBERED = 4   # pictures whose embeddings are kept
 BATCH = 32       # prompts at a time
@@ -100,7 +99,7 @@ class Sam2(_Segmenter):
         except Exception as error:  # a truncated file, or weights of another size than the name says
             if out_of_memory(error):
                 raise
-            raise BadInput(f"sam2: {file} cannot be loaded ({cause_of(error)}); download it again") from error
+            raise BadInput(f"sam2: {file} cannot be loaded ({first_line(error)}); download it again") from error
         self.identity = f"sam2 {file}"
 
     def embed(self, image):

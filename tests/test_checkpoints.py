@@ -90,14 +90,14 @@ def test_flags_that_nobody_typed_follow_and_others_must_agree(tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", ["evaluate.py", "--min_pixels", "3136", "--models", "x"])
     cfg.min_pixels = 3136
     follow_budget(cfg, BASE, folder, folder)
-    assert vars(cfg) == BUDGET and f"--image_pixels 39200, as {folder} was trained" in capsys.readouterr().err
-    for typed in (["--image_pixels", "784"], ["--image_pixels=784"], ["--image_p", "784"]):
+    assert vars(cfg) == BUDGET and f"--image_pixels 39200, as {folder} was made" in capsys.readouterr().err
+    for typed in (["--image_pixels", "784"], ["--image_pixels=784"], ["--image_p", "784"], ["--image-pixels", "784"]):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *typed])
         cfg.image_pixels = 784
-        with pytest.raises(BadInput, match=f"^--image_pixels 784: {folder} was trained with 39200, .*; leave the flag"):
+        with pytest.raises(BadInput, match=f"^--image_pixels 784: {folder} was made with 39200, .*; leave the flag"):
             follow_budget(cfg, folder)
     monkeypatch.setattr(sys, "argv", ["evaluate.py"])
-    with pytest.raises(BadInput, match="image_pixels 47040, .* with 39200; ask them in runs of their own"):
+    with pytest.raises(BadInput, match="image_pixels 47040, .* with 39200; use them in runs of their own"):
         follow_budget(cfg, folder, other(tmp_path))
     (folder / "argos.json").unlink()
     cfg.image_pixels = 784
@@ -131,5 +131,19 @@ def test_every_script_refuses_pixels_that_its_model_never_saw(script, flag, tmp_
     more = {libero: ["--do", "tokens"], paper_benchmarks: ["--data", str(tmp_path)]}.get(script, [])
     typed = [script.__name__, flag, model, "--out", str(tmp_path / "out"), "--max_frames", "4", *more]
     monkeypatch.setattr(sys, "argv", typed)
-    with pytest.raises(BadInput, match=f"^--max_frames 4: {folder} was trained with 8, "):
+    with pytest.raises(BadInput, match=f"^--max_frames 4: {folder} was made with 8, "):
         script.main()
+
+
+def test_curated_data_states_its_pixels_and_sft_follows(tmp_path, monkeypatch):
+    """Its responses hold points. Kills an SFT that shows the pictures in another size."""
+    curate.write_budget(tmp_path, BUDGET)
+    typed = ["train_sft", "--data", str(tmp_path / "sft.jsonl"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [*typed, "--max_frames", "4"])
+    with pytest.raises(BadInput, match=f"^--max_frames 4: {tmp_path} was made with 8, "):
+        train_sft.main()
+    seen = []
+    monkeypatch.setattr(train_sft, "work", lambda cfg, accelerator: seen.append(budget_of(cfg)))
+    monkeypatch.setattr(sys, "argv", typed)
+    train_sft.main()
+    assert seen == [BUDGET]

@@ -198,7 +198,7 @@ def launch():
         yield run
 
 
-FILES = ("rollouts.jsonl", "sft.jsonl", "llamafactory.jsonl", "dataset_info.json", "report.json")
+FILES = ("rollouts.jsonl", "sft.jsonl", "llamafactory.jsonl", "dataset_info.json", "report.json", "argos.json")
 
 
 @pytest.fixture(scope="module")
@@ -360,3 +360,13 @@ def test_the_extraction_reads_the_raw_reasoning(monkeypatch):
             curate.curate_batch([sample, told], [None, None], curate.Config(preset=preset), None, None, None, None)
     assert asked[0] == "Q?|7|" and asked[1] == "Q?|7|" + told.raw[:curate.MAX_RAW]
     assert asked[2] == asked[3] == "List what matters: Q? 7"
+
+
+def test_an_id_with_half_a_character_is_written_like_any_other(tmp_path):
+    """A lone surrogate is valid JSON, and no bytes in UTF-8. Kills a run that ends after all its rollouts."""
+    sample = Sample("\ud800", "q", "2", "count", str(tmp_path / "a.png"))
+    rollout = dict(text="<answer>2</answer>", reward=1., outcome=1., grounding=1., reasoning=1.)
+    row = dict(id=sample.id, extracted=None, reason=None, rollouts=[rollout])
+    (tmp_path / "rollouts.jsonl").write_text(json.dumps(row) + "\n")
+    written = curate.write_sft(tmp_path / "rollouts.jsonl", {sample.id: sample}, curate.Config(made_up=0.), None, tmp_path)
+    assert written == (1, 0) and "\\ud800" in (tmp_path / "sft.jsonl").read_text()

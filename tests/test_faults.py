@@ -4,6 +4,7 @@ stopped. Each ends in one line, exit code 2 (or the signal's), and nothing is lo
 Run: pytest tests/test_faults.py
 """
 import errno
+import gzip
 import json
 import math
 import multiprocessing
@@ -34,6 +35,8 @@ import evaluate
 import policy as P
 import train_grpo
 import train_sft
+from benchmarks import embodied, libero
+from tiny import __main__ as whole
 from tiny import study, world
 
 ROOT = Path(__file__).parent.parent
@@ -80,11 +83,14 @@ def data(tmp_path_factory):
 
 
 # ---- 1. Two runs in one folder -----------------------------------------------------------------------------
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, embodied, libero, study, whole])
 def test_a_second_run_in_one_folder_is_refused_and_writes_nothing(script, data, tmp_path, monkeypatch, capsys):
     flags = ["--out", tmp_path / "out", "--data", data / "val.jsonl"]
     if script is evaluate:
         flags += ["--models", f"base={ROOT}/tiny/base"]
+    own = {embodied: ["--out", tmp_path / "out"], libero: ["--out", tmp_path / "out", "--do", "tokens"],
+           study: ["--out", tmp_path, "--name", "out"], whole: ["--out", tmp_path / "out"]}
+    flags = own.get(script, flags)
     with alone(tmp_path / "out"):
         code, line = ending(capsys, lambda: call(monkeypatch, script, *flags))
     assert code == 2 and "another run is at work there" in line and "--out" in line
@@ -119,6 +125,18 @@ def test_of_several_processes_all_end_and_one_says_why(tmp_path):
     said = [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)]
     assert [child.exitcode for child in children] == [2, 2], said
     assert "another run is at work there" in said[0] and said[0].count("\n") == 1 and said[1] == ""
+
+
+def test_what_every_process_notices_the_others_say_late(monkeypatch, capsys):
+    """By then the launcher has ended them. What one alone notices is still said."""
+    slept = []
+    monkeypatch.setattr("runs.errors.time.sleep", slept.append)
+
+    def main():
+        raise BadInput("a typo")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert ending(capsys, main) == (2, "error: a typo") and len(slept) == int(rank)
 
 
 def test_a_process_beside_the_main_one_ends_with_its_refusal(monkeypatch):
@@ -206,7 +224,7 @@ def test_a_row_that_is_no_object_is_refused_in_data_and_skipped_in_logs(tmp_path
     assert len(list(read_jsonl(path, torn=True))) == 4 and logged_settings(path) == config
     for text in other[:7]:
         (tmp_path / "data.jsonl").write_bytes(b'{"a": 1}\n' + text.encode("latin-1"))
-        with pytest.raises(BadInput, match=r"data.jsonl row 2: is not (JSON|a JSON object).*write one \{...\} per line"):
+        with pytest.raises(BadInput, match=r"data.jsonl row 2: is not (JSON|a JSON object|text in UTF-8).*(write one \{...\} per line|save it so)"):
             list(read_jsonl(tmp_path / "data.jsonl"))
         for read in (train_sft.read_chats, read_samples):
             (tmp_path / "data.jsonl").write_bytes(text.encode("latin-1"))
@@ -231,15 +249,28 @@ ANSWER = dict(model="m", folder="f", set="val", id="a", task="", source="", kind
 
 def test_a_damaged_row_is_no_answer(tmp_path):
     bad = [{name: value for name, value in ANSWER.items() if name != left_out} for left_out in ANSWER]
-    bad += [ANSWER | change for change in (dict(id=["a"]), dict(outcome="1"), dict(grounding=[.5]), dict(malformed=None))]
+    bad += [ANSWER | change for change in (dict(id=["a"]), dict(outcome="1"), dict(outcome=True), dict(judged=math.nan),
+                                       dict(grounding=[.5]), dict(malformed=None))]
     lines = [json.dumps(row) for row in (ANSWER, *bad)] + ["[]", "1", '{"benchmark": "BLINK", "id": "a", "correct": 1}']
     (tmp_path / "answers.jsonl").write_text("\n".join(lines))
     assert evaluate.read_answers(tmp_path / "answers.jsonl") == [ANSWER]
     assert evaluate.read_answers(tmp_path / "none.jsonl") == []
 
 
+def test_text_as_editors_save_it(tmp_path):
+    """A mark in front and Windows' line ends are read; what is no UTF-8 is told so, with its cure."""
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}\r\n')
+    assert list(read_jsonl(path)) == [(1, {"a": 1}), (3, {"a": 2})]
+    for content in ('{"a": "\u00e9"}'.encode("latin-1"), '{"a": 1}'.encode("utf-16"), gzip.compress(b'{"a": 1}')):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match="data.jsonl row 1: is not text in UTF-8; save it so"):
+            list(read_jsonl(path))
+
+
 @pytest.mark.parametrize("change", [dict(id=3), dict(reason=[1]), dict(rollouts=None), dict(rollouts=[3]),
                                     dict(rollouts=[dict(text="t", reward=1., outcome=1., grounding=1.)]),
+                                    dict(rollouts=[dict(text="t", reward=1., outcome=None, grounding=None, reasoning=None)]),
                                     dict(rollouts=[dict(text="t", reward="1", outcome=1., grounding=1., reasoning=1.)])])
 def test_a_damaged_rollout_is_named(tmp_path, change):
     good = dict(id="a", reason=None, extracted=None, rollouts=[dict(text="t", reward=None, outcome=1, grounding=1., reasoning=1.)])
@@ -350,13 +381,52 @@ def equal(one, other):
 
 def test_a_state_comes_back_whole(trained, tmp_path):
     policy, optimizer = trained
-    assert P.load_state(tmp_path / "state.pt", policy, optimizer) == 0
+    assert P.load_state(tmp_path / "state.pt", policy, optimizer, 9) == 0
     P.save_state(tmp_path / "state.pt", policy, optimizer, 7)
     before = contents(policy, optimizer)
     step(policy, optimizer)
     assert not equal(before, contents(policy, optimizer))
-    assert P.load_state(tmp_path / "state.pt", policy, optimizer) == 7
+    assert P.load_state(tmp_path / "state.pt", policy, optimizer, 9) == 7
     assert equal(before, contents(policy, optimizer)) and [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_weights_that_went_astray_are_not_saved_over_good_ones(trained, tmp_path):
+    policy, optimizer = trained
+    path = tmp_path / "state.pt"
+    P.save_state(path, policy, optimizer, 7)
+    good = path.read_bytes()
+    weight = next(iter(P.trainable(policy).values())).data
+    kept = weight[0, 0].item()
+    weight[0, 0] = math.inf
+    with pytest.raises(BadInput, match="state.pt: .* is not finite: .* lower --lr"):
+        P.save_state(path, policy, optimizer, 8)
+    weight[0, 0] = kept
+    assert path.read_bytes() == good
+
+
+def test_a_state_of_a_longer_run_is_refused(trained, tmp_path):
+    policy, optimizer = trained
+    P.save_state(tmp_path / "state.pt", policy, optimizer, 10)
+    refused(tmp_path / "state.pt", policy, optimizer, "it is of step 10, and this run has 9")
+
+
+@pytest.mark.parametrize("script, flags", [(train_sft, ["--policy", "/nowhere"]), (train_sft, ["--data", "/nowhere.jsonl"]),
+                                           (train_grpo, ["--policy", "/nowhere"]), (train_grpo, ["--val", "/nowhere.jsonl"])])
+def test_a_typo_does_not_claim_the_folder(script, flags, data, tmp_path, monkeypatch):
+    """Else the person who mends it is told that there is a run already."""
+    good = ["--data", data / "sft.jsonl"] if script is train_sft else ["--data", data / "val.jsonl", "--val", data / "val.jsonl"]
+    with pytest.raises(BadInput, match="/nowhere"):
+        call(monkeypatch, script, *good, *flags, "--out", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("script, flag", [(train_sft, "--lr=nan"), (train_sft, "--epochs=inf"), (train_sft, "--max_grad_norm=0"),
+                                          (train_grpo, "--lr=inf"), (train_grpo, "--seed=-1"), (evaluate, "--seed=9999999999"),
+                                          (train_sft, "--image_pixels=0"), (train_grpo, "--max_frames=0"), (curate, "--video_pixels=-1")])
+def test_a_number_that_trains_nothing_is_refused(script, flag, monkeypatch, tmp_path, capsys):
+    more = ["--policy", ROOT / "tiny/base"] if script is train_grpo else []
+    code, line = ending(capsys, lambda: call(monkeypatch, script, flag, *more, "--out", tmp_path / "out"))
+    assert code == 2 and line.startswith("error: " + flag.partition("=")[0]) and not (tmp_path / "out").exists()
 
 
 def first_weight(state):
@@ -433,7 +503,7 @@ def test_a_state_that_was_changed_is_refused_whole(trained, tmp_path, edit):
 def refused(path, policy, optimizer, why="cannot be resumed"):
     before = contents(policy, optimizer)
     with pytest.raises(BadInput, match=why) as error:
-        P.load_state(path, policy, optimizer)
+        P.load_state(path, policy, optimizer, 9)
     assert "\n" not in str(error.value) and str(path) in str(error.value)
     assert equal(before, contents(policy, optimizer))
 
@@ -458,7 +528,7 @@ def test_a_damaged_state_is_refused_whole(trained, tmp_path):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1:])
         before = contents(policy, optimizer)
         try:
-            P.load_state(path, policy, optimizer)
+            P.load_state(path, policy, optimizer, 9)
         except BadInput as error:
             assert "\n" not in str(error) and equal(before, contents(policy, optimizer))
         else:  # padding of the zip archive: what was saved came back
@@ -539,8 +609,16 @@ def test_nothing_printed_moves_the_cursor(data, tmp_path, monkeypatch, capsys):
 
 
 def test_the_first_line_of_an_error_is_never_empty():
-    errors = [EOFError(), KeyError("step"), ValueError("\n\nwhy\nand more"), RuntimeError("x" * 900)]
-    assert [first_line(error) for error in errors] == ["EOFError", "'step'", "why", "x" * 200]
+    errors = [EOFError(), KeyError("step"), ValueError("\n\nwhy not\nand more"), RuntimeError("a " * 900)]
+    assert [first_line(error) for error in errors] == ["EOFError", "KeyError: 'step'", "why not", "a " * 100]
+
+
+def test_a_reader_that_has_gone_is_one_line(capfd):
+    def main():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    with pytest.raises(SystemExit) as stop:
+        run_main(main)
+    assert stop.value.code == 141 and capfd.readouterr().err == "stopped; nobody reads the output any more\n"
 
 
 def test_sigterm_ends_like_ctrl_c_and_takes_the_children_along(capsys):

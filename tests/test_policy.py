@@ -6,6 +6,7 @@ to fail here).
 """
 import hashlib
 import json
+import math
 import re
 import shutil
 from contextlib import contextmanager, nullcontext
@@ -215,6 +216,34 @@ def test_weights_that_do_not_fit_are_one_line(folder, tmp_path, change, said, dt
     with pytest.raises(BadInput, match=f"^{wrong}: its weights do not fit the model: {said}.*; give a folder") as error:
         P.load_policy(wrong, dtype=dtype)
     assert "\n" not in str(error.value)
+
+
+def not_a_number(weights):
+    weights[min(weights)].view(-1)[0] = torch.nan
+    return weights
+
+
+def test_weights_that_are_no_numbers_are_one_line(folder, lora, tmp_path):
+    """What a training that went astray leaves: SFT would train on it to the end, a judge say no to everything."""
+    model = changed_copy(folder, tmp_path / "model", not_a_number)
+    P.save_policy(lora, tmp_path / "good")
+    adapter = changed_copy(tmp_path / "good", tmp_path / "adapter", not_a_number, "adapter_model.safetensors")
+    for wrong, load in ((model, dict(path=model)), (adapter, dict(path=folder, adapter=adapter))):
+        with pytest.raises(BadInput, match=f"^{wrong}: .* is not finite: .*; take an older checkpoint"):
+            P.load_policy(**load)
+
+
+def test_a_folder_without_a_chat_template_is_one_line(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model/chat_template.jinja").unlink()
+    with pytest.raises(BadInput, match="model: cannot be loaded: .*chat template"):
+        P.load_policy(tmp_path / "model")
+
+
+@pytest.mark.parametrize("temperature", [0, -1., math.nan, math.inf])
+def test_a_temperature_that_draws_nothing_is_one_line(temperature):
+    with pytest.raises(BadInput, match="^--temperature .*: must be a number above 0"):
+        P.sample(None, None, 1, temperature)
 
 
 def test_weights_under_the_librarys_other_names_fit(folder, base, tmp_path):

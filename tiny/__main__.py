@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from runs.errors import BadInput, run_main
+from runs.files import alone
 from runs.settings import flag, parse_config
 
 
@@ -70,6 +71,12 @@ def run(*chains):
 
 def main():
     cfg = parse_config(Config, __doc__)
+    with alone(cfg.out):
+        work(cfg)
+
+
+def work(cfg):
+    """The seven commands, in a folder that is this run's alone."""
     if Path(cfg.out, "curated").exists() and not cfg.resume:
         raise BadInput(f"{cfg.out}: holds a run already; continue it with --resume, or name another --out")
     o = shlex.quote(cfg.out)

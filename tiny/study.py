@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
 from runs.curves import COLORS, read_curve  # noqa: E402
 from runs.errors import BadInput, run_main  # noqa: E402
-from runs.files import logged_settings, save_figure, write_atomically  # noqa: E402
+from runs.files import alone, logged_settings, save_figure, write_atomically  # noqa: E402
 from runs.processes import FREE_ON_RESUME  # noqa: E402
 from runs.settings import flag, parse_config  # noqa: E402
 from train_grpo import Config as GRPOConfig  # noqa: E402
@@ -226,14 +226,12 @@ def main():
         raise BadInput(f"--flags {cfg.flags}: the tables would be made with another judge; "
                        "foils have a flag of their own, a judge has none here")
     out = Path(cfg.out) / cfg.name
-    out.mkdir(parents=True, exist_ok=True)
     folder = shlex.quote(cfg.out)
     grpo = (f"python train_grpo.py --policy {folder}/sft/merged --data {folder}/data/rl.jsonl "
             f"--val {folder}/data/val.jsonl --foils {cfg.foils} {cfg.flags}").strip()
-    if cfg.study == "seeds":
-        seeds(cfg, out, grpo)
-    else:
-        sweep(cfg, out, grpo)
+    study = seeds if cfg.study == "seeds" else sweep
+    with alone(out):
+        study(cfg, out, grpo)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from runs.errors import run_main
-from runs.files import make_folder, save_figure
+from runs.files import make_folder, save_figure, write_atomically
 from runs.settings import flag, parse_config
 
 # ---- 1. What can be drawn ----------------------------------------------------------------------------------
@@ -716,9 +716,7 @@ def write_split(split, n, out, seed=0, map_items=map):
     """Write <out>/<split>.jsonl and its media. map_items: the built-in map, or that of a pool of processes."""
     made = map_items(partial(write_item, split, out, seed), range(n))
     rows = [json.dumps(row) for row in tqdm(made, total=n, desc=f"draw {split}", unit="sample")]
-    temporary = Path(out) / f".{split}.tmp"
-    temporary.write_text("\n".join(rows) + "\n")
-    os.replace(temporary, Path(out) / f"{split}.jsonl")
+    write_atomically(Path(out) / f"{split}.jsonl", "\n".join(rows) + "\n")
 
 
 def contact_sheet(path, seed=0, n=24):
