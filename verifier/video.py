@@ -217,10 +217,11 @@ def timeline(stamps, clock):
     anew. Then frame i starts at i / rate (our choice), if the frames say that they last equally long.
 
     >>> clock = Clock(tick=.001, rate=25, first=0)
-    >>> timeline([(-40, 40), (0, 40), (40, 60), (100, 40)], clock)
-    ([1, 2, 3], array([0.  , 0.04, 0.1 ]), 0.14)
-    >>> timeline([(0, 40), (80, 40), (40, 40)], clock)[1]
-    array([0.  , 0.04, 0.08])
+    >>> shown, start, length = timeline([(-40, 40), (0, 40), (40, 60), (100, 40)], clock)
+    >>> shown, start.tolist(), length
+    ([1, 2, 3], [0.0, 0.04, 0.1], 0.14)
+    >>> timeline([(0, 40), (80, 40), (40, 40)], clock)[1].tolist()
+    [0.0, 0.04, 0.08]
     """
     shown = [i for i, (time, _) in enumerate(stamps) if time is not None and time >= clock.first]
     if not shown:
