@@ -155,6 +155,7 @@ class Options(NamedTuple):
     words: list      # of each option: its words, a tuple
     starting: dict   # first word -> [(words, index)] of the names that begin with it, the longest first
     labels: dict     # "A" or "1" -> index. Letters end at Z: later options have a text, no label
+    ordinals: dict   # "second" -> index: of the option that begins with it, else of the second one
     praise: re.Pattern  # words of a verdict, those that are asked among them: "closer"
     opposite: re.Pattern | None  # a predicate that means the other option: "farther", where "closer" is asked
     pair: tuple      # the two options that `opposite` exchanges
@@ -199,14 +200,18 @@ def known_options(texts, numbered, question):
     """
     words = [only_words(text) for text in texts]
     names = [(name, i) for i, name in enumerate(words) if name and words.count(name) == 1]
-    names += [((name[0], "1"), i) for name, i in names if name[0] in _ORDINALS]  # "the second one"
+    ordinals = {name[0]: i for name, i in names if name[0] in _ORDINALS}
+    for word, i in ordinals.items():
+        number = str(1 + _ORDINALS.index(word))
+        names += [((word, "1"), i), ((*words[i][1:], number), i)]  # "the second one", "image 2"
     starting = defaultdict(list)
     for name, i in sorted(names, key=lambda one: -len(one[0])):
         starting[name[0]].append((name, i))
     many = len(texts) or 8
     names = [str(i + 1) for i in range(many)] if numbered else tasks.LETTERS[:many]
     labels = {name: i for i, name in enumerate(names)}
-    return Options(words, starting, labels, *comparison(words, only_words(question)))
+    ordinals = ordinals or dict(zip(_ORDINALS, range(many)))
+    return Options(words, starting, labels, ordinals, *comparison(words, only_words(question)))
 
 
 def comparison(words, question):
@@ -569,9 +574,12 @@ _CONCLUDES = re.compile(  # at the head of a sentence, or within it
 
 
 def exact(reading):
-    """A label and nothing else: "B", "(b)", "Option B."."""
+    """A label and nothing else: "B", "(b)", "Option B.", "The second one."."""
     m = _ALONE.fullmatch(reading.text)
-    return reading.options.labels.get(m[1].upper(), UNDECIDED) if m else UNDECIDED
+    if m:
+        return reading.options.labels.get(m[1].upper(), UNDECIDED)
+    said = " ".join(only_words(reading.text)) if len(reading.text) < 40 else ""
+    return reading.options.ordinals.get(said.removesuffix(" 1"), UNDECIDED)
 
 
 def stated(reading):
