@@ -625,10 +625,10 @@ def test_hostile_length_costs_linear_time(piece):
     times = []
     for length in (100_000, 400_000):
         text = (piece * length)[:length]
-        began = time.perf_counter()
+        began = time.process_time()
         for item in (COLORS, CLOSER, JIGSAW, YESNO, COUNT, NUMBER, PHRASE):
             score.extract(text, item)
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     assert times[1] < 8 * times[0] + .2 and times[0] < 3
 
 
