@@ -402,7 +402,7 @@ class Argos:
                     continue
                 v.reasoning = 0.0
                 think = judged(v.parsed.think, MAX_THINK)
-                answer = judged(v.parsed.answer or "")
+                answer = judged(unmarked(v.parsed.answer or ""))  # \boxed is no part of what is probable
                 if think and answer:
                     pairs.append((v, think, answer))
             if not pairs:

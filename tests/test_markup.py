@@ -281,6 +281,19 @@ def test_argos_shows_the_judge_plain_text_and_measures_exact_answers_alike():
     assert [says_truth(sample, v) for v in score] == [True, False, False]
 
 
+def test_how_probable_an_answer_is_does_not_depend_on_its_dress():
+    """R_rq (eq. 5): the teacher is asked about 2, not about \\boxed{2}, which nothing makes probable."""
+    class Judge:
+        def answer_probability(self, media, question, thinks, answers, length_normalized):
+            return [float(answer == "2") for answer in answers]
+
+    sample = Sample("a", "How many?", "2", "count", "a.png")
+    verifier = Argos(None, None, None, Judge(), use=("outcome", "reasoning"))
+    media = Media([Image.new("RGB", (84, 84))], [0.], (84, 84))
+    for said in ("2", "$\\boxed{2}$", "**2**", "\u201c2\u201d"):
+        assert verifier.verify(sample, f"<think>x</think><answer>{said}</answer>", media).reasoning == 1, said
+
+
 def test_several_answers_are_compared_as_plain_text():
     assert parse("<answer>\\boxed{2}</answer><answer>2</answer>").answer == "2"
     assert parse("<answer>\\boxed{2}</answer><answer>3</answer>").no_answer == "several differing answers"
