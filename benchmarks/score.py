@@ -21,7 +21,7 @@ from benchmarks.extract import extract, finals  # extract: for those who score
 
 # ---- 1. Right or wrong -------------------------------------------------------------------------------------
 def correct(extracted, item, judge=None, response=""):
-    """1.0 or 0.0 (a share for the kinds of verifier.answers.PARTIAL).
+    """1.0 or 0.0 (a share for the kinds ocr and regression).
 
     extracted: what `extract` read; judge: teachers' Judge, asked only where the rules cannot tell. It has two
     uses: a free-text answer that is not the truth word for word, and a yes-or-no question that was answered

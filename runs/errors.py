@@ -48,7 +48,7 @@ def printable(text):
 
 
 def first_line(error):
-    """What a library's error says, in one line; its kind, where what it says is nothing, or a mere name.
+    r"""What a library's error says, in one line; its kind, where what it says is nothing, or a mere name.
 
     Libraries write pages, and the first line names the cause.
 

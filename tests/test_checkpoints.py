@@ -4,7 +4,6 @@ The oracle is the library's plain path: AutoProcessor.from_pretrained(folder)(im
 trainer calls it. (Weights that do not fit: tests/test_policy.py, tests/test_names.py, tests/test_judges.py.)
 """
 import json
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace

@@ -30,9 +30,8 @@ KINDS = {
     "count": "exact number",
     "phrase": "exact after normalisation (eq. 6)",
     "free": "equivalent, says a language model",
-    "ocr": "1 - word error rate",
+    "ocr": "1 - word error rate",        # this and the next may lie between 0 and 1
     "regression": "1 - relative error"}
-PARTIAL = ("ocr", "regression")  # kinds whose outcome may lie between 0 and 1
 
 # Limits on what a response may make us read (our choices).
 MAX_ANSWER = 10_000       # characters; a longer answer is no answer
