@@ -2,6 +2,7 @@
 
 Run: pytest tests/test_libero.py        (simulator: pip install -r benchmarks/libero-requirements.txt; it draws on the CPU)
 """
+import builtins
 import json
 import sys
 from types import SimpleNamespace
@@ -614,6 +615,28 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, complai
         run_main(L.main)
     err = capsys.readouterr().err
     assert stop.value.code == 2 and complaint in err and err.startswith("error:") and err.count("\n") == 1
+
+
+def test_what_draws_is_chosen_and_what_is_missing_is_told(monkeypatch):
+    """OSMesa on the CPU where it is installed, else EGL; a PyOpenGL without either raises AttributeError."""
+    monkeypatch.setattr(L.torch.cuda, "is_available", lambda: False)
+    for library, expected in (("libOSMesa.so.8", "osmesa"), (None, "egl")):
+        monkeypatch.setattr(L, "find_library", lambda name: library)
+        assert L._drawing_library() == expected
+    monkeypatch.setattr(L.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(L, "find_library", lambda name: "libOSMesa.so.8")
+    assert L._drawing_library() == "egl"
+    for variable in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):
+        monkeypatch.setenv(variable, "egl")  # put back afterwards
+    real_import = builtins.__import__
+
+    def broken_import(name, *rest):
+        if name == "libero.libero":
+            raise AttributeError("'NoneType' object has no attribute 'glGetError'")
+        return real_import(name, *rest)
+    monkeypatch.setattr(builtins, "__import__", broken_import)
+    with pytest.raises(BadInput, match="LIBERO is not installed .*pip install -r benchmarks/libero-requirements.txt"):
+        L.suite_of("goal")
 
 
 def test_a_model_without_action_tokens_is_refused():

@@ -3,6 +3,7 @@
 Run: pytest tests/test_rooms.py
 """
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -123,3 +124,16 @@ def test_readme_names_files_that_are_there():
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"\]\(([\w/.-]+)\)", text) + re.findall(r"`([\w/]+\.py)`", text):
         assert (ROOT / name).exists(), name
+
+
+def test_what_is_skipped_for_want_of_a_package_can_be_made_to_fail(tmp_path):
+    """--skip_nothing, which .ci/run gives: a GPU cannot be installed, a package can."""
+    (tmp_path / "test_two.py").write_text(
+        "import pytest\n\n@pytest.mark.gpu\ndef test_a_gpu():\n    pytest.skip('no GPU here')\n\n"
+        "def test_a_package():\n    pytest.importorskip('no_such_package')\n")
+    command = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-q", "-c", os.devnull,
+               "test_two.py"]
+    env = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    for more, told in (([], "2 skipped"), (["--skip_nothing"], "1 failed, 1 skipped")):
+        done = subprocess.run([*command, *more], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert told in done.stdout and done.returncode == bool(more), done.stdout

@@ -21,7 +21,8 @@ lands on another frame, and nothing tells.
 
 If not, the decoded times are the true ones: choose by them, and decode once more.
 
-Simplified: ten minutes of 640 x 360 take 16 seconds of one core, whatever max_frames is. Pixels that are not
+Simplified: every frame is decoded, whatever max_frames is. Ten minutes of 640 x 360 take 8 to 16 seconds, four
+times what jumps take (tests/benchmark_video.py). Pixels that are not
 square, and interlaced ones, stay as they are stored. A decoder cannot know everything: where a file has lost a
 key frame, some patch the following frames up and say nothing.
 
