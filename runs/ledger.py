@@ -20,7 +20,7 @@ spare ones, times 57,344 bytes of keys and values per token (see cache_bytes), a
 Weights, adapter, optimizer and cache are exact. Activations (what layers hand on, and what the backward pass
 must remember) are counted tensor by tensor, by the method of Korthikanti et al., arXiv:2205.05198, for this
 model with LoRA and this scorer. tests/test_ledger.py holds all of it against real tensors on a CPU, and
-tests/benchmark_memory.py against a GPU's own measurement.
+tests/benchmark_gpu.py against a GPU's own measurement.
 
 Before: policy.py (what the phases do), runs/settings.py (the flags). Next: train_grpo.py
 """

@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped with a reason where there is none. The 7B's memory: benchmark_memory.py."""
+"""What only a GPU can show; skipped with a reason where there is none. The 7B: benchmark_gpu.py."""
 import json
 import os
 import subprocess
