@@ -40,15 +40,16 @@ import torch
 from peft import (LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict,
                   load_peft_weights, set_peft_model_state_dict)
 from safetensors import SafetensorError
+from torch.utils.checkpoint import checkpoint
 from transformers import (AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig,
                           DynamicCache)
-from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
 from runs.checkpoints import (NO_CODE, budget_of, check_finite, check_fit, load_weights, read_budget,
                               save_budget)
 from runs.errors import BadInput, first_line, out_of_memory
+from runs.fast import Packed, Room, arithmetic, captured, folded_once, has_graphs, use_fast_paths
 from runs.settings import LORA_TARGETS
 from verifier.prompts import PROMPTS, prompt  # noqa: F401  (scripts and teachers say policy.prompt)
 from verifier.texts import well_formed
@@ -69,6 +70,7 @@ class Policy:
     preset: str             # a key of PROMPTS; "tiny" also has its own rule in rope_positions
     path: str = ""          # where the base was loaded from
     budget: dict | None = None  # the pixels it was trained with, where that is known (runs/checkpoints.py)
+    fast: bool = True       # sample and score by runs/fast.py, or plainly
 
     @property
     def tokenizer(self):
@@ -101,7 +103,7 @@ class Policy:
 
 
 def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32", device=None, preset=None,
-                checkpointing=False):
+                checkpointing=False, fast=True):
     """Load a Qwen2.5-VL with a fresh LoRA adapter, a saved one, or none. -> Policy.
 
     path: a model folder or a Hugging Face name
@@ -112,6 +114,7 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
     device: the GPU if there is one, unless given
     preset: "tiny" or "7b"; by the model's width unless given
     checkpointing: recompute the layers in the backward pass instead of keeping their activations
+    fast: False samples and scores the plain way, without runs/fast.py: slower, the same numbers
 
     Raises BadInput for whatever cannot be loaded.
     """
@@ -173,7 +176,10 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
     budget = read_budget(path)
     if adapter:
         budget = read_budget(adapter) or budget
-    return Policy(model, processor, device, preset, str(path), budget)
+    policy = Policy(model, processor, device, preset, str(path), budget, fast)
+    if fast:
+        use_fast_paths(model)
+    return policy
 
 
 class PatchesAsRows(torch.nn.Conv3d):
@@ -518,62 +524,104 @@ def _sample(policy, prompts, group_size, temperature, top_p, max_new_tokens, gen
     prompt_of = torch.arange(len(prompts), device=policy.device).repeat_interleave(group_size)  # (N,)
     ids = torch.full((len(prompt_of), max_new_tokens), pad, device=policy.device)
     logprobs = torch.zeros(ids.shape, device=policy.device)
+    graph = policy.fast and has_graphs(policy.device)
+    look_every, stay = (16, .5) if graph else (1, .9)  # see 4)
 
-    with evaluating(policy):
+    with evaluating(policy), arithmetic(policy), folded_once(policy.model):
         # 1) Prefill: read the prompts once. We get the logits (scores before softmax) of the first new token,
         #    and the KV cache: the keys and values of the prompt's tokens, which all later tokens attend to.
         first_logits, cache = _prefill(policy, prompts)  # (B, V)
 
-        # 2) Make G copies of everything: one row per rollout.
-        cache.batch_repeat_interleave(group_size)
+        # 2) One row per rollout, with room for the tokens to come.
+        if policy.fast:
+            room = Room(cache, prompts, prompt_of, max_new_tokens, fixed=graph)
+        else:
+            room = LibraryRoom(cache, prompts, prompt_of)
         logits = first_logits[prompt_of]  # (N, V)
-        position = prompts.position_ids[:, prompt_of, -1:]  # (3, N, 1) of the last token read so far
-        prompt_mask = prompts.mask[prompt_of]  # (N, P)
-        mask = torch.cat([prompt_mask, prompt_mask.new_ones(ids.shape)], 1)  # (N, P + T)
-        prompt_width = prompt_mask.shape[1]
         active = torch.arange(len(prompt_of), device=policy.device)  # (n,) rollouts that still grow
+        ended = torch.zeros(len(active), dtype=torch.bool, device=policy.device)  # (n,)
+        read = None
 
         for t in range(max_new_tokens):
             # 3) Draw one token for each, and note how likely it was.
             logp = _log_softmax(policy, logits, temperature)  # (n, V)
-            if greedy:
-                token = logp.argmax(-1)  # (n,)
-            else:
-                token = _draw(logp, top_p, generator)
+            token = logp.argmax(-1) if greedy else _draw(logp, top_p, generator)  # (n,)
             ids[active, t] = token
             logprobs[active, t] = logp.gather(1, token[:, None])[:, 0]
+            ended |= token == end
 
-            # 4) Rows that drew the end token leave the batch, so late steps are cheap.
-            going = (token != end).nonzero()[:, 0]
-            if len(going) == 0 or t == max_new_tokens - 1:
+            # 4) Rows that drew the end token leave, so late steps are cheap. But leaving copies the others: a
+            #    tenth goes at a time; on a GPU half, as the graph has to be captured anew (our choice). And to
+            #    look for ends is to wait for the GPU: there it is done every 16 tokens.
+            if t == max_new_tokens - 1:
                 break
-            if len(going) < len(active):
-                active = active[going]
-                token = token[going]
-                mask = mask[going]
-                position = position[:, going]
-                cache.batch_select_indices(going)
+            if t % look_every == 0:
+                going = (~ended).nonzero()[:, 0]
+                if len(going) == 0:
+                    break
+                if len(going) <= stay * len(active):
+                    active = active[going]
+                    ended = ended[going]
+                    token = token[going]
+                    room.keep(going)
+                    read = None  # it was made for the rows before
 
-            # 5) Read the new tokens: one more position, one more column of the cache and of the mask.
-            position = position + 1
-            out = policy.model(input_ids=token[:, None], position_ids=position,
-                               attention_mask=mask[:, :prompt_width + t + 1],
-                               past_key_values=cache, use_cache=True)
-            logits = out.logits[:, -1]
+            # 5) Read the new tokens.
+            room.add(token)
+            if read is None:
+                read = _reader(policy, room, graph)
+            logits = read()  # (n, V)
 
-    ended = (ids == end).long()  # (N, T)
-    ends_before = ended.cumsum(1) - ended  # how many end tokens stand to the left of each column
+    is_end = (ids == end).long()  # (N, T)
+    ends_before = is_end.cumsum(1) - is_end  # how many end tokens stand to the left of each column
     used = (ends_before == 0).long()  # 1 up to the first end token, which counts as sampled
-    return ids, used, logprobs
+    return ids.masked_fill(used == 0, pad), used, logprobs.masked_fill(used == 0, 0)
 
 
 def _prefill(policy, prompts):
     """Read the prompts. -> logits of the token that follows each, (B, V), and the KV cache."""
     cache = DynamicCache(config=policy.core.config.text_config)
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    out = policy.model(inputs_embeds=prompts.embeds, position_ids=prompts.position_ids,
-                       attention_mask=prompts.mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return out.logits[:, -1], cache
+    out = policy.core.model.language_model(inputs_embeds=prompts.embeds, position_ids=prompts.position_ids,
+                                           attention_mask=prompts.mask, past_key_values=cache, use_cache=True)
+    return policy.core.lm_head(out.last_hidden_state[:, -1]), cache
+
+
+class LibraryRoom:
+    """The plain way to do what Room does: the library's cache, a copy of the prompt in every row."""
+
+    def __init__(self, cache, prompts, prompt_of):
+        cache.batch_select_indices(prompt_of)
+        self.cache = cache
+        self.mask = prompts.mask[prompt_of]  # (n, P), and a column more with every token
+        self.position = prompts.position_ids[:, prompt_of, -1:]  # (3, n, 1) of the last token read
+        self.token = None  # (n, 1)
+
+    def add(self, token):
+        self.token = token[:, None]
+        self.position = self.position + 1
+        self.mask = torch.cat([self.mask, torch.ones_like(self.token)], 1)
+
+    def keep(self, rows):
+        self.cache.batch_select_indices(rows)
+        self.mask = self.mask[rows]
+        self.position = self.position[:, rows]
+
+    def inputs(self):
+        return dict(past_key_values=self.cache, attention_mask=self.mask)
+
+
+def _reader(policy, room, graph):
+    """-> a function that has the model read the token that was just added to each row: logits (n, V).
+
+    Good for these rows only: after room.keep, make another. graph: as a CUDA graph
+    """
+    def read():
+        embeds = policy.core.get_input_embeddings()(room.token)  # (n, 1, D)
+        out = policy.core.model.language_model(inputs_embeds=embeds, position_ids=room.position,
+                                               use_cache=True, **room.inputs())
+        return policy.core.lm_head(out.last_hidden_state[:, -1])
+
+    return captured(read) if graph else read
 
 
 def _log_softmax(policy, logits, temperature):
@@ -589,123 +637,95 @@ def _draw(logp, top_p, generator):
         likelier = sorted_p.cumsum(-1) - sorted_p  # (n, V) the mass of everything likelier than this token
         kept = sorted_p.masked_fill(likelier >= top_p, 0)
         p = torch.zeros_like(p).scatter(1, order, kept)
-    return torch.multinomial(p, 1, generator=generator)[:, 0]  # (n,)
-
-
-class RoomyLayer(DynamicLayer):
-    """One layer of the KV cache with room for 32 more tokens.
-
-    The library's layer copies itself whenever a token is added, which is half the time of a sampling step.
-    This one writes the token into free columns, and copies itself only when those are used up.
-    """
-
-    SPARE = 32   # columns that are made in advance (our choice; runs/ledger.py counts them)
-    room = None  # (2, N, heads, columns, d): keys and values; columns >= the tokens held
-
-    def update(self, keys, values, *args, **kwargs):
-        """Add keys and values, (N, heads, new, d). -> all keys and all values so far."""
-        if torch.is_grad_enabled():  # the library's way: what is written in place has no gradient
-            return super().update(keys, values, *args, **kwargs)
-        before = self.get_seq_length()
-        after = before + keys.shape[-2]
-        room = self.room
-        if room is None or room.shape[-2] < after:
-            rows, heads, _, size = keys.shape
-            room = keys.new_empty(2, rows, heads, after + self.SPARE, size)
-            if before:
-                room[0, :, :, :before] = self.keys
-                room[1, :, :, :before] = self.values
-        room[0, :, :, before:after] = keys
-        room[1, :, :, before:after] = values
-        self._show(room, after)
-        return self.keys, self.values
-
-    def _show(self, room, length):
-        """Let the library see the first `length` columns as its keys and values."""
-        self.room = room
-        self.keys = room[0, :, :, :length]
-        self.values = room[1, :, :, :length]
-        self.dtype = room.dtype
-        self.device = room.device
-        self.is_initialized = True
-
-    def batch_repeat_interleave(self, repeats):
-        super().batch_repeat_interleave(repeats)
-        self.room = None  # the next update makes some
-
-    def batch_select_indices(self, indices):
-        if self.room is None:
-            super().batch_select_indices(indices)
-        else:
-            self._show(self.room[:, indices], self.get_seq_length())
+    # A dart at a line on which each token has length p. The same as torch.multinomial, which takes longer, and
+    # would have a GPU wait while it checks that these are probabilities. In float64: none lands beyond the end.
+    ends = p.double().cumsum(-1)  # (n, V)
+    dart = torch.rand(len(p), 1, dtype=torch.double, device=p.device, generator=generator) * ends[:, -1:]
+    return torch.searchsorted(ends, dart, right=True)[:, 0].clamp(max=p.shape[1] - 1)  # (n,)
 
 
 # ---- 4. Scoring --------------------------------------------------------------------------------------------
 # Teacher forcing: the model reads a finished completion all at once, and each position predicts the token
 # that follows. That gives the log-probability of every token in one forward pass, where sampling takes one
 # pass per token.
-def token_logprobs(policy, prompts, group_size, ids, mask, temperature=1.0, chunk=None):
+def token_logprobs(policy, prompts, group_size, ids, mask, temperature=1.0, wanted=None):
     """Log p of every given token, and the entropy of its distribution. -> two (B*G, T), 0 at padding.
 
     ids, mask: (B*G, T), padded on the right; row b * G + g follows prompt b
-    chunk: score so many rows at a time (with gradient this saves nothing: use micro-batches in the caller)
+    wanted: (B*G, T) 1 for the tokens that are asked for; the others are read, and get 0. All, unless given
 
     A banned token has -inf. The first result has a gradient, to the adapter; the second is a diagnostic
     without one. Without an adapter the prompt's embeddings are constants.
     """
-    if chunk and chunk < len(ids):
-        logprobs, entropies = [], []
-        for rows in torch.arange(len(ids), device=ids.device).split(chunk):
-            own_prompts = prompts.select(rows // group_size)
-            logp, entropy = token_logprobs(policy, own_prompts, 1, ids[rows], mask[rows], temperature)
-            logprobs.append(logp)
-            entropies.append(entropy)
-        return torch.cat(logprobs), torch.cat(entropies)
-
-    # Columns that none of these rows needs are cut off, and come back as zeros at the end.
-    width = max(1, int(mask.sum(1).max()))
-    padding = (0, ids.shape[1] - width)
-    ids = ids[:, :width]    # (N, T')
-    mask = mask[:, :width]  # (N, T')
-
-    # The logits, (N, T', V), get no name: it would keep them alive, and they are the largest tensor here.
-    logp = _log_softmax(policy, _completion_logits(policy, prompts, group_size, ids, mask), temperature)
-    taken = logp.gather(2, ids[..., None])[..., 0]  # (N, T')
-    taken = taken.masked_fill(mask == 0, 0)
-    with torch.no_grad():
-        entropy = torch.special.entr(logp.exp()).sum(-1) * mask  # (N, T')
-    return torch.nn.functional.pad(taken, padding), torch.nn.functional.pad(entropy, padding)  # (N, T)
+    mask = mask.bool()
+    scored = mask if wanted is None else wanted.bool()  # (N, T)
+    with arithmetic(policy):
+        hidden = _read(policy, prompts, group_size, ids, mask, scored)  # (M, D), M: how many are scored
+        taken, entropy = _token_scores(policy, hidden, ids[scored], temperature)  # (M,) each
+    zeros = torch.zeros(ids.shape, device=ids.device)
+    return zeros.masked_scatter(scored, taken), zeros.masked_scatter(scored, entropy)
 
 
-def _completion_logits(policy, prompts, group_size, ids, mask):
-    """Logits that predict each of `ids`. -> (N, T, V), with N = B * G rows of T tokens."""
+def _read(policy, prompts, group_size, ids, mask, scored):
+    """What predicts each scored token, in the order of the rows: the last layer's output. -> (M, D)"""
+    read = _read_packed if policy.fast else _read_rows
+    return read(policy, prompts, group_size, ids, mask, scored)
+
+
+def _read_rows(policy, prompts, group_size, ids, mask, scored):
+    """The plain way: every row reads its own copy of the prompt, with padding."""
     prompt_of = torch.arange(len(prompts), device=ids.device).repeat_interleave(group_size)  # (N,)
-    # The last token predicts nothing that we ask for, so the model does not read it.
-    given = ids[:, :-1]  # (N, T-1)
+    given = ids[:, :-1]  # (N, T-1): the last token predicts nothing that we ask for, so it is not read
     steps = torch.arange(1, ids.shape[1], device=ids.device)
     positions = prompts.position_ids[:, prompt_of, -1:] + steps  # (3, N, T-1)
-    mask = torch.cat([prompts.mask[prompt_of], mask[:, :-1]], 1)  # (N, P+T-1)
-    with nullcontext() if torch.is_grad_enabled() else evaluating(policy):
-        if policy.model.training and policy.core.is_gradient_checkpointing:
-            # Gradient checkpointing cannot keep a cache: every row reads its own copy of the prompt.
-            with torch.no_grad():
-                given_embeds = policy.core.get_input_embeddings()(given)  # (N, T-1, D)
-                embeds = torch.cat([prompts.embeds[prompt_of], given_embeds], 1)  # (N, P+T-1, D)
-            positions = torch.cat([prompts.position_ids[:, prompt_of], positions], 2)  # (3, N, P+T-1)
-            out = policy.model(inputs_embeds=embeds, position_ids=positions, attention_mask=mask,
-                               use_cache=False, logits_to_keep=ids.shape[1])
-            return out.logits
+    given_embeds = policy.core.get_input_embeddings()(given)  # (N, T-1, D)
+    embeds = torch.cat([prompts.embeds[prompt_of], given_embeds], 1)  # (N, P+T-1, D)
+    positions = torch.cat([prompts.position_ids[:, prompt_of], positions], 2)  # (3, N, P+T-1)
+    mask = torch.cat([prompts.mask[prompt_of], mask[:, 1:].long()], 1)  # (N, P+T-1)
+    out = policy.core.model.language_model(inputs_embeds=embeds, position_ids=positions, attention_mask=mask,
+                                           use_cache=False)
+    predicting = out.last_hidden_state[:, -ids.shape[1]:]  # (N, T, D)
+    return predicting[scored]
 
-        # Otherwise the prompt is read once and its cache is shared by the group. Gradients stay exact: the
-        # copy of a cache is an ordinary tensor operation.
-        first_logits, cache = _prefill(policy, prompts)  # (B, V)
-        first_logits = first_logits[prompt_of, None]  # (N, 1, V)
-        if ids.shape[1] == 1:
-            return first_logits
-        cache.batch_repeat_interleave(group_size)
-        out = policy.model(input_ids=given, position_ids=positions, attention_mask=mask,
-                           past_key_values=cache, use_cache=True)
-        return torch.cat([first_logits, out.logits], 1)
+
+def _read_packed(policy, prompts, group_size, ids, mask, scored):
+    """The fast way: all tokens in one row, each prompt once, no padding (runs/fast.py)."""
+    packed = Packed(prompts, group_size, mask)
+    given = ids[:, :-1][packed.given]  # (C,) the completions' tokens, one after the other
+    given_embeds = policy.core.get_input_embeddings()(given)  # (C, D)
+    embeds = torch.cat([prompts.embeds[packed.in_prompt], given_embeds])  # (S, D)
+    out = policy.core.model.language_model(inputs_embeds=embeds[None], position_ids=packed.positions[:, None],
+                                           attention_mask={"full_attention": packed}, use_cache=False)
+    # A prompt's last token predicts the first of all its completions. index_select, as its gradient adds up in
+    # one order; that of [...] does not on several threads, and a resumed run would not be bit-equal.
+    return out.last_hidden_state[0].index_select(0, packed.predicting[scored])
+
+
+CHUNK = 1 << 22  # logits at a time, but at least 256 tokens' (our choice)
+
+
+def _token_scores(policy, hidden, tokens, temperature):
+    """log p and entropy of tokens (M,), each predicted by a row of hidden (M, D). -> two (M,)
+
+    The logits of all, (M, V), would be the largest tensor of a step: 26 GB for 56 rollouts of 768 tokens of the
+    7B. So they are made in chunks, and for the gradient made again in the backward pass instead of kept.
+    """
+    def score(hidden, tokens):
+        logp = _log_softmax(policy, policy.core.lm_head(hidden), temperature)  # (m, V)
+        taken = logp.gather(1, tokens[:, None])[:, 0]  # (m,)
+        with torch.no_grad():
+            entropy = torch.special.entr(logp.exp()).sum(-1)  # (m,)
+        return taken, entropy
+
+    size = max(256, CHUNK // len(policy.ban))
+    parts = []
+    for some, some_tokens in zip(hidden.split(size), tokens.split(size)):
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(score, some, some_tokens, use_reentrant=False))
+        else:
+            parts.append(score(some, some_tokens))
+    taken, entropy = zip(*parts)
+    return torch.cat(taken), torch.cat(entropy)
 
 
 def encode_completions(policy, texts, end=True):
@@ -736,11 +756,10 @@ def _pad_right(policy, rows, value=0):
 
 # ---- 5. What judges ask ------------------------------------------------------------------------------------
 @torch.no_grad()
-def answer_logprobs(policy, prompts, answers, prefixes=None, chunk=None):
+def answer_logprobs(policy, prompts, answers, prefixes=None):
     """Log p(answer | prompt, prefix), and over how many tokens it was summed. -> (N,), (N,). Paper eq. 5.
 
     answers, prefixes: N = B * G strings, G for each prompt; a prefix (the reasoning) is given, not scored
-    chunk: see token_logprobs
 
     An answer without tokens gets -inf: nothing said is not something likely.
     """
@@ -760,8 +779,8 @@ def answer_logprobs(policy, prompts, answers, prefixes=None, chunk=None):
     ids = _pad_right(policy, rows, policy.tokenizer.pad_token_id)  # (N, T)
     mask = _pad_right(policy, [[1] * len(row) for row in rows])    # (N, T)
     group_size = len(answers) // len(prompts)
-    logp, _ = token_logprobs(policy, prompts, group_size, ids, mask, chunk=chunk)  # (N, T)
-    sums = logp.masked_fill(is_answer == 0, 0).sum(1)  # (N,)
+    logp, _ = token_logprobs(policy, prompts, group_size, ids, mask, wanted=is_answer)  # (N, T)
+    sums = logp.sum(1)  # (N,)
     return sums.masked_fill(counts == 0, -torch.inf), counts
 
 
@@ -778,9 +797,11 @@ def choose(policy, prompts, options=("yes", "no")):
         starts.append({policy.tokenizer.encode(form, add_special_tokens=False)[0] for form in forms})
     if sum(len(start) for start in starts) != len(set().union(*starts)):
         raise ValueError(f"options {options} share a first token")
-    with evaluating(policy):
-        logits, _ = _prefill(policy, prompts)
-    logp = _log_softmax(policy, logits, 1.0)  # (B, V)
+    reply = torch.zeros(len(prompts), 1, dtype=torch.long, device=policy.device)  # (B, 1): any token
+    there = torch.ones_like(reply).bool()
+    with arithmetic(policy):
+        hidden = _read(policy, prompts, 1, reply, there, there)  # (B, D)
+        logp = _log_softmax(policy, policy.core.lm_head(hidden), 1.0)  # (B, V)
     per_option = [logp[:, list(start)].logsumexp(1) for start in starts]
     p = torch.stack(per_option, 1).softmax(1)  # (B, options)
     if not p.isfinite().all():  # weights that are not finite, or an overflow: that is no "no"

@@ -407,22 +407,21 @@ def test_logits_equal_the_plain_path(either, around):
     prompts = P.encode_prompts(either, items)
     ids = torch.tensor([COMPLETION[k % 3:] + COMPLETION[:k % 3] for k in range(2 * len(items))])
     either.core.model.rope_deltas = torch.full((1, 1), 12345)
+    there = torch.ones_like(ids).bool()
     with around(either):
-        logits = P._completion_logits(either, prompts, 2, ids, torch.ones_like(ids)).detach()
+        hidden = P._read(either, prompts, 2, ids, there, there)
+        logits = either.core.lm_head(hidden).detach().view(*ids.shape, -1)
     for b, item in enumerate(items):
         for g in range(2):
             torch.testing.assert_close(logits[2 * b + g], plain_logits(either, item, ids[2 * b + g].tolist()), **CLOSE)
 
 
-def test_selected_prompts_and_chunks_change_nothing(lora):
+def test_selected_prompts_change_nothing(lora):
     prompts = P.encode_prompts(lora, list(ITEMS.values()))
     ids, mask = torch.tensor([COMPLETION] * 14), torch.ones(14, 7, dtype=torch.long)
     with torch.no_grad():
-        whole, entropy = P.token_logprobs(lora, prompts, 2, ids, mask)
-        parts, parts_entropy = P.token_logprobs(lora, prompts, 2, ids, mask, chunk=3)
+        whole, _ = P.token_logprobs(lora, prompts, 2, ids, mask)
         some, _ = P.token_logprobs(lora, prompts.select([4, 2]), 1, ids[:2], mask[:2])
-    torch.testing.assert_close(parts, whole, **CLOSE)
-    torch.testing.assert_close(parts_entropy, entropy, **CLOSE)
     torch.testing.assert_close(some, whole[[8, 4]], **CLOSE)
 
 
@@ -627,7 +626,7 @@ def scores(*policies):
 
 def test_an_adapter_loads_with_peft_alone(tmp_path):
     """What a person does who has only peft and transformers."""
-    policy = random_adapter(P.load_policy(ROOT / "tiny/base", lora_rank=4))
+    policy = random_adapter(P.load_policy(ROOT / "tiny/base", lora_rank=4, fast=False))  # peft's own order of sums
     P.save_policy(policy, tmp_path / "adapter")
     plain = AutoModelForImageTextToText.from_pretrained(ROOT / "tiny/base", dtype=torch.float32)
     theirs = PeftModel.from_pretrained(plain, tmp_path / "adapter")
