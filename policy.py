@@ -185,11 +185,11 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
 class PatchesAsRows(torch.nn.Conv3d):
     """The vision tower's first layer as what it is: one matrix product, since no two patches overlap.
 
-    torch's general 3-D convolution takes 3 to 4 times as long for it (one CPU core, 4,096 patches to 256 numbers: 127
-    ms, here 27). The library has the same as from_pretrained(..., fusion_config={"patch_embeddings": True}), which
-    does not do here (5.17): it changes the class for the whole process, a second load then raises ValueError, the
-    folder's weight is reported as unexpected and random numbers take its place, and save_pretrained writes a name that
-    no other program reads.
+    torch's general 3-D convolution takes 3 to 4 times as long for it (one CPU core, 4,096 patches to 256 numbers:
+    127 ms, here 27). The library has the same as from_pretrained(..., fusion_config={"patch_embeddings": True}),
+    which does not do here (5.17): it changes the class for the whole process, so that a second load raises
+    ValueError; the folder's weight is reported as unexpected and random numbers take its place; and
+    save_pretrained writes a name that no other program reads.
     """
 
     def forward(self, patches):
@@ -915,7 +915,7 @@ def load_state(path, policy, optimizer, steps):
     if not Path(path).exists():
         return 0
     try:
-        # To the CPU: load_state_dict moves the moments to their weights, but leaves AdamW's `step` where it is, and
+        # To the CPU: load_state_dict moves the moments to their weights but leaves AdamW's `step` where it is, and
         # on a GPU every update would wait for it, once per parameter.
         state = torch.load(path, map_location="cpu", weights_only=True)
         _check_state(state, trainable(policy), steps)

@@ -166,13 +166,12 @@ class Room:
         device = prompt_of.device
         self.fixed = fixed
         columns = more if fixed else min(more, 32)
-        self.prompts = []  # keys and values of each layer: (2, B, kv_heads, P, d)
+        self.prompts = []  # keys and values of each layer: two (B, kv_heads, P, d), the cache's own
         self.own = []      # (2, n, kv_heads, columns, d)
         for layer in cache.layers:
-            of_prompts = torch.stack([layer.keys, layer.values])
-            _, _, heads, _, size = of_prompts.shape
-            self.prompts.append(of_prompts)
-            self.own.append(of_prompts.new_zeros(2, len(prompt_of), heads, columns, size))
+            _, heads, _, size = layer.keys.shape
+            self.prompts.append((layer.keys, layer.values))
+            self.own.append(layer.keys.new_zeros(2, len(prompt_of), heads, columns, size))
         self.used = 0  # own columns
         self.column = torch.tensor([-1], device=device)  # (1,) the last of them
         # Added to the scores of attention: -inf where nobody may look, at padding and at empty columns.
@@ -196,7 +195,7 @@ class Room:
         self.token = self.token[rows]
         left, self.prompt_of = self.prompt_of[rows].unique(return_inverse=True)
         if len(left) < len(self.prompt_bias):
-            self.prompts = [layer[:, left] for layer in self.prompts]
+            self.prompts = [(keys[left], values[left]) for keys, values in self.prompts]
             self.prompt_bias = self.prompt_bias[left]
         self._seat()
 
@@ -354,7 +353,7 @@ class Packed:
             return packed[None]
 
         # 2) Completions see their prompt and themselves.
-        _, prompt_keys, prompt_values = [x.repeat_interleave(self.group_size, 0) for x in own]
+        prompt_keys, prompt_values = [x.repeat_interleave(self.group_size, 0) for x in own[1:]]
         queries = _rows(query, self.given_places)  # (N, heads, Q, d)
         keys = torch.cat([prompt_keys, _rows(key, self.given_places)], 2)  # (N, kv_heads, P + Q, d)
         values = torch.cat([prompt_values, _rows(value, self.given_places)], 2)
