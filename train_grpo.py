@@ -106,6 +106,7 @@ class Config(TeacherSettings):
     updates: int = flag(1, "optimizer steps per batch of rollouts (1 is on-policy)")
     micro_batch: int = flag(64, "rollouts per forward pass in training: whole groups, or a part of one")
     checkpointing: bool = flag(False, "recompute activations in the backward pass: less memory, more time")
+    fast: bool = flag(True, "sample and score by runs/fast.py; False: the plain way, slower, the same numbers")
     max_grad_norm: float = flag(1.0, "a longer gradient is scaled down to this length")
     lora_rank: int = flag(64, "rank of the LoRA adapter; 0 trains all weights but the vision tower")
     # the loss
@@ -512,7 +513,7 @@ def work(cfg, weights, accelerator):
     val = read_samples(cfg.val)[:cfg.eval_samples]
     torch.manual_seed(cfg.seed)  # the adapter's first weights
     policy = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype,
-                           checkpointing=cfg.checkpointing)
+                           checkpointing=cfg.checkpointing, fast=cfg.fast)
     verifier, measure = build_verifier(cfg, policy, weights)
     verifier.self_check()  # refuses to train where points miss
     measure.verifier.self_check()

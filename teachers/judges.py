@@ -138,11 +138,9 @@ class VLMJudge(VLM):
 
     def _logprobs(self, media, question, opened, answers):
         """log p of each answer after its opened sections, and how many tokens it has: (G,), (G,)."""
-        # Logits of 8 long rollouts over the 7B's 152,064 tokens would fill a GPU: one at a time. None: all.
-        rows_at_once = None if self.preset == "tiny" else 1
         with self._asked_weights():
             prompt = self._encode([Question(media, "reason", dict(question=question))])
-            return P.answer_logprobs(self.policy, prompt, answers, opened, rows_at_once)
+            return P.answer_logprobs(self.policy, prompt, answers, opened)
 
     # The role
     def equivalent(self, question, truth, prediction):

@@ -176,11 +176,11 @@ def test_the_judge_lists_claims(policy, monkeypatch):
 @pytest.mark.parametrize("says, judged", [("yes", True), ("no", False)])
 def test_a_judge_that_says_yes_is_heard_as_yes(policy, monkeypatch, says, judged):
     """Kills: yes and no swapped."""
-    def prefill(policy, prompts):
+    def reply_logits(policy, prompts):
         logits = torch.zeros(len(prompts), policy.core.config.text_config.vocab_size)
         logits[:, policy.tokenizer.encode(says)[0]] = 5
-        return logits, None
-    monkeypatch.setattr(P, "_prefill", prefill)
+        return logits
+    monkeypatch.setattr(P, "_reply_logits", reply_logits)
     judge = VLMJudge(policy)
     assert judge.equivalent("q", "2", "two") is judged and judge.frame_claim(media().frames[0], "x") is judged
 
