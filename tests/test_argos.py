@@ -560,10 +560,10 @@ def test_the_reasoning_of_all_groups_is_asked_about_at_once(picture, clip):
     judge = Together()
     groups = [["<think>Two.</think><answer>2</answer>", "<think>x</think><answer>3</answer>"],
               ["<think>Hm.</think><answer>3</answer>"],  # nobody is right: not asked
-              ["<think>I see a pair.</think><answer>2</answer>", "<think>2</think><answer>2</answer>"]]
+              ["<think>I see a pair.</think><answer>2</answer>", "<think>2</think><answer>2</answer>"] * 2]
     verdicts = Argos(None, None, None, judge).verify_groups([picture] * 3, groups)
-    assert judge.asked == [["Two."], ["I see a pair.", "2"]]
-    assert [[v.reasoning for v in group] for group in verdicts] == [[.04, None], [None], [.13, .01]]
+    assert judge.asked == [["Two."], ["I see a pair.", "2"]]  # the same is asked once
+    assert [[v.reasoning for v in group] for group in verdicts] == [[.04, None], [None], [.13, .01, .13, .01]]
 
 
 def test_one_groups_failure_costs_no_other_group(picture):

@@ -119,7 +119,7 @@ def test_groups_asked_together_get_the_answers_that_they_get_alone(policy, monke
     monkeypatch.setattr(P, "encode_prompts", lambda policy, items: (read.append(len(items)), encode(policy, items))[1])
     monkeypatch.setattr(judges, "MAX_TOKENS", most)
     together = judge.answer_probabilities(GROUPS)
-    assert [len(values) for values in together] == [3, 1, 0, 2] and read == ([4] if most > 60 else [1, 2, 1])
+    assert [len(values) for values in together] == [3, 1, 0, 2] and sum(read) == 4 and len(read) == (1 if most > 60 else 3)
     for values, expected in zip(together, alone):
         assert values == pytest.approx(expected, rel=1e-4, abs=1e-12)
 
