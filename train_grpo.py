@@ -346,8 +346,9 @@ def evaluate(policy, measure, samples, cfg, step, accelerator):
     """Sampled answers and grounding on held-out samples, always with one seed, so that curves compare; cards.
 
     -> {"answers": mean R_o as measured, "judged": the same as the judge that rewards has it, "grounding": mean
-    R_vg} over all processes, None where nothing was scored; and signs of hacking (verifier/watch.py).
+    R_vg} over all processes, None where nothing was scored; signs of hacking (verifier/watch.py); and seconds.
     """
+    phases = processes.Phases(policy.device)
     generator = torch.Generator(policy.device).manual_seed(cfg.seed)
     asked = len(samples)
     samples = [samples[i] for i in processes.share(accelerator, len(samples))]  # this process's part
@@ -374,7 +375,8 @@ def evaluate(policy, measure, samples, cfg, step, accelerator):
     if accelerator.is_main_process:
         draw_cards(scored, cfg.cards, Path(cfg.out) / "cards", step)
     means = {name: mean(known(rows, name)) for name in ("answers", "judged", "grounding")}
-    return means | signs_together([row["signs"] for row in rows])
+    phases.done("evaluate")
+    return means | signs_together([row["signs"] for row in rows]) | phases.report()
 
 
 def draw_cards(scored, count, folder, step):
