@@ -651,16 +651,16 @@ def verify_rows(verifier, rows, texts):
             groups.append((row, []))
         groups[-1][1].append(text)
 
-    verdicts = []
+    samples = []
     with tempfile.TemporaryDirectory() as folder:
-        for k, (row, responses) in enumerate(groups):
+        for k, (row, _) in enumerate(groups):
             if not isinstance(row.get("image", ""), str):
                 path = f"{folder}/{k}.png"
                 row["image"].convert("RGB").save(path)  # RGB, as the trainer's processor makes it
                 row = row | {"image": path}
-            sample = Sample.from_row(row, ".", f"row {k}")
-            verdicts += verifier.verify_group(sample, responses)
-    return verdicts
+            samples.append(Sample.from_row(row, ".", f"row {k}"))
+        verdicts = verifier.verify_groups(samples, [responses for _, responses in groups])
+    return [verdict for group in verdicts for verdict in group]
 
 
 TRL_COLUMNS = ("question", "answer", "kind", "image", "video", "options", "drawn", "grounding", "foils", "objects")

@@ -11,7 +11,7 @@ Run:   python tests/benchmark_memory.py                 # about 15 minutes on on
        python tests/benchmark_memory.py --only "GRPO, 4 bits, pictures"
        python tests/benchmark_memory.py --tiny          # tiny and on a CPU: nothing is measured, but all of it runs
        python tests/benchmark_memory.py --cpu           # one small GRPO step of the 7B on a CPU with 24 GB
-Before: runs/ledger.py
+Before: runs/ledger.py, tests/benchmark_models.py (the model and the data)
 """
 import argparse
 import importlib.util
@@ -23,18 +23,15 @@ import tempfile
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from runs import ledger  # noqa: E402
 from runs.files import read_jsonl  # noqa: E402
-from runs.settings import QWEN_7B, parse_config, preset_arguments, vision_tokens  # noqa: E402
-import policy as P  # noqa: E402
+from runs.settings import parse_config, preset_arguments, vision_tokens  # noqa: E402
+from benchmark_models import build, write_data, write_responses  # noqa: E402
 import train_grpo  # noqa: E402
 import train_sft  # noqa: E402
-from tiny import models  # noqa: E402
 
 PICTURES = "--video_pixels 401408"  # a clip gets no more tokens than a picture
 SETTINGS = {  # name: (GB of the card, script, pictures or clips, flags)
@@ -54,108 +51,7 @@ FEW = ("--lora_rank 4 --prompts 1 --group_size 2 --sample_batch 2 --max_new_toke
 PHASES = {"sample": ("encode", "prefill", "decode"), "verify": ("verify",), "update": ("encode", "loss", "backward")}
 
 
-# ---- 1. A model of the 7B's shapes, without a download -----------------------------------------------------
-def random_model(config, dtype, device, four_bits):
-    """The model with random weights, made on the device one at a time; under four_bits as bitsandbytes stores them."""
-    with init_empty_weights():  # buffers (rotary frequencies) are real
-        model = P.AutoModelForImageTextToText.from_config(config, dtype=dtype)
-    if four_bits:
-        from bitsandbytes.nn import Params4bit  # optional, and needed for 4 bits alone
-        from transformers.integrations import replace_with_bnb_linear
-        model = replace_with_bnb_linear(model, modules_to_not_convert=["model.visual", "lm_head"],
-                                        quantization_config=P.nf4_config())
-        model.is_loaded_in_4bit = True
-    for name, layer in model.named_modules():
-        for key, p in list(layer._parameters.items()):
-            if p is None:
-                continue
-            shape = p.shape
-            if "4bit" in type(layer).__name__ and key == "weight":
-                shape = (layer.out_features, layer.in_features)
-            value = torch.empty(shape, dtype=dtype, device=device).normal_(std=.02)
-            if "norm" in name and key == "weight":
-                value = torch.ones_like(value)
-            if four_bits and type(p).__name__ == "Params4bit":
-                packed = Params4bit(value.cpu(), requires_grad=False, quant_type="nf4", compress_statistics=True)
-                layer._parameters[key] = packed.to(device)
-            else:
-                layer._parameters[key] = torch.nn.Parameter(value)
-    if config.tie_word_embeddings:
-        model.tie_weights()
-    return model.to(device)
-
-
-def build(tiny):
-    """Make P.load_policy build instead of read: everything after the weights is its own. -> the tokenizer."""
-    tokenizer = models.build_tokenizer([*P.PROMPTS["7b"].values(), "How many red squares are there? I see so"])
-    if tiny:
-        config = models.build_model(tokenizer, "base").config
-    else:  # the 7B's shapes with the tiny tokenizer's special tokens
-        config = ledger.model_config(QWEN_7B)
-        config.image_token_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        config.video_token_id = tokenizer.convert_tokens_to_ids("<|video_pad|>")
-        config.vision_start_token_id = tokenizer.convert_tokens_to_ids("<|vision_start|>")
-        config.vision_end_token_id = tokenizer.convert_tokens_to_ids("<|vision_end|>")
-
-    class Model(P.AutoModelForImageTextToText):
-        @classmethod
-        def from_pretrained(cls, path, dtype, quantization_config=None, device_map=None):
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            return random_model(config, dtype, device, four_bits=quantization_config is not None)
-
-    class Processor:
-        @staticmethod
-        def from_pretrained(path):
-            return models.build_processor(tokenizer)
-
-    class Config:
-        @staticmethod
-        def from_pretrained(path):
-            return config
-
-    P.AutoModelForImageTextToText = Model
-    P.AutoProcessor = Processor
-    P.AutoConfig = Config
-    ledger.model_config = Config.from_pretrained
-    return tokenizer
-
-
-# ---- 2. Data that fills the budget -------------------------------------------------------------------------
-def write_data(folder, cfg, tokenizer, kind):
-    """One picture or clip that fills the pixel budget, as a row for RL and as a chat for SFT. -> a right response."""
-    if kind == "image":
-        frames = 1
-        tokens = cfg.image_pixels // 784
-    else:
-        frames = min(cfg.max_frames, 32)
-        tokens = min(cfg.image_pixels, cfg.video_pixels // frames) // 784
-    high = max(h for h in range(1, int(tokens ** .5) + 1) if tokens % h == 0)
-    image = Image.new("RGB", (tokens // high * 28, high * 28), (215, 215, 210))
-    image.paste((225, 30, 30), (20, 20, 60, 60))
-    if frames == 1:
-        image.save(folder / "it.png")
-        point = '<point x1="40" y1="40" alt="red square">red square</point>'
-    else:
-        others = [image.copy() for _ in range(frames - 1)]
-        for i, other in enumerate(others):
-            other.putpixel((0, 0), (i, 0, 0))  # the writer drops repeated frames
-        image.save(folder / "it.png", save_all=True, append_images=others, duration=500)
-        point = "the red square is at (40, 40) in frame 0 (0.0 seconds)"
-
-    template = f"<think>I see {point}.{{}}</think><answer>1</answer>"
-    room = cfg.max_new_tokens - len(tokenizer(template)["input_ids"]) - 8
-    response = template.format(" so" * max(0, room // len(tokenizer(" so")["input_ids"])))
-
-    row = {"id": "it", "question": "How many red squares are there?", "answer": "1", "kind": "count", kind: "it.png"}
-    asked = {"role": "user", "content": [{"type": kind}, {"type": "text", "text": row["question"]}]}
-    said = {"role": "assistant", "content": [{"type": "text", "text": response}]}
-    chat = {"messages": [asked, said], f"{kind}s": ["it.png"]}
-    (folder / "rl.jsonl").write_text("\n".join(json.dumps(row | {"id": f"it {i}"}) for i in range(8)))
-    (folder / "sft.jsonl").write_text("\n".join([json.dumps(chat)] * 4))
-    return response
-
-
-# ---- 3. One setting ----------------------------------------------------------------------------------------
+# ---- 1. One setting ----------------------------------------------------------------------------------------
 def settings(name, tiny, few, folder):
     """The command line of a setting, only with flags that its script has. -> words, cfg."""
     _, script, _, flags = SETTINGS[name]
@@ -181,22 +77,14 @@ def settings(name, tiny, few, folder):
 def one(name, tiny, few):
     """Run one setting here; its last line of output is a JSON object. few: the 7B, but few tokens and rollouts."""
     card, script, kind, _ = SETTINGS[name]
-    tokenizer = build(tiny)
+    tokenizer = build("tiny" if tiny else "7b")
     if torch.cuda.is_available():
         fraction = card * 1e9 / torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1., fraction))
     with tempfile.TemporaryDirectory() as folder:
         words, cfg = settings(name, tiny, few, folder)
         right = write_data(Path(folder), cfg, tokenizer, kind)
-        wrong = right.replace("<answer>1", "<answer>2")
-        sample = P.sample
-
-        def written(*args, **kwargs):
-            rollouts = sample(*args, **kwargs)
-            rollouts.texts = [right if i % 2 else wrong for i in range(len(rollouts.texts))]
-            return rollouts
-
-        P.sample = written
+        write_responses(right)
         sys.argv = [script.__name__, *words]
         script.main()
         rows = [row for _, row in read_jsonl(f"{folder}/out/metrics.jsonl") if row["kind"] == "train"]
@@ -215,7 +103,7 @@ def one(name, tiny, few):
                           predicted=predicted)))
 
 
-# ---- 4. All settings ---------------------------------------------------------------------------------------
+# ---- 2. All settings ---------------------------------------------------------------------------------------
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SETTINGS, help="one setting instead of all")
