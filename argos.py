@@ -243,8 +243,7 @@ class Argos:
     def verify_groups(self, samples, groups, media=None):
         """One group of responses per sample -> one list of Verdicts per sample, in five steps. What a group
         shares is done once: the file is loaded, each label of a frame detected and segmented, each different
-        answer and claim judged. One call of a teacher covers all labels of a frame, all yes-or-no questions of
-        one kind in all groups, the reasoning of all responses of a group."""
+        answer, claim and reasoning judged. One call covers all labels of a frame, or all questions of a kind."""
         media = media or [self.load(sample) for sample in samples]
         work = [self._read(*one) for one in zip(samples, media, groups, strict=True)]
         self._score_outcomes(work)
@@ -395,8 +394,9 @@ class Argos:
     def _score_reasoning(self, work):
         """R_rq of every response behind an open gate (eq. 5): how probable a teacher finds the answer, given
         the reasoning. 0 without reasoning, as nothing supports the answer, or an answer (our choices)."""
+        asked = []  # of (group, {what the teacher is asked about: the verdicts on who said just that})
         for group in work:
-            pairs = []  # (verdict, reasoning, answer): those that the teacher is asked about
+            said = {}
             for v in group.verdicts:
                 if not (v.selected["reasoning"].use and self._gate_open(v)):
                     continue
@@ -404,21 +404,21 @@ class Argos:
                 think = judged(v.parsed.think, MAX_THINK)
                 answer = judged(unmarked(v.parsed.answer or ""))  # \boxed is no part of what is probable
                 if think and answer:
-                    pairs.append((v, think, answer))
-            if not pairs:
+                    said.setdefault((think, answer), []).append(v)
+            if said:
+                asked.append((group, said))
+        questions = [(group.media, group.sample.question, list(said)) for group, said in asked]
+        replies = self.teachers.probabilities(questions, self.length_normalized)
+        for (group, said), values in zip(asked, replies):
+            if isinstance(values, TeacherFailed):
+                group.not_scored["reasoning"] = str(values)
                 continue
-            texts = [(think, answer) for _, think, answer in pairs]
-            question = group.sample.question
-            try:
-                values = self.teachers.probabilities(group.media, question, texts, self.length_normalized)
-            except TeacherFailed as error:
-                group.not_scored["reasoning"] = str(error)
-                continue
-            for (v, _, _), value in zip(pairs, values):
-                if isinstance(value, ItemFailed):
-                    v.selected["reasoning"].why += f"; on this response {value.why}"
-                else:
-                    v.reasoning = value
+            for verdicts, value in zip(said.values(), values):
+                for v in verdicts:
+                    if isinstance(value, ItemFailed):
+                        v.selected["reasoning"].why += f"; on this response {value.why}"
+                    else:
+                        v.reasoning = value
 
     # -- step 5: R
 

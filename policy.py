@@ -797,16 +797,21 @@ def choose(policy, prompts, options=("yes", "no")):
         starts.append({policy.tokenizer.encode(form, add_special_tokens=False)[0] for form in forms})
     if sum(len(start) for start in starts) != len(set().union(*starts)):
         raise ValueError(f"options {options} share a first token")
-    reply = torch.zeros(len(prompts), 1, dtype=torch.long, device=policy.device)  # (B, 1): any token
-    there = torch.ones_like(reply).bool()
-    with arithmetic(policy):
-        hidden = _read(policy, prompts, 1, reply, there, there)  # (B, D)
-        logp = _log_softmax(policy, policy.core.lm_head(hidden), 1.0)  # (B, V)
+    logp = _log_softmax(policy, _reply_logits(policy, prompts), 1.0)  # (B, V)
     per_option = [logp[:, list(start)].logsumexp(1) for start in starts]
     p = torch.stack(per_option, 1).softmax(1)  # (B, options)
     if not p.isfinite().all():  # weights that are not finite, or an overflow: that is no "no"
         raise ValueError("the model's logits are not finite")
     return p
+
+
+def _reply_logits(policy, prompts):
+    """Logits of the token that follows each prompt: (B, V)"""
+    reply = torch.zeros(len(prompts), 1, dtype=torch.long, device=policy.device)  # (B, 1): whatever it may be
+    there = torch.ones_like(reply).bool()
+    with arithmetic(policy):
+        hidden = _read(policy, prompts, 1, reply, there, there)  # (B, D)
+        return policy.core.lm_head(hidden)
 
 
 # ---- 6. Saving and resuming --------------------------------------------------------------------------------

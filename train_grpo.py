@@ -106,6 +106,7 @@ class Config(TeacherSettings):
     updates: int = flag(1, "optimizer steps per batch of rollouts (1 is on-policy)")
     micro_batch: int = flag(64, "rollouts per forward pass in training: whole groups, or a part of one")
     checkpointing: bool = flag(False, "recompute activations in the backward pass: less memory, more time")
+    fast: bool = flag(True, "sample and score by runs/fast.py; False: the plain way, slower, the same numbers")
     max_grad_norm: float = flag(1.0, "a longer gradient is scaled down to this length")
     lora_rank: int = flag(64, "rank of the LoRA adapter; 0 trains all weights but the vision tower")
     # the loss
@@ -345,8 +346,9 @@ def evaluate(policy, measure, samples, cfg, step, accelerator):
     """Sampled answers and grounding on held-out samples, always with one seed, so that curves compare; cards.
 
     -> {"answers": mean R_o as measured, "judged": the same as the judge that rewards has it, "grounding": mean
-    R_vg} over all processes, None where nothing was scored; and signs of hacking (verifier/watch.py).
+    R_vg} over all processes, None where nothing was scored; signs of hacking (verifier/watch.py); and seconds.
     """
+    phases = processes.Phases(policy.device)
     generator = torch.Generator(policy.device).manual_seed(cfg.seed)
     asked = len(samples)
     samples = [samples[i] for i in processes.share(accelerator, len(samples))]  # this process's part
@@ -373,7 +375,8 @@ def evaluate(policy, measure, samples, cfg, step, accelerator):
     if accelerator.is_main_process:
         draw_cards(scored, cfg.cards, Path(cfg.out) / "cards", step)
     means = {name: mean(known(rows, name)) for name in ("answers", "judged", "grounding")}
-    return means | signs_together([row["signs"] for row in rows])
+    phases.done("evaluate")
+    return means | signs_together([row["signs"] for row in rows]) | phases.report()
 
 
 def draw_cards(scored, count, folder, step):
@@ -512,7 +515,7 @@ def work(cfg, weights, accelerator):
     val = read_samples(cfg.val)[:cfg.eval_samples]
     torch.manual_seed(cfg.seed)  # the adapter's first weights
     policy = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype,
-                           checkpointing=cfg.checkpointing)
+                           checkpointing=cfg.checkpointing, fast=cfg.fast)
     verifier, measure = build_verifier(cfg, policy, weights)
     verifier.self_check()  # refuses to train where points miss
     measure.verifier.self_check()

@@ -62,6 +62,7 @@ class Config(Settings):
     max_grad_norm: float = flag(1.0, "a longer gradient is scaled down to this length")
     max_new_tokens: int = flag(1024, "examples with longer completions are left out, and counted")
     checkpointing: bool = flag(False, "recompute activations in the backward pass: less memory, more time")
+    fast: bool = flag(True, "score by runs/fast.py; False: the plain way, slower, the same numbers")
     lora_rank: int = flag(0, "rank of a LoRA adapter; 0 trains all weights but the vision tower")
     save_every: int = flag(50, "steps between checkpoints")
     seed: int = flag(0, "seed of the adapter's first weights and of the data order")
@@ -193,7 +194,7 @@ def work(cfg, accelerator):
     examples = read_chats(cfg.data)
     torch.manual_seed(cfg.seed)  # the adapter's first weights
     policy = P.load_policy(cfg.policy, lora_rank=cfg.lora_rank, dtype=cfg.dtype,
-                           checkpointing=cfg.checkpointing)
+                           checkpointing=cfg.checkpointing, fast=cfg.fast)
     examples = leave_out_long(examples, policy, cfg, accelerator.print)
     parameters = list(P.trainable(policy).values())
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, betas=(.9, .99), weight_decay=0.)

@@ -96,7 +96,7 @@ class Pointer(Protocol):
 
 
 class Judge(Protocol):
-    """The last two methods are optional. Without yes_or_no a judge is asked one by one; without
+    """The last three methods are optional. Without the first two a judge is asked one by one; without
     extract_claims nothing is extracted, and argos.Argos(extract=True) raises BadInput."""
 
     def equivalent(self, question: str, truth: str, prediction: str) -> bool:
@@ -116,6 +116,10 @@ class Judge(Protocol):
         thinks, answers: G texts each. length_normalized: the geometric mean over the answer's tokens, not
         their product.
         """
+
+    def answer_probabilities(self, groups: list[tuple], length_normalized: bool = False) -> list[list[float]]:
+        """answer_probability of many groups at once: (media, question, thinks, answers) each -> its G numbers.
+        Groups differ in size."""
 
     def yes_or_no(self, questions: list[tuple]) -> list[bool]:
         """Many of the first three at once -> one bool per question.

@@ -27,12 +27,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import policy as P
 from teachers.loading import device_of, load, load_model
-from verifier.coordinates import Media
+from verifier.coordinates import TOKEN_SIDE, Media
 from verifier.texts import well_formed
 
 MAX_CLAIM = 500          # characters of a claim or an answer that a judge is shown
 MAX_FRAMES = 32          # frames that a batch of questions shows at a time (our choice)
 MAX_THINKS = 8           # reasonings whose claims are listed at a time (our choice)
+MAX_TOKENS = 1_024       # tokens that are read at a time to score answers (our choice): more of the tiny preset's
+                         # are no faster, and of the 7B's it is one group
 
 
 # ---- Texts of unknown origin -------------------------------------------------------------------------------
@@ -77,6 +79,43 @@ class Question:
     media: Media | None  # what is shown with it
     key: str             # which prompt of policy.PROMPTS
     texts: dict          # what fills the prompt's fields
+
+
+@dataclass
+class Answers:
+    """The answers of a group to one question, each after its reasoning. Texts from outside are defused already."""
+    question: Question
+    opened: list     # G texts "<think>...</think><answer>": given, not scored
+    answers: list    # G texts
+
+    @property
+    def texts(self):
+        return [*self.question.texts.values(), *self.opened, *self.answers]
+
+
+def tokens_shown(media):
+    """How many tokens a Qwen2.5-VL makes of what it is shown: two frames of a clip share theirs."""
+    if media is None:
+        return 0
+    pixels = sum(frame.width * frame.height for frame in media.frames)
+    return pixels // TOKEN_SIDE ** 2 // min(2, len(media.frames))
+
+
+def batches(sizes, most):
+    """Numbers of things, smallest first, in batches whose sizes add up to at most `most`; a larger one is alone.
+
+    >>> batches([3, 9, 2, 4], most=8)
+    [[2, 0], [3], [1]]
+    """
+    found = []
+    room = 0
+    for i in sorted(range(len(sizes)), key=sizes.__getitem__):
+        if not found or sizes[i] > room:
+            found.append([])
+            room = most
+        found[-1].append(i)
+        room -= sizes[i]
+    return found
 
 
 def one_frame(image):
@@ -129,20 +168,46 @@ class VLMJudge(VLM):
         """Characters of a reasoning that are read (our choice)."""
         return 2_000 if self.preset == "tiny" else 20_000
 
-    # Three ways to ask, which PlainJudge replaces.
+    # Ways to ask, which PlainJudge replaces.
     def _choose(self, questions):
         """How likely each reply starts with (yes, no) -> one pair of floats per question."""
         with self._asked_weights():
             prompts = self._encode(questions)
             return P.choose(self.policy, prompts, ("yes", "no")).tolist()
 
-    def _logprobs(self, media, question, opened, answers):
-        """log p of each answer after its opened sections, and how many tokens it has: (G,), (G,)."""
-        # Logits of 8 long rollouts over the 7B's 152,064 tokens would fill a GPU: one at a time. None: all.
-        rows_at_once = None if self.preset == "tiny" else 1
+    def _logprobs(self, groups):
+        """Of each of these Answers: log p of every answer, and how many tokens it has: (G,), (G,).
+
+        As many groups are read together as have MAX_TOKENS tokens, so that memory does not grow with a step; groups
+        of like size, so that a picture's rows are not padded to a clip's.
+        """
+        sizes = []
+        for group in groups:
+            texts = P.token_lists(self.policy, group.texts)
+            sizes.append(tokens_shown(group.question.media) + sum(map(len, texts)))
+        found = [None] * len(groups)
+        for batch in batches(sizes, MAX_TOKENS):
+            together = self._logprobs_together([groups[i] for i in batch])
+            for i, scores in zip(batch, together):
+                found[i] = scores
+        return found
+
+    def _logprobs_together(self, groups):
+        """The scorer takes groups of one size. What is missing is added as answers without a token."""
+        size = max(1, *[len(group.answers) for group in groups])
+        opened, answers = [], []
+        for group in groups:
+            missing = [""] * (size - len(group.answers))
+            opened += group.opened + missing
+            answers += group.answers + missing
         with self._asked_weights():
-            prompt = self._encode([Question(media, "reason", dict(question=question))])
-            return P.answer_logprobs(self.policy, prompt, answers, opened, rows_at_once)
+            prompts = self._encode([group.question for group in groups])
+            logp, counts = P.answer_logprobs(self.policy, prompts, answers, opened)  # (B * size,) each
+        found = []
+        for k, group in enumerate(groups):
+            own = slice(k * size, k * size + len(group.answers))
+            found.append((logp[own], counts[own]))
+        return found
 
     # The role
     def equivalent(self, question, truth, prediction):
@@ -194,25 +259,33 @@ class VLMJudge(VLM):
         return replies
 
     def answer_probability(self, media, question, thinks, answers, length_normalized=False):
+        return self.answer_probabilities([(media, question, thinks, answers)], length_normalized)[0]
+
+    def answer_probabilities(self, groups, length_normalized=False):
         """Paper eq. 5: p(answer | question, "<think>" think "</think><answer>") of G responses -> G numbers.
 
-        Teacher-forced: the answer's tokens are given, not sampled, and the model says how probable each was.
-        Their product; length_normalized: their geometric mean. The closing "</answer>" is not part of it (our
-        choice: it would score the habit of stopping, not the answer). No answer has probability 0.
+        groups: (media, question, thinks, answers) each. Teacher-forced: the answer's tokens are given, not
+        sampled, and the model says how probable each was. Their product; length_normalized: their geometric mean.
+        The closing "</answer>" is not part of it (our choice: it would score the habit of stopping, not the
+        answer). No answer has probability 0.
         """
-        if not thinks:
-            return []
-        opened = []
-        for think in thinks:
-            think = defuse(think or "", self.tokenizer, self.max_think)
-            opened.append(f"<think>{think}</think><answer>")
-        answers = [defuse(answer or "", self.tokenizer, MAX_CLAIM) for answer in answers]
-        logp, counts = self._logprobs(media, question, opened, answers)  # (G,), (G,)
-        if length_normalized:
-            logp = logp / counts.clamp(min=1)
-        if logp.isnan().any():
-            raise ValueError("the judge's log-probabilities are not numbers")
-        return logp.exp().tolist()
+        asked = []
+        for media, question, thinks, answers in groups:
+            opened = []
+            for think in thinks:
+                think = defuse(think or "", self.tokenizer, self.max_think)
+                opened.append(f"<think>{think}</think><answer>")
+            answers = [defuse(answer or "", self.tokenizer, MAX_CLAIM) for answer in answers]
+            asked.append(Answers(Question(media, "reason", dict(question=question)), opened, answers))
+
+        probabilities = []
+        for logp, counts in self._logprobs(asked):  # (G,), (G,)
+            if length_normalized:
+                logp = logp / counts.clamp(min=1)
+            if logp.isnan().any():
+                raise ValueError("the judge's log-probabilities are not numbers")
+            probabilities.append(logp.exp().tolist())
+        return probabilities
 
 
 class PlainJudge(VLMJudge):
@@ -290,10 +363,13 @@ class PlainJudge(VLMJudge):
             texts.append(self.tokenizer.decode(ids[0, prompt_length:], skip_special_tokens=True))
         return texts
 
-    def _logprobs(self, media, question, opened, answers):
-        inputs = self._inputs(Question(media, "reason", dict(question=question)))
+    def _logprobs(self, groups):
+        return [self._logprobs_of(group) for group in groups]
+
+    def _logprobs_of(self, group):
+        inputs = self._inputs(group.question)
         logp, counts = [], []
-        for given, answer in zip(opened, answers):
+        for given, answer in zip(group.opened, group.answers):
             scored = self._tokens(answer)
             counts.append(len(scored))
             if not scored:

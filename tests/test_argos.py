@@ -542,6 +542,42 @@ def test_who_breaks_a_teacher_pays_alone(picture):
     assert verifier.verify(picture, f"<think>{tag(15, 15, 'odd')}</think>").grounding == 0
 
 
+class Together(FakeJudge):
+    """Is asked about all groups at once, and dies of whoever says "odd"."""
+
+    def answer_probabilities(self, groups, length_normalized=False):
+        self.asked = [list(thinks) for _, _, thinks, _ in groups]
+        return [self.answer_probability(*group, length_normalized) for group in groups]
+
+    def answer_probability(self, media, question, thinks, answers, length_normalized=False):
+        if any("odd" in think for think in thinks):
+            raise RuntimeError("odd")
+        return [len(think) / 100 for think in thinks]
+
+
+def test_the_reasoning_of_all_groups_is_asked_about_at_once(picture, clip):
+    """Kills: a question to the teacher for each group, a reply that goes to another group's response."""
+    judge = Together()
+    groups = [["<think>Two.</think><answer>2</answer>", "<think>x</think><answer>3</answer>"],
+              ["<think>Hm.</think><answer>3</answer>"],  # nobody is right: not asked
+              ["<think>I see a pair.</think><answer>2</answer>", "<think>2</think><answer>2</answer>"] * 2]
+    verdicts = Argos(None, None, None, judge).verify_groups([picture] * 3, groups)
+    assert judge.asked == [["Two."], ["I see a pair.", "2"]]  # the same is asked once
+    assert [[v.reasoning for v in group] for group in verdicts] == [[.04, None], [None], [.13, .01, .13, .01]]
+
+
+def test_one_groups_failure_costs_no_other_group(picture):
+    judge = Together()
+    groups = [["<think>odd</think><answer>2</answer>", "<think>Two.</think><answer>2</answer>"], ["<think>I see.</think><answer>2</answer>"]]
+    verifier = Argos(None, None, None, judge)
+    (odd, neighbour), (other,) = verifier.verify_groups([picture] * 2, groups)
+    assert (odd.reasoning, neighbour.reasoning, other.reasoning) == (0, .04, .06) and not odd.not_scored
+    assert verifier.failures == {"judge: RuntimeError": 3}  # all together, the group, the response
+    judge.answer_probability = lambda *a: [math.nan] * len(a[2])  # now the teacher is at fault
+    verdicts = verifier.verify_groups([picture] * 2, groups)
+    assert all(v.reasoning is None and set(v.not_scored) == {"reasoning"} for group in verdicts for v in group)
+
+
 def test_a_segmenter_that_fails_says_so(picture):
     segmenter = Broken(FakeSegmenter(), "segment", CRASH, lambda image, boxes: any(b.x1 == 68 for b in boxes))  # the tall man's box
     v = Argos(FakeDetector(), segmenter, None, FakeJudge()).verify(picture, f"<think>{tag(15, 15)}{tag(75, 75, 'tall man')}</think>")

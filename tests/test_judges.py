@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import policy as P
 from runs.errors import BadInput, run_main
 from teacher_fixtures import folder, picture, policy  # noqa: F401  (fixtures)
+from teachers import judges
 from teachers.judges import PlainJudge, VLMJudge, defuse
 from teachers.names import load_judge
 from teachers.pointers import Unreadable, VLMPointer
@@ -106,6 +107,23 @@ def test_answer_probability_equals_the_plain_path(policy):
     assert judge.answer_probability(media(), question, [], []) == []
 
 
+GROUPS = [(media(), "How many?", ["I see", "No.", ""], ["2", "a red square", "gone"]), (media(4), "What moves?", ["I look."], ["2"]),
+          (media(), "How many?", [], []), (media(7), "Is it red?", ["Long. " * 40, "No."], ["gone", ""])]
+
+
+@pytest.mark.parametrize("most", [8_192, 60])
+def test_groups_asked_together_get_the_answers_that_they_get_alone(policy, monkeypatch, most):
+    """Kills: a neighbour's row, a group that is shifted by a shorter one before it, a batch without a bound."""
+    judge, encode, read = VLMJudge(policy), P.encode_prompts, []
+    alone = [judge.answer_probability(*group) for group in GROUPS]
+    monkeypatch.setattr(P, "encode_prompts", lambda policy, items: (read.append(len(items)), encode(policy, items))[1])
+    monkeypatch.setattr(judges, "MAX_TOKENS", most)
+    together = judge.answer_probabilities(GROUPS)
+    assert [len(values) for values in together] == [3, 1, 0, 2] and sum(read) == 4 and len(read) == (1 if most > 60 else 3)
+    for values, expected in zip(together, alone):
+        assert values == pytest.approx(expected, rel=1e-4, abs=1e-12)
+
+
 def test_the_vision_tower_runs_once_for_a_group(policy, monkeypatch):
     calls, tower = [], policy.core.get_image_features
     monkeypatch.setattr(policy.core, "get_image_features", lambda *a, **k: (calls.append(1), tower(*a, **k))[1])
@@ -176,11 +194,11 @@ def test_the_judge_lists_claims(policy, monkeypatch):
 @pytest.mark.parametrize("says, judged", [("yes", True), ("no", False)])
 def test_a_judge_that_says_yes_is_heard_as_yes(policy, monkeypatch, says, judged):
     """Kills: yes and no swapped."""
-    def prefill(policy, prompts):
+    def reply_logits(policy, prompts):
         logits = torch.zeros(len(prompts), policy.core.config.text_config.vocab_size)
         logits[:, policy.tokenizer.encode(says)[0]] = 5
-        return logits, None
-    monkeypatch.setattr(P, "_prefill", prefill)
+        return logits
+    monkeypatch.setattr(P, "_reply_logits", reply_logits)
     judge = VLMJudge(policy)
     assert judge.equivalent("q", "2", "two") is judged and judge.frame_claim(media().frames[0], "x") is judged
 
@@ -201,8 +219,8 @@ def test_a_judge_without_numbers_fails_and_does_not_say_no(folder, glm_folder, k
     teachers = Teachers(None, None, None, judge)
     replies = teachers.yes_or_no({"a": ("equivalent", "q", "2", "two")})
     assert isinstance(replies["a"], TeacherFailed) and teachers.failures == {"judge: ValueError": 1}
-    with pytest.raises(TeacherFailed):
-        teachers.probabilities(media(), "How many?", [("I see", "2")])
+    failed, = teachers.probabilities([(media(), "How many?", [("I see", "2")])])
+    assert isinstance(failed, TeacherFailed)
 
 
 CUDA = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore"),
@@ -350,6 +368,11 @@ def test_a_glm_judge_scores_as_the_librarys_loss_does(glm, frames):
     assert np.allclose(np.log(mean), [e / n for e, n in expected], atol=1e-3)
     assert glm.answer_probability(media, "How many?", ["x", None], ["", None]) == [0, 0]
     assert glm.answer_probability(media, "How many?", [], []) == []
+
+
+def test_a_glm_judge_is_asked_about_many_groups(glm):
+    groups = [(clip(), "How many?", ["the mug", ""], ["2", "no"]), (clip(3), "Who?", ["the mug"], ["2"]), (clip(), "Who?", [], [])]
+    assert glm.answer_probabilities(groups) == [glm.answer_probability(*group) for group in groups]
 
 
 def test_a_glm_judge_sees_the_picture_and_hears_yes(glm, monkeypatch):

@@ -127,7 +127,7 @@ def test_the_log_has_these_keys_in_this_order(folder, tmp_path, monkeypatch):
     train_grpo.main()
     config, first, row, last = (row for _, row in read_jsonl(tmp_path / "metrics.jsonl"))
     signs = ["judge_only", "misses", "malformed", "unfinished_in"]
-    assert list(first) == list(last) == ["kind", "step", "answers", "judged", "grounding", *signs]
+    assert list(first) == list(last) == ["kind", "step", "answers", "judged", "grounding", *signs, "seconds", "memory_gb"]
     assert list(row) == [
         "kind", "step", "lr", "reward", "outcome", "grounding", "reasoning", "gate_open", "points", "length",
         "unfinished", *signs, "skipped", "all right", "all wrong", "all malformed", "all equal", "not scored", "loss", "entropy",

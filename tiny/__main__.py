@@ -3,7 +3,8 @@
     python -m tiny                 # draw data, curate, SFT, GRPO with both rewards side by side, evaluate, figure
     python -m tiny --out out2 --seed 1
 
-Nothing here but the order of seven commands: read it as a table of contents.
+Nothing here but the order of seven commands: read it as a table of contents. At the end it says where the time
+went.
 
 Before:  README.md
 Next:    tiny/README.md (what came out), tiny/study.py (the same with more seeds and step sizes)
@@ -13,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from pathlib import Path
 import torch
 
 from runs.errors import BadInput, run_main
-from runs.files import alone
+from runs.files import alone, read_jsonl
 from runs.settings import flag, parse_config
 
 
@@ -43,7 +45,8 @@ CORES = count_cores()
 
 
 def run(*chains):
-    """Run chains of commands side by side, the cores shared among them; within a chain one after the other.
+    """Run chains of commands side by side, the cores shared among them; within a chain one after the other. ->
+    seconds.
 
     When a command fails its chain stops, and once the other chains are done the whole process does.
     """
@@ -66,7 +69,58 @@ def run(*chains):
         codes = list(pool.map(follow, chains))
     if any(codes):
         sys.exit(max(codes))
-    print(f"[{time.time() - clock:.0f} s]", flush=True)
+    seconds = time.time() - clock
+    print(f"[{seconds:.0f} s]", flush=True)
+    return seconds
+
+
+# ---- Where the time goes -----------------------------------------------------------------------------------
+@dataclass
+class Phase:
+    """A row of the last table."""
+    name: str
+    seconds: float
+    skipped: bool = False  # it was there, or done, before
+
+
+def phase(name, logs, *chains):
+    """Run chains of commands as one phase, which writes these logs. -> Phase. Where no log grew, it was done before."""
+    before = written(logs)
+    seconds = run(*chains)
+    return Phase(name, seconds, skipped=written(logs) == before)
+
+
+def written(logs):
+    """Bytes of all these files together; one that is not there has none."""
+    return sum(Path(log).stat().st_size for log in logs if Path(log).exists())
+
+
+PARTS = ("sample", "verify", "update", "evaluate")  # of a GRPO run, as its log names them
+
+
+def spent(log):
+    """What a GRPO run spent its seconds on, by its log -> Counter of PARTS."""
+    seconds = Counter()
+    if Path(log).exists():
+        for _, row in read_jsonl(log, torn=True):
+            seconds.update(row.get("seconds", {}))
+    return seconds
+
+
+def time_table(phases, total):
+    """Phases as lines of text, each with its share of all seconds. An arm's parts are indented: two arms run at once.
+
+    >>> print(time_table([Phase("data", 1, skipped=True), Phase("SFT", 30), Phase("  argos: sample", 15)], total=60))
+    phase                         seconds  share
+    data                                1     2 %  skipped: done before
+    SFT                                30    50 %
+      argos: sample                    15    25 %
+    """
+    lines = ["phase                         seconds  share"]
+    for one in phases:
+        note = "  skipped: done before" if one.skipped else ""
+        lines.append(f"{one.name:30}{one.seconds:7.0f}{100 * one.seconds / total:6.0f} %{note}")
+    return "\n".join(lines)
 
 
 def main():
@@ -85,21 +139,26 @@ def work(cfg):
         more += " --resume"
     judge = f"--foils {cfg.foils}"
     clock = time.time()
+    phases = []
 
     # 1. Draw the data.
-    drawn = Path(cfg.out, "data/ood-clips.jsonl").exists()  # the last file that is written
-    if not (cfg.resume and drawn):
-        run([f"python -m tiny.world --out {o}/data --seed {cfg.seed}"])
+    last_drawn = Path(cfg.out, "data/ood-clips.jsonl")
+    if cfg.resume and last_drawn.exists():
+        phases.append(Phase("data", 0, skipped=True))
+    else:
+        phases.append(phase("data", [last_drawn], [f"python -m tiny.world --out {o}/data --seed {cfg.seed}"]))
 
     # 2. Curate. Several processes use several cores better than several threads do; a GPU is one process's.
     python = "python"
     if sys.platform == "linux" and CORES > 1 and not torch.cuda.is_available():
         processes = min(CORES, 8)
         python = f"ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node {processes}"
-    run([f"{python} curate.py --data {o}/data/curate.jsonl --out {o}/curated {judge} {more}"])
+    curate = f"{python} curate.py --data {o}/data/curate.jsonl --out {o}/curated {judge} {more}"
+    phases.append(phase("curation", [Path(cfg.out, "curated/rollouts.jsonl")], [curate]))
 
     # 3. The cold start.
-    run([f"python train_sft.py --data {o}/curated/sft.jsonl --out {o}/sft {more}"])
+    sft = f"python train_sft.py --data {o}/curated/sft.jsonl --out {o}/sft {more}"
+    phases.append(phase("SFT", [Path(cfg.out, "sft/metrics.jsonl")], [sft]))
 
     # 4. GRPO with both rewards, side by side. Answer-only RL asks for no R_rq and is done first: its core then
     # goes on to evaluate the models that are there. What they answer is kept for the last command.
@@ -113,13 +172,23 @@ def work(cfg):
     start = f"base:direct=tiny/base sft-greedy:greedy={o}/sft/merged sft={o}/sft/merged"
     argos, outcome = f"{o}/grpo-argos", f"{o}/grpo-outcome"
     Path(cfg.out, "eval").mkdir(exist_ok=True)
-    run([f"{grpo} --reward argos --out {argos}"],
-        [f"{grpo} --reward outcome --out {outcome}",
-         f"{ask} {start} outcome={outcome}/merged --pages 0 > {o}/eval/early.txt"])
+    logs = {arm: Path(cfg.out, f"grpo-{arm}/metrics.jsonl") for arm in ("argos", "outcome")}
+    before = {arm: spent(log) for arm, log in logs.items()}
+    phases.append(phase("GRPO, both arms at once", logs.values(),
+                        [f"{grpo} --reward argos --out {argos}"],
+                        [f"{grpo} --reward outcome --out {outcome}",
+                         f"{ask} {start} outcome={outcome}/merged --pages 0 > {o}/eval/early.txt"]))
+    for arm, log in logs.items():
+        seconds = spent(log) - before[arm]  # of a resumed run what it did now
+        phases += [Phase(f"  {arm}: {part}", seconds[part]) for part in PARTS if seconds[part]]
 
     # 5. Evaluate all, with the learning curves.
-    run([f"{ask} {start} argos={argos}/merged outcome={outcome}/merged --curves argos={argos} outcome={outcome}"])
-    print(f"\nAll of it in {(time.time() - clock) / 60:.1f} minutes. Look at:\n"
+    models = f"{start} argos={argos}/merged outcome={outcome}/merged"
+    phases.append(phase("evaluation", [Path(cfg.out, "eval/answers.jsonl")],
+                        [f"{ask} {models} --curves argos={argos} outcome={outcome}"]))
+    total = time.time() - clock
+    print("\n" + time_table(phases, total))
+    print(f"\nAll of it in {total / 60:.1f} minutes. Look at:\n"
           f"  {o}/eval/curves.png        the paper's figure 4, by your machine\n"
           f"  {o}/eval/page/index.html   where the models differ\n"
           f"  {o}/curated/overlays       what the teacher read\n"

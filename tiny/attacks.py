@@ -395,8 +395,9 @@ def reasoning(verifier, sample, media, group):
     """R_rq of each verdict of a group, behind a closed gate, too; 0 without reasoning or answer."""
     asked = [(judged(v.parsed.think), judged(v.parsed.answer or "")) for v in group]
     usable = [pair for pair in asked if all(pair)]
-    values = iter(verifier.teachers.probabilities(media, sample.question, usable) if usable else [])
-    return [float(next(values)) if all(pair) else 0.0 for pair in asked]
+    values, = verifier.teachers.probabilities([(media, sample.question, usable)])
+    left = iter(values)
+    return [float(next(left)) if all(pair) else 0.0 for pair in asked]
 
 
 def _row(verdict, quality):

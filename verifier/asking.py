@@ -165,21 +165,32 @@ class Teachers:
             raise TypeError(f"{len(batch)} times yes or no was asked for, {str(answers)[:60]} came back")
         return list(answers)
 
-    def probabilities(self, media, question, pairs, length_normalized=False):
-        """p(answer | question, reasoning, media) of [(reasoning, answer)] -> numbers or ItemFailed.
+    def probabilities(self, groups, length_normalized=False):
+        """p(answer | question, reasoning, media) of groups, (media, question, [(reasoning, answer), ...]) each.
 
-        Raises TeacherFailed.
+        -> for each group its numbers or ItemFailed, or the group's TeacherFailed. All groups are asked at once.
+        Where that fails they are asked one by one, so that no group pays for another's failure.
         """
-        call = partial(self._probabilities, media, question, length_normalized)
-        return self._ask("judge", call, pairs, known_good=("I look at it.", "yes"))
+        if len(groups) > 1 and hasattr(self.judge, "answer_probabilities"):
+            try:
+                asked = [(media, question, *_columns(pairs)) for media, question, pairs in groups]
+                found = self.judge.answer_probabilities(asked, length_normalized)
+                return [checked_probabilities(one, pairs) for one, (*_, pairs) in zip(found, groups, strict=True)]
+            except Exception as error:  # whatever a library raises
+                self._count("judge", error)
 
-    def _probabilities(self, media, question, length_normalized, pairs):
-        thinks = [think for think, _ in pairs]
-        answers = [answer for _, answer in pairs]
-        values = self.judge.answer_probability(media, question, thinks, answers, length_normalized)
-        if len(values) != len(pairs) or not all(math.isfinite(value) for value in values):
-            raise ValueError(f"{len(pairs)} probabilities were asked for, {str(values)[:60]} came back")
-        return [min(1.0, max(0.0, float(value))) for value in values]
+        def ask_one(media, question, pairs):
+            values = self.judge.answer_probability(media, question, *_columns(pairs), length_normalized)
+            return checked_probabilities(values, pairs)
+
+        found = []
+        for media, question, pairs in groups:
+            try:
+                call = partial(ask_one, media, question)
+                found.append(self._ask("judge", call, pairs, known_good=("I look at it.", "yes")))
+            except TeacherFailed as error:
+                found.append(error)
+        return found
 
     def list_claims(self, thinks):
         """The claims that each reasoning makes, as the judge's JSON -> texts or ItemFailed; or TeacherFailed."""
@@ -231,6 +242,18 @@ class Teachers:
         if self.failures[kind] == 1:
             print(f"not scored: {reason}; such failures are counted from here on", file=sys.stderr)
         return reason
+
+
+def _columns(pairs):
+    """[(reasoning, answer), ...] -> the reasonings, the answers."""
+    return [think for think, _ in pairs], [answer for _, answer in pairs]
+
+
+def checked_probabilities(values, pairs):
+    """One number in 0..1 per pair; ValueError where numbers are missing or not finite."""
+    if len(values) != len(pairs) or not all(math.isfinite(value) for value in values):
+        raise ValueError(f"{len(pairs)} probabilities were asked for, {str(values)[:60]} came back")
+    return [min(1.0, max(0.0, float(value))) for value in values]
 
 
 def checked_boxes(found, labels):
