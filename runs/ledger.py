@@ -19,8 +19,8 @@ of 768 new tokens, times 57,344 bytes of keys and values per token (see cache_by
 
 Weights, adapter, optimizer and cache are exact. Activations (what layers hand on, and what the backward pass
 must remember) are counted tensor by tensor, by the method of Korthikanti et al., arXiv:2205.05198, for this
-model with LoRA and the fast paths (runs/fast.py). tests/test_ledger.py holds each phase to 10 % of real tensors on
-a CPU, and tests/benchmark_gpu.py beside a GPU's own measurement.
+model with LoRA and the fast paths (runs/fast.py; --fast False takes more). tests/test_ledger.py holds each phase
+to 10 % of real tensors on a CPU, and tests/benchmark_gpu.py beside a GPU's own measurement.
 
 Before: policy.py and runs/fast.py (what the phases do), runs/settings.py (the flags). Next: train_grpo.py
 """
@@ -189,7 +189,7 @@ class Sizes:
         return tokens * self.width * (4 * self.hidden + wide * self.mlp) + self.unpacked
 
     def folded(self, trained):
-        """The fast paths' copy: in float32 of the adapted matrices, with the adapter; in 16 bits of the adapter."""
+        """The fast paths' copy: in float32 of the adapted matrices with the adapter; in 16 bits of the adapter."""
         if not self.lora_rank:
             return 0
         return trained // 2 if self.width == 2 else adapted_weights(self.text) * FLOAT

@@ -92,7 +92,7 @@ def assert_same(one, other):
     (EVERYTHING, 3, 9),                      # pictures, clips, text, several of them: ragged, padded on the left
     ([ITEMS["picture"]], 4, 7),              # one group
     ([ITEMS["clip"], ITEMS["text"]], 1, 6),  # groups of one
-    ([ITEMS["wide"], ITEMS["picture"]], 2, 1)], ids=["all", "one group", "groups of one", "one token"])
+    ([ITEMS["picture"], ITEMS["text"]], 2, 1)], ids=["all", "one group", "groups of one", "one token"])
 def test_packed_rows_score_like_plain_ones(grouped, lora_rank, checkpointing, items, group, longest):
     """Kills a completion that sees its neighbour or too little of its prompt, positions that are off by one, rows put
     back in the wrong place, a detached prompt, a layer that is computed otherwise when it is computed again."""
