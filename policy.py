@@ -525,7 +525,7 @@ def _sample(policy, prompts, group_size, temperature, top_p, max_new_tokens, gen
     ids = torch.full((len(prompt_of), max_new_tokens), pad, device=policy.device)
     logprobs = torch.zeros(ids.shape, device=policy.device)
     graph = policy.fast and has_graphs(policy.device)
-    look_every, stay = (16, .5) if graph else (1, .9)  # see 4)
+    look_every, stay = (16, .5) if graph else (1, .8)  # see 4)
 
     with evaluating(policy), arithmetic(policy), folded_once(policy.model):
         # 1) Prefill: read the prompts once. We get the logits (scores before softmax) of the first new token,
@@ -551,7 +551,7 @@ def _sample(policy, prompts, group_size, temperature, top_p, max_new_tokens, gen
             ended |= token == end
 
             # 4) Rows that drew the end token leave, so late steps are cheap. But leaving copies the others: a
-            #    tenth goes at a time; on a GPU half, as the graph has to be captured anew (our choice). And to
+            #    fifth goes at a time; on a GPU half, as the graph has to be captured anew (our choice). And to
             #    look for ends is to wait for the GPU: there it is done every 16 tokens.
             if t == max_new_tokens - 1:
                 break

@@ -120,17 +120,15 @@ AttentionInterface.register("argos", attend)
 AttentionMaskInterface.register("argos", sdpa_mask)  # who makes the library's own masks
 
 
-def fold_heads(query, key, value, mask, scaling):
+def fold_heads(query, key, value, bias, scaling):
     """Attention in which heads that share their keys are further queries of one head. -> (n, q, heads, d)
 
     In the 7B, 7 query heads share each of the 4 key heads. Under a mask the library copies keys and values for
-    all 28 of them. Shapes as in `attend`; mask: (n, 1, q, k), True where a query may look.
+    all 28 of them. Shapes as in `attend`; bias: (n, 1, h * q, k), added to the scores, for h heads that share.
     """
     n, heads, length, size = query.shape
-    sharing = heads // key.shape[1]
-    folded = query.reshape(n, -1, sharing * length, size)  # (n, kv_heads, sharing * q, d)
-    mask = mask.repeat(1, 1, sharing, 1)                   # (n, 1, sharing * q, k)
-    seen = torch.nn.functional.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
+    folded = query.reshape(n, key.shape[1], -1, size)  # (n, kv_heads, h * q, d)
+    seen = torch.nn.functional.scaled_dot_product_attention(folded, key, value, attn_mask=bias, scale=scaling)
     return seen.reshape(n, heads, length, size).transpose(1, 2)
 
 
@@ -331,6 +329,7 @@ class Packed:
         earlier = earlier.expand(len(mask), 1, -1, -1)
         prompt = in_prompt[prompt_of, None, None].expand(-1, -1, longest, -1)
         self.sees = torch.cat([prompt, earlier], 3)
+        self.bias = None  # the same for attention: 0 or -inf; made when it is needed
 
         # The positions of a completion go on where its prompt ends.
         steps = torch.arange(1, mask.shape[1], device=device)
@@ -357,7 +356,11 @@ class Packed:
         queries = _rows(query, self.given_places)  # (N, heads, Q, d)
         keys = torch.cat([prompt_keys, _rows(key, self.given_places)], 2)  # (N, kv_heads, P + Q, d)
         values = torch.cat([prompt_values, _rows(value, self.given_places)], 2)
-        seen = fold_heads(queries, keys, values, self.sees, scaling)  # (N, Q, heads, d)
+        if self.bias is None:  # the same in all layers
+            bias = torch.zeros(self.sees.shape, dtype=query.dtype, device=query.device)
+            bias = bias.masked_fill(~self.sees, -torch.inf)
+            self.bias = bias.repeat(1, 1, query.shape[1] // key.shape[1], 1)  # (N, 1, h * Q, P + Q)
+        seen = fold_heads(queries, keys, values, self.bias, scaling)  # (N, Q, heads, d)
         return torch.cat([packed, seen.flatten(0, 1)[self.given_back]])[None]
 
 
