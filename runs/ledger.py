@@ -10,7 +10,7 @@ reader with the 7B and one GPU. To see it, without a GPU and without a download:
     ...
     cache               0.00     0.92     3.39     0.00     0.00     0.00
     ...
-    sum                15.05    16.61    16.41    13.53    16.82    17.53
+    sum                15.05    16.61    16.41    13.79    17.08    17.53
 
 A column is a phase of a training step, a line is a part of the memory, and each number is a product of sizes
 that stand in the model's config and in the script's flags. The sum of a column is what its phase needs; the
@@ -281,16 +281,20 @@ def sampling(cfg, sizes, trained):
 def verify(sizes):
     """The judge reads a group at a time, then is asked for the tokens of its answers: whichever takes more."""
     tokens = sizes.packed(1, sizes.group)
-    read = sizes.embeds(1) + mask_bytes(sizes, sizes.group)
-    stream = tokens * sizes.hidden * sizes.width
-    reading = {"activations": read + sizes.passing(tokens, adapted=False)}
-    asking = {"activations": read + 2 * stream, "logits": sizes.logits(sizes.group * sizes.new)}
+    prompt = sizes.embeds(1)
+    reading = {"activations": prompt + mask_bytes(sizes, sizes.group) + sizes.passing(tokens, adapted=False)}
+    asking = {"activations": prompt + tokens * sizes.hidden * sizes.width,
+              "logits": sizes.logits(sizes.group * sizes.new)}
     return max(reading, asking, key=lambda parts: sum(parts.values()))
 
 
 def mask_bytes(sizes, rows):
-    """Whom each token of so many completions sees: a byte each."""
-    return rows * (sizes.new - 1) * (sizes.prompt + sizes.new - 1)
+    """Whom each token of so many completions sees, once for all layers.
+
+    A byte each, and the number that attention adds to its scores; heads that share keys are further queries.
+    """
+    sharing = sizes.hidden // sizes.narrow
+    return rows * (sizes.new - 1) * (sizes.prompt + sizes.new - 1) * (1 + sharing * sizes.width)
 
 
 def update(cfg, sizes, trained):
@@ -307,11 +311,8 @@ def update(cfg, sizes, trained):
     folded = sizes.folded(trained)
 
     # What a layer keeps. Attention lays keys and values out in rows: prompts, and completions with their prompts.
-    # Heads that share their keys are further queries, and the mask is a number that is added to their scores.
     in_rows = prompts * sizes.prompt + rows * (sizes.prompt + sizes.new - 1)
-    sharing = sizes.hidden // sizes.narrow
-    layer = tokens * sizes.per_layer(KEPT)
-    layer += (in_rows * 2 * sizes.narrow + mask * sharing) * sizes.width
+    layer = tokens * sizes.per_layer(KEPT) + in_rows * 2 * sizes.narrow * sizes.width
     if sizes.width == 2:
         layer += tokens * 7 * cfg.lora_rank * sizes.width  # the narrow outputs of seven A matrices
     layer += folded // sizes.layers

@@ -62,7 +62,7 @@ class Item:
     seconds: float      # its time box in a run of 8 minutes
     least: float        # with less time than this it is not begun
     command: list       # of the process
-    loud: bool = False  # it tells its progress on stderr
+    loud: bool = False  # what it writes to stderr is of interest, too: its progress, a graph that was refused
 
 
 def run_all(items, minutes, say, keep):
@@ -426,11 +426,10 @@ def sampler_gap(fast, plain, items, new):
 
 # ---- 6. Whole training runs beside the ledger --------------------------------------------------------------
 PICTURES = f"--video_pixels {512 * TOKEN}"  # a clip gets no more tokens than a picture
-WHOLE = "--micro_batch 8 --sample_batch 56"
 SETTINGS = {  # name: (GB of the card, script, pictures or clips, flags)
-    "GRPO, bfloat16, pictures": (80, train_grpo, "image", f"--preset 7b-bf16 {PICTURES} {WHOLE} --max_new_tokens 256"),
-    "GRPO, bfloat16, clips": (80, train_grpo, "video", f"--preset 7b-bf16 {WHOLE} --max_new_tokens 256"),
-    "SFT, bfloat16, clips": (40, train_sft, "video", "--preset 7b-bf16 --micro_batch 2"),
+    "GRPO, bfloat16, pictures": (80, train_grpo, "image", f"--preset 7b-bf16 {PICTURES} --max_new_tokens 256"),
+    "GRPO, bfloat16, clips": (80, train_grpo, "video", "--preset 7b-bf16 --max_new_tokens 256"),
+    "SFT, bfloat16, clips": (40, train_sft, "video", "--preset 7b-bf16"),
 }
 FOUR_BITS = (24, train_grpo, "image", f"--preset 7b {PICTURES}")
 COMMON = "--detector pixels --segmenter pixels --eval_every 0 --merge False --batch 4 --epochs 2 --steps 2"
@@ -540,8 +539,8 @@ def items(tiny):
     return [
         Item("versions", 15, 5, here("versions")),
         Item("trl", 145, 60, beside_trl("7b"), loud=True),
-        Item("sampler", 75, 40, here("sampler")),
-        Item("exact", 40, 20, here("exact")),
+        Item("sampler", 75, 40, here("sampler"), loud=True),
+        Item("exact", 40, 20, here("exact"), loud=True),
         Item("four-bits", 85, 50, here("four-bits")),
         Item("ledger", 45, 25, here("ledger")),
         Item("trl-long", 45, 70, beside_trl("7b-long"), loud=True),
