@@ -579,11 +579,11 @@ def main():
 
     def keep(line):
         if out:
-            print(line, file=out, flush=True)
+            print(f"{line}\n", end="", file=out, flush=True)
 
     def say(line):
         line = f"{time.monotonic() - began:4.0f} s  {line}"
-        print(line, flush=True)
+        print(f"{line}\n", end="", flush=True)  # in one piece: two threads say something
         keep(line)
 
     results = run_all(chosen, args.minutes, say, keep)
