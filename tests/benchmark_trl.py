@@ -537,7 +537,7 @@ def measure(setting, steps, half_steps, threads):
 
 # ---- 7. Tables ---------------------------------------------------------------------------------------------
 def show(name, setting, rows):
-    """The setting's table and its line "ratio". -> the ratio"""
+    """Print the setting's table and its line "ratio"."""
     tokens = {who: statistics.mean(row["tokens"] for row in rows[who]) for who in rows}
     length = "forced lengths" if setting.forced else "own lengths"
     print(f"\n{name}: {setting.prompts} prompts x {setting.group} rollouts; {setting.vision_tokens} vision tokens "
@@ -623,6 +623,7 @@ def main():
 
     print(where() + ("; --tiny: nothing is measured" if args.tiny else ""), flush=True)
     results = {}
+    failed = []
     for name in args.settings:
         setting = smaller(SETTINGS[name]) if args.tiny else SETTINGS[name]
         progress(f"{name} ...")
@@ -633,12 +634,15 @@ def main():
             rows, half = measure(setting, args.steps, args.half_steps, args.threads)
         except Failed as error:
             print(f"\nratio -   {name} failed: {error}", flush=True)
+            failed.append(name)
             continue
         show(name, setting, rows)
         if args.half_steps:
             results[name] = rows, half
     if results:
         show_skipping(results)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
