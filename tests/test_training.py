@@ -41,11 +41,16 @@ def as_command(script, flags, said):
     run_main(importlib.import_module(script).main)
 
 
-def fork(script, said, *flags):
-    """start, but the libraries were imported before: a server (that of test_curate.py) has them, and forks."""
+def forking():
+    """Where child processes come from that need no seconds to import: a server (that of test_curate.py) forks them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["curate", "policy", "teachers"])
-    child = context.Process(target=as_command, args=(script, [str(flag) for flag in flags], said))
+    return context
+
+
+def fork(script, said, *flags):
+    """A script as `start` runs it."""
+    child = forking().Process(target=as_command, args=(script, [str(flag) for flag in flags], said))
     child.start()
     return child
 
