@@ -552,18 +552,19 @@ class Together(FakeJudge):
     def answer_probability(self, media, question, thinks, answers, length_normalized=False):
         if any("odd" in think for think in thinks):
             raise RuntimeError("odd")
-        return [len(think) / 100 for think in thinks]
+        return [(10 * len(think) + len(answer)) / 1000 for think, answer in zip(thinks, answers)]
 
 
 def test_the_reasoning_of_all_groups_is_asked_about_at_once(picture, clip):
-    """Kills: a question to the teacher for each group, a reply that goes to another group's response."""
+    """Kills: a question to the teacher for each group, a reply that goes to another response."""
     judge = Together()
-    groups = [["<think>Two.</think><answer>2</answer>", "<think>x</think><answer>3</answer>"],
+    groups = [["<think>Two.</think><answer>2</answer>", "<think>x</think><answer>3</answer>", "<think>Two.</think><answer>two</answer>"],
               ["<think>Hm.</think><answer>3</answer>"],  # nobody is right: not asked
               ["<think>I see a pair.</think><answer>2</answer>", "<think>2</think><answer>2</answer>"] * 2]
     verdicts = Argos(None, None, None, judge).verify_groups([picture] * 3, groups)
-    assert judge.asked == [["Two."], ["I see a pair.", "2"]]  # the same is asked once
-    assert [[v.reasoning for v in group] for group in verdicts] == [[.04, None], [None], [.13, .01, .13, .01]]
+    assert judge.asked == [["Two.", "Two."], ["I see a pair.", "2"]]  # the same is asked once
+    scores = [[v.reasoning for v in group] for group in verdicts]
+    assert scores == [[.041, None, .043], [None], [.131, .011, .131, .011]]
 
 
 def test_one_groups_failure_costs_no_other_group(picture):
@@ -571,7 +572,7 @@ def test_one_groups_failure_costs_no_other_group(picture):
     groups = [["<think>odd</think><answer>2</answer>", "<think>Two.</think><answer>2</answer>"], ["<think>I see.</think><answer>2</answer>"]]
     verifier = Argos(None, None, None, judge)
     (odd, neighbour), (other,) = verifier.verify_groups([picture] * 2, groups)
-    assert (odd.reasoning, neighbour.reasoning, other.reasoning) == (0, .04, .06) and not odd.not_scored
+    assert (odd.reasoning, neighbour.reasoning, other.reasoning) == (0, .041, .061) and not odd.not_scored
     assert verifier.failures == {"judge: RuntimeError": 3}  # all together, the group, the response
     judge.answer_probability = lambda *a: [math.nan] * len(a[2])  # now the teacher is at fault
     verdicts = verifier.verify_groups([picture] * 2, groups)
