@@ -3,7 +3,9 @@
 The plain path itself is held to the library's forward in test_policy.py. Each docstring names the bugs that its test
 kills; every one was planted once and seen to fail here.
 """
+import copy
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -143,6 +145,49 @@ def test_only_what_is_wanted_is_scored(grouped):
         part, part_entropy = P.token_logprobs(policy, prompts, 1, ids, mask, wanted=wanted)
     torch.testing.assert_close(part, whole * wanted)
     torch.testing.assert_close(part_entropy, entropy * wanted)
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_rows_without_tokens_have_nothing(grouped, is_fast):
+    policy = load(grouped, 4, fast=is_fast)
+    prompts = P.encode_prompts(policy, EVERYTHING[:2])
+    ids, mask = ragged(4, 6)
+    alone, _ = P.token_logprobs(policy, prompts, 2, ids, mask)
+    mask[1:3] = 0
+    wide = torch.nn.functional.pad(ids, (0, 9))  # wider than any row
+    some, _ = P.token_logprobs(policy, prompts, 2, wide, torch.nn.functional.pad(mask, (0, 9)))
+    torch.testing.assert_close(some[:, :6], alone * mask, atol=1e-5, rtol=1e-5)
+    assert some[:, 6:].abs().sum() == 0
+    nothing, entropy = P.token_logprobs(policy, prompts, 2, ids, mask * 0)
+    nothing.sum().backward()
+    assert nothing.abs().sum() == 0 and entropy.abs().sum() == 0
+    logp, counts = P.answer_logprobs(policy, prompts, [""] * 4, ["so"] * 4)
+    assert (logp == -torch.inf).all() and not counts.any()
+
+
+def test_what_is_added_to_scores_starts_where_a_gpu_reads_fast(grouped):
+    """Rows that start at other than multiples of 8 are copied for each layer, all heads apart: .5 GB in the 7B."""
+    policy = load(grouped, 0)
+    ids, mask = ragged(2 * 2, 7)
+    packed = Packed(P.encode_prompts(policy, EVERYTHING[:2]), 2, mask.bool())
+    bias = packed._bias(torch.bfloat16, 3)
+    assert bias.shape[2:] == (3 * packed.sees.shape[2], packed.sees.shape[3])
+    assert all(stride % 8 == 0 for stride in bias.stride()[:-1]) and bias.stride(-1) == 1
+    assert torch.equal(bias == 0, packed.sees.repeat(1, 1, 3, 1)) and torch.equal(bias == -torch.inf, bias != 0)
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_a_gradient_is_the_same_bit_for_bit_on_several_threads(grouped, lora_rank):
+    """A resumed run is the run that was not stopped. Kills sums that several threads add to in any order."""
+    policy = load(grouped, lora_rank)
+    ids, mask = ragged(2 * 100, 4)  # 100 completions lean on the last token of each prompt
+    torch.set_num_threads(2)
+    try:
+        gradients = [score(policy, [ITEMS["text"]] * 2, 100, ids, mask)[2] for _ in range(3)]
+    finally:
+        torch.set_num_threads(1)
+    for name, gradient in gradients[0].items():
+        assert all(torch.equal(gradient, other[name]) for other in gradients[1:]), name
 
 
 class LogitsSeen(TorchDispatchMode):
@@ -423,6 +468,96 @@ def test_one_matrix_is_pefts_forward(grouped, lora_rank):
             assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
         with P.adapter_off(policy):
             assert torch.equal(one(x), one.base_layer(x))
+
+
+@pytest.mark.parametrize("kind", [dict(use_dora=True), dict(use_rslora=True), dict(lora_bias=True), dict(lora_dropout=.5)],
+                         ids=lambda kind: next(iter(kind)))
+def test_adapters_of_other_kinds_are_what_peft_makes_of_them(grouped, tmp_path, kind):
+    """peft reads more from an adapter's folder than W x + s B A x. Dropout draws: there peft's own forward stays."""
+    model = P.AutoModelForImageTextToText.from_pretrained(grouped, dtype=torch.float32)
+    model = P.get_peft_model(model, P.LoraConfig(r=4, lora_alpha=12, target_modules=P.LORA_TARGETS, **kind))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=.1)
+    model.save_pretrained(tmp_path)
+    policy, plain = (P.load_policy(grouped, adapter=tmp_path, fast=is_fast) for is_fast in (True, False))
+    ids, mask = ragged(2, 5)
+    assert_same(score(policy, EVERYTHING[:2], 1, ids, mask), score(plain, EVERYTHING[:2], 1, ids, mask))
+    drops = [hasattr(layer, "folded") for layer in fast.adapted_layers(policy.model)]
+    assert all(drops) if "use_rslora" in kind else not any(drops)
+
+
+def test_copies_have_an_adapter_of_their_own(grouped):
+    """copy.deepcopy, as merge() uses it. Kills a forward that is still bound to the first model's layers."""
+    policy = load(grouped, 4)
+    other = replace(policy, model=copy.deepcopy(policy.model))
+    ids, mask = ragged(2, 5)
+    before = score(policy, EVERYTHING[:2], 1, ids, mask)
+    with torch.no_grad():
+        for p in P.trainable(other).values():
+            p.mul_(1.5)
+    assert (score(other, EVERYTHING[:2], 1, ids, mask)[0] - before[0]).abs().max() > .01
+    assert_same(score(policy, EVERYTHING[:2], 1, ids, mask), before)
+    policy.unwrapped.merge_adapter()  # peft's: from now on W has it
+    with torch.no_grad():
+        merged, _ = P.token_logprobs(policy, P.encode_prompts(policy, EVERYTHING[:2]), 1, ids, mask)
+    torch.testing.assert_close(merged, before[0], atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_stays_folded_when_sampling_fails(grouped, monkeypatch):
+    policy = load(grouped, 4, checkpointing=True)
+
+    def stop(*_):
+        assert all(layer.folded is not None for layer in fast.adapted_layers(policy.model))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(P, "_draw", stop)
+    with pytest.raises(KeyboardInterrupt):
+        P.sample(policy, P.encode_prompts(policy, EVERYTHING[:1]), 2)
+    assert all(layer.folded is None for layer in fast.adapted_layers(policy.model)) and policy.model.training
+
+
+class Casts(TorchDispatchMode):
+    """How many matrices are cast from float32 inside."""
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default and args[0].dtype == torch.float32 and args[0].ndim == 2:
+            self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_adapter_is_cast_before_a_graph_is_captured(grouped, monkeypatch):
+    """A copy that is made inside a graph would be made again at every token."""
+    policy = load(grouped, 4, dtype="bfloat16")
+    prompts = P.encode_prompts(policy, EVERYTHING[:1])
+    counts = []
+    reader = P._reader
+
+    def counted(*args):
+        read = reader(*args)
+
+        def reading():
+            with Casts() as casts:
+                out = read()
+            counts.append(casts.count)
+            return out
+        return reading
+
+    monkeypatch.setattr(P, "_reader", counted)
+    P.sample(policy, prompts, 2, max_new_tokens=3, generator=seed(0))
+    assert counts == [0, 0]
+
+
+def test_under_autocast_layers_are_computed_again_as_they_were(grouped):
+    """Kills a checkpoint that forgets autocast. Bit for bit: nothing is rounded otherwise."""
+    ids, mask = ragged(4, 6)
+    kept, again = (load(grouped, 4, dtype="bfloat16", checkpointing=checkpointing) for checkpointing in (False, True))
+    one, other = (score(policy, EVERYTHING[:2], 2, ids, mask) for policy in (kept, again))
+    assert torch.equal(one[0], other[0])
+    assert all(torch.equal(gradient, other[2][name]) for name, gradient in one[2].items())
 
 
 def test_a_fast_policy_is_saved_and_merged_like_any(grouped, tmp_path):
