@@ -54,7 +54,7 @@ def adapted_layers(model):
 
 
 def is_one_matrix(layer):
-    """Is it W x + s B A x and nothing more? peft also loads adapters with a bias, with dropout, and of other kinds."""
+    """Is it W x + s B A x and nothing more? peft also loads adapters with a bias, dropout, or of another kind."""
     has_dropout = any(type(dropout) is not torch.nn.Identity for dropout in layer.lora_dropout.values())
     return not (has_dropout or layer.lora_variant or any(layer.lora_bias.values()))
 
@@ -171,7 +171,7 @@ class Room:
         device = prompt_of.device
         self.fixed = fixed
         columns = more if fixed else min(more, 32)
-        self.prompts = []  # keys and values of each layer: two (B, kv_heads, P, d)
+        self.prompts = []  # keys and values of each layer: two (B, kv_heads, P, d), the cache's own
         self.own = []      # (2, n, kv_heads, columns, d)
         for layer in cache.layers:
             _, heads, _, size = layer.keys.shape
@@ -263,7 +263,8 @@ def product(a, b):
     if a.dtype == torch.float32:
         return a @ b
     if a.device.type == "cpu":
-        return a.float() @ b.float()
+        with torch.autocast("cpu", enabled=False):  # it would cast them back
+            return a.float() @ b.float()
     out = torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out_dtype=torch.float32)
     return out.unflatten(0, a.shape[:2])
 
@@ -277,7 +278,7 @@ broken = []  # the graph whose capture failed: no other is tried, and PyTorch's 
 
 @functools.cache
 def capture_stream(device):
-    """One queue of kernels for all captures on a GPU: libraries keep memory, 32 MB and more, for each that they see."""
+    """One queue of kernels for all captures on a GPU: cuBLAS keeps up to 32 MB for each that it has seen."""
     return torch.cuda.Stream(device)
 
 
@@ -380,7 +381,7 @@ class Packed:
 
         # 2) Completions see their prompt and themselves.
         queries, keys, values = [self.completions.unpack(x) for x in of_completions]  # (N, ..., Q, d)
-        _, prompt_keys, prompt_values = [x.repeat_interleave(self.group_size, 0) for x in own]
+        prompt_keys, prompt_values = [x.repeat_interleave(self.group_size, 0) for x in own[1:]]
         keys = torch.cat([prompt_keys, keys], 2)  # (N, kv_heads, P + Q, d)
         values = torch.cat([prompt_values, values], 2)
         if self.bias is None:
