@@ -480,7 +480,7 @@ def sample(policy, prompts, group_size, temperature=1.0, top_p=1.0, max_new_toke
     batch_size: rollouts drawn at once (at least one group): their KV cache must fit into memory
 
     logprobs are those of token_logprobs: temperature and ban applied; top_p only narrows what is drawn.
-    Raises BadInput for a temperature that is no number above 0.
+    Raises BadInput for a temperature that is no number above 0, ValueError where the model gives no numbers.
     """
     if not (greedy or 0 < temperature < math.inf):
         raise BadInput(f"--temperature {temperature}: must be a number above 0")
@@ -495,6 +495,8 @@ def sample(policy, prompts, group_size, temperature=1.0, top_p=1.0, max_new_toke
         ids[rows], mask[rows], logprobs[rows] = _sample(
             policy, prompts.select(batch), group_size, temperature, top_p, max_new_tokens, generator, greedy)
 
+    if not logprobs.isfinite().all():  # weights that are not finite, or an overflow
+        raise ValueError("the model's logits are not finite")
     longest = int(mask.sum(1).max())
     ids = ids[:, :longest]
     texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -621,7 +623,7 @@ def _reader(policy, room, graph):
                                                use_cache=True, **room.inputs())
         return policy.core.lm_head(out.last_hidden_state[:, -1])
 
-    return captured(read) if graph else read
+    return captured(read, policy.device) if graph else read
 
 
 def _log_softmax(policy, logits, temperature):

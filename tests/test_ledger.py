@@ -196,7 +196,7 @@ def test_the_judge_is_predicted(folder, dtype, words, new):
 def test_sampling_is_predicted(folder, monkeypatch, dtype, group, words, new):
     """As on a GPU, with room for all tokens from the start. What matters most: prompts, logits."""
     monkeypatch.setattr(P, "has_graphs", lambda device: True)
-    monkeypatch.setattr(P, "captured", lambda read: read)
+    monkeypatch.setattr(P, "captured", lambda read, device: read)
     monkeypatch.setattr(fast, "product", lambda a, b: (a @ b).float())  # a CPU casts a and b
     policy = P.load_policy(folder, lora_rank=RANK, dtype=dtype)
     policy.ban[policy.tokenizer.eos_token_id] = -torch.inf  # rollouts of full length: the worst case
