@@ -232,7 +232,7 @@ class Machine:
 
 def this_machine(dtype):
     """What a large matrix product and a copy reach here; on a GPU in bfloat16, unless weights are float32."""
-    device, side, size, kind = "cpu", 1024, 200_000_000, torch.float32
+    device, side, size, kind = "cpu", 512, 200_000_000, torch.float32
     if torch.cuda.is_available():
         device, side, size = "cuda", 8192, 2_000_000_000
         if dtype != "float32":

@@ -32,7 +32,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from runs import fast  # noqa: E402
+from runs import costs, fast  # noqa: E402
 from runs.settings import QWEN_7B  # noqa: E402
 from verifier.coordinates import Media  # noqa: E402
 import policy as P  # noqa: E402
@@ -203,7 +203,8 @@ class Update:
 
     def __init__(self, setting, policy, items):
         self.group = setting.group
-        self.prompts = P.encode_prompts(policy, items[:setting.updated])
+        self.items = items[:setting.updated]
+        self.prompts = P.encode_prompts(policy, self.items)
         generator = torch.Generator(policy.device).manual_seed(0)
         rollouts = P.sample(policy, self.prompts, self.group, max_new_tokens=setting.new_tokens, generator=generator)
         self.ids = rollouts.ids
@@ -299,7 +300,7 @@ def check_equal(lines, dtype):
             sys.exit(f"{line.name}: found {line.result}, and the plain path {lines[0].result}")
 
 
-def show(title, lines):
+def show(title, lines, text):
     plain = next(line.seconds for line in lines if line.name.startswith("plain"))
     on_gpu = any(line.gigabytes for line in lines)
     print(f"\n{title}\n\n| what | seconds | times faster than plain |" + (" GB |" if on_gpu else ""))
@@ -307,19 +308,45 @@ def show(title, lines):
     for line in lines:
         memory = f" {line.gigabytes:.1f} |" if on_gpu else ""
         print(f"| {line.name} | {line.seconds:.2f} | {plain / line.seconds:.2f} |{memory}")
-    sys.stdout.flush()
+    print(f"\n{text}", flush=True)
+
+
+def at_least(setting, policy, items, tokens, fast_paths, machine):
+    """Seconds of sampling and of the update by the cost model. tokens: of a mean rollout"""
+    prompts = P.encode_prompts(policy, items)
+    dtype = str(policy.core.dtype).removeprefix("torch.")
+    cfg = costs.Config(
+        policy=policy.path, judge="base", reward="outcome", dtype=dtype, lora_rank=RANK, prompts=len(items),
+        group_size=setting.group, max_new_tokens=setting.new_tokens, micro_batch=1 << 30, new_tokens=tokens,
+        checkpointing=policy.model.training, prompt_tokens=prompts.lengths().float().mean().item(),
+        seen_tokens=(prompts.input_ids == policy.core.config.image_token_id).sum().item() / len(items))
+    found = costs.phases(cfg, fast_paths)
+    sampled, _, updated = [sum(machine.seconds(found[part]) for part in parts) for parts in costs.TIMED_AS.values()]
+    return sampled, updated
 
 
 def measure(setting, rounds):
-    """-> lines of sampling, lines of the update"""
+    """-> lines of sampling, lines of the update; two texts: what the cost model says of each"""
     with tempfile.TemporaryDirectory() as folder:
         policy, items = load(setting, Path(folder) / "model")
         sampling = sampling_lines(policy)
         take_turns(sampling, rounds, setting, policy, items)
-        update = update_lines(policy, Update(setting, policy, items))
+        batch = Update(setting, policy, items)
+        update = update_lines(policy, batch)
         take_turns(update, rounds, setting, policy, items)
-    check_equal(update, policy.core.dtype)
-    return sampling, update
+        check_equal(update, policy.core.dtype)
+        machine = costs.this_machine(str(policy.core.dtype).removeprefix("torch."))
+        said = [[], []]
+        for path in (False, True):
+            sampled, _ = at_least(setting, policy, items, sampling[1].result, path, machine)
+            _, updated = at_least(setting, policy, batch.items, batch.mask.sum().item() / len(batch.ids), path, machine)
+            said[0].append(sampled)
+            said[1].append(updated)
+    texts = []
+    for plain, quick in said:
+        texts.append(f"The cost model (runs/costs.py; {machine.flop / 1e12:.3g} TFLOP/s, {machine.bytes / 1e9:,.0f} "
+                     f"GB/s here): at least {plain:.2f} s plainly, {quick:.2f} s with all of it.")
+    return sampling, update, texts
 
 
 def seconds_with_small_buffers(setting, rounds, threads):
@@ -347,7 +374,7 @@ def main():
             model = "tiny" if setting.model == "7b" else setting.model
             setting = replace(setting, model=model, prompts=2, side=2, new_tokens=8, group=2)
         rounds = 1 if args.tiny else args.rounds
-        sampling, update = measure(setting, rounds)
+        sampling, update, texts = measure(setting, rounds)
         if not torch.cuda.is_available():
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 seconds = pool.apply(seconds_with_small_buffers, (setting, rounds, args.threads))
@@ -356,9 +383,9 @@ def main():
         theirs = sampling[0].result
         where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {args.threads} thread(s)"
         show(f"{name}, sampling: {setting.prompts} x {setting.group} rollouts, {ours:.1f} tokens each (the library's "
-             f"own: {theirs:.1f}); {where}, best of {rounds}", sampling)
+             f"own: {theirs:.1f}); {where}, best of {rounds}", sampling, texts[0])
         show(f"{name}, update: {min(setting.updated, setting.prompts)} groups of {setting.group}, forward and backward",
-             update)
+             update, texts[1])
 
 
 if __name__ == "__main__":

@@ -186,4 +186,4 @@ def test_this_machine_is_measured(monkeypatch, capsys):
     times = iter([.5, .25])
     monkeypatch.setattr(costs, "fastest", lambda *args, **options: next(times))
     run(monkeypatch)
-    assert f"{2 * 1024 ** 3 / .5 / 1e12:.3g} TFLOP/s, 2 GB/s" in capsys.readouterr().out
+    assert f"{2 * 512 ** 3 / .5 / 1e12:.3g} TFLOP/s, 2 GB/s" in capsys.readouterr().out
