@@ -18,7 +18,7 @@ value there changes the logits and raises no error; here nothing reads it.)
 What is simplified: only LoRA on the language layers is trained by default, the vision tower never; no paged
 cache, no speculative decoding; rows that have ended just leave the batch.
 
-See it:  python tests/benchmark_sampling.py      # sampling here beside the library's generate()
+See it:  python tests/benchmark_fast.py          # sampling and scoring, plain and fast, beside generate()
 Before:  verifier/coordinates.py (Media: what the policy sees, and in which pixels)
 Next:    train_sft.py, train_grpo.py (how it learns), runs/ledger.py (what the 7B costs in memory)
 """
@@ -518,6 +518,10 @@ def _batches_of_like_length(lengths, size):
     return batches
 
 
+# By graph or none: ends are looked for every so many tokens; rows leave when at most this share of them stays.
+WHEN_TO_LEAVE = {True: (16, .5), False: (1, .8)}
+
+
 @torch.no_grad()
 def _sample(policy, prompts, group_size, temperature, top_p, max_new_tokens, generator, greedy):
     """One batch of `sample`. -> ids, mask, logprobs: each (N, T), N = B * G rollouts, T = max_new_tokens."""
@@ -527,7 +531,7 @@ def _sample(policy, prompts, group_size, temperature, top_p, max_new_tokens, gen
     ids = torch.full((len(prompt_of), max_new_tokens), pad, device=policy.device)
     logprobs = torch.zeros(ids.shape, device=policy.device)
     graph = policy.fast and has_graphs(policy.device)
-    look_every, stay = (16, .5) if graph else (1, .8)  # see 4)
+    look_every, stay = WHEN_TO_LEAVE[graph]  # see 4)
 
     with evaluating(policy), arithmetic(policy), folded_once(policy.model):
         # 1) Prefill: read the prompts once. We get the logits (scores before softmax) of the first new token,

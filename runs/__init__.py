@@ -6,6 +6,8 @@
     checkpoints.py weights that fit; the pixels of training           policy.py, teachers/, every script
     processes.py   several GPUs, metrics, seconds per phase           train_sft.py, train_grpo.py, curate.py
     ledger.py      how much memory a run will take, before it starts  train_sft.py, train_grpo.py
+    fast.py        sampling and scoring in less time                  policy.py
+    costs.py       where the time of a step goes (README.md)          nobody: a command
     statistics.py  means with intervals, paired differences           evaluate.py, benchmarks/
     curves.py      the paper's figure 4                               evaluate.py, benchmarks/, tiny/study.py
 
