@@ -15,12 +15,15 @@ with, to rounding. After the vision tower the language model gets three things a
 positions, a mask. (The library otherwise remembers positions between calls, in `model.rope_deltas`. A stale
 value there changes the logits and raises no error; here nothing reads it.)
 
+Sampling and scoring stand here in a plain way, which is to be understood first: LibraryRoom and _read_rows. The
+way that runs by default, Room and _read_packed, is in runs/fast.py: 2 to 4 times as fast, the same numbers.
+
 What is simplified: only LoRA on the language layers is trained by default, the vision tower never; no paged
 cache, no speculative decoding; rows that have ended just leave the batch.
 
 See it:  python tests/benchmark_fast.py          # sampling and scoring, plain and fast, beside generate()
 Before:  verifier/coordinates.py (Media: what the policy sees, and in which pixels)
-Next:    train_sft.py, train_grpo.py (how it learns), runs/ledger.py (what the 7B costs in memory)
+Next:    train_sft.py, train_grpo.py (how it learns), runs/README.md (where its time goes)
 """
 import copy
 import ctypes
