@@ -469,6 +469,7 @@ def test_one_matrix_is_pefts_forward(grouped, lora_rank):
             assert torch.equal(one(x), one.base_layer(x))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # peft wonders about a bias where there was none
 @pytest.mark.parametrize("kind", [dict(use_dora=True), dict(use_rslora=True), dict(lora_bias=True), dict(lora_dropout=.5)],
                          ids=lambda kind: next(iter(kind)))
 def test_adapters_of_other_kinds_are_what_peft_makes_of_them(grouped, tmp_path, kind):
