@@ -354,7 +354,7 @@ class Packed:
         earlier = earlier.expand(len(mask), 1, -1, -1)
         prompt = prompt_there[prompt_of, None, None].expand(-1, -1, longest, -1)
         self.sees = torch.cat([prompt, earlier], 3)
-        self.bias = None  # the same for attention: 0 or -inf; made when it is needed
+        self.bias = None  # the same for attention, in all layers; the first makes it
 
         # The positions of a completion go on where its prompt ends.
         steps = torch.arange(1, mask.shape[1], device=device)
@@ -370,7 +370,8 @@ class Packed:
     def attend(self, module, query, key, value, scaling, **settings):
         """query: (1, heads, S, d); key, value: (1, kv_heads, S, d) -> (1, S, heads, d)"""
         sizes = [self.prompts.tokens, self.completions.tokens]
-        of_prompts, of_completions = zip(*[x[0].split(sizes, 1) for x in (query, key, value)])
+        parts = [x[0].split(sizes, 1) for x in (query, key, value)]
+        of_prompts, of_completions = zip(*parts)  # (heads or kv_heads, tokens, d), three each
 
         # 1) Prompts see themselves. They are padded on the right, where none of their tokens looks: no mask.
         own = [self.prompts.unpack(x) for x in of_prompts]  # (B, heads or kv_heads, P, d)
@@ -380,7 +381,7 @@ class Packed:
             return packed[None]
 
         # 2) Completions see their prompt and themselves.
-        queries, keys, values = [self.completions.unpack(x) for x in of_completions]  # (N, ..., Q, d)
+        queries, keys, values = [self.completions.unpack(x) for x in of_completions]  # (N, heads or ..., Q, d)
         prompt_keys, prompt_values = [x.repeat_interleave(self.group_size, 0) for x in own[1:]]
         keys = torch.cat([prompt_keys, keys], 2)  # (N, kv_heads, P + Q, d)
         values = torch.cat([prompt_values, values], 2)
@@ -402,7 +403,7 @@ class Rows:
     """Tokens that stand one after the other, laid out as rows that are padded on the right with zeros, and back.
 
     Written by index_copy and read by index_select: their gradients put each number in one place. Those of [...]
-    add them up, in any order on several threads, and slowly where many are padding.
+    add them up, in any order on several threads, and slowly where many places are padding.
 
     there: (R, L) True where a row has a token
     """
@@ -415,7 +416,8 @@ class Rows:
     def unpack(self, packed):
         """(heads, tokens, d) -> (R, heads, L, d)"""
         heads, _, size = packed.shape
-        rows = packed.new_zeros(heads, self.shape.numel(), size).index_copy(1, self.places, packed)
+        rows = packed.new_zeros(heads, self.shape.numel(), size)
+        rows.index_copy_(1, self.places, packed)
         return rows.unflatten(1, self.shape).transpose(0, 1)
 
     def pack(self, rows):

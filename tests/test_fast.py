@@ -176,10 +176,9 @@ def test_what_is_added_to_scores_starts_where_a_gpu_reads_fast(grouped):
     assert torch.equal(bias == 0, packed.sees.repeat(1, 1, 3, 1)) and torch.equal(bias == -torch.inf, bias != 0)
 
 
-@pytest.mark.parametrize("lora_rank", [0, 4])
-def test_a_gradient_is_the_same_bit_for_bit_on_several_threads(grouped, lora_rank):
+def test_a_gradient_is_the_same_bit_for_bit_on_several_threads(grouped):
     """A resumed run is the run that was not stopped. Kills sums that several threads add to in any order."""
-    policy = load(grouped, lora_rank)
+    policy = load(grouped, 4)
     ids, mask = ragged(2 * 100, 4)  # 100 completions lean on the last token of each prompt
     torch.set_num_threads(2)
     try:
@@ -470,6 +469,7 @@ def test_one_matrix_is_pefts_forward(grouped, lora_rank):
             assert torch.equal(one(x), one.base_layer(x))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # peft wonders about a bias where there was none
 @pytest.mark.parametrize("kind", [dict(use_dora=True), dict(use_rslora=True), dict(lora_bias=True), dict(lora_dropout=.5)],
                          ids=lambda kind: next(iter(kind)))
 def test_adapters_of_other_kinds_are_what_peft_makes_of_them(grouped, tmp_path, kind):
