@@ -621,8 +621,9 @@ def work(cfg, weights, accelerator):
             updated = dict.fromkeys(updated)  # nothing was learned: None, not 0
         # Of teachers and files, since this process began.
         failures = processes.gather(accelerator, [verifier.failures + measure.failures])
-        processes.log(accelerator, out, dict(kind="train", step=step, lr=lr, prompt_length=mean(lengths), **summary,
-                                             **updated, failures=sum(failures, Counter()), **phases.report()))
+        processes.log(accelerator, out, dict(kind="train", step=step, lr=lr, prompt_length=mean(lengths),
+                                             **summary, **updated, failures=sum(failures, Counter()),
+                                             **phases.report()))
         bar.set_postfix(bar_text(summary))
 
         # 4f. Evaluation and checkpoint.

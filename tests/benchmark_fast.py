@@ -239,6 +239,9 @@ class Line:
     result: object = None
 
 
+SHARED = "+ a group shares its prompt's cache, written in place"
+
+
 def adapter_name(policy):
     if policy.core.dtype == torch.float32:
         return "one matrix W + s B A"
@@ -250,10 +253,10 @@ def sampling_lines(policy):
     lines = [Line("the library's generate()", [plainly, pefts_lora], generate),
              Line("plain", [plainly, pefts_lora], sample)]
     if graph:
-        lines.append(Line("+ a group shares its prompt's cache, written in place", [without_graph, pefts_lora], sample))
+        lines.append(Line(SHARED, [without_graph, pefts_lora], sample))
         lines.append(Line("+ a CUDA graph", [pefts_lora], sample))
     else:
-        lines.append(Line("+ a group shares its prompt's cache, written in place", [pefts_lora], sample))
+        lines.append(Line(SHARED, [pefts_lora], sample))
     lines.append(Line(f"+ {adapter_name(policy)}: all of it", [], sample))
     if policy.core.dtype == torch.float32:
         lines.append(Line("all, but the one matrix made at every token", [folded_at_every_token], sample))
@@ -339,7 +342,8 @@ def measure(setting, rounds):
         said = [[], []]
         for path in (False, True):
             sampled, _ = at_least(setting, policy, items, sampling[1].result, path, machine)
-            _, updated = at_least(setting, policy, batch.items, batch.mask.sum().item() / len(batch.ids), path, machine)
+            own_tokens = batch.mask.sum().item() / len(batch.ids)
+            _, updated = at_least(setting, policy, batch.items, own_tokens, path, machine)
             said[0].append(sampled)
             said[1].append(updated)
     texts = []
@@ -384,8 +388,8 @@ def main():
         where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {args.threads} thread(s)"
         show(f"{name}, sampling: {setting.prompts} x {setting.group} rollouts, {ours:.1f} tokens each (the library's "
              f"own: {theirs:.1f}); {where}, best of {rounds}", sampling, texts[0])
-        show(f"{name}, update: {min(setting.updated, setting.prompts)} groups of {setting.group}, forward and backward",
-             update, texts[1])
+        groups = min(setting.updated, setting.prompts)
+        show(f"{name}, update: {groups} groups of {setting.group}, forward and backward", update, texts[1])
 
 
 if __name__ == "__main__":

@@ -101,7 +101,8 @@ def test_the_7b_by_hand():
     prompt = 512 + 160
     tokens = 7 * prompt
     pairs = tokens * prompt
-    assert found["prefill"].flop == 2 * (model.matrices + model.thin) * tokens + 4 * 28 * 3584 * pairs + 2 * 7 * model.head
+    layers = 2 * (model.matrices + model.thin) * tokens
+    assert found["prefill"].flop == layers + 4 * 28 * 3584 * pairs + 2 * 7 * model.head
     # Decoding: 255 times the weights, A and B, the head; 57,344 bytes for each key and value; what tokens carry.
     cached = 7 * prompt * 255 + 56 * 255 * 128
     carried = 56 * 255 * 28 * ends * 2
