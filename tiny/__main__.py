@@ -84,7 +84,7 @@ class Phase:
 
 
 def phase(name, logs, *chains):
-    """Run chains of commands as one phase, which writes these logs. -> Phase; skipped where no log grew."""
+    """Run chains of commands as one phase, which writes these logs. -> Phase: done before, where no log grew."""
     before = written(logs)
     seconds = run(*chains)
     return Phase(name, seconds, skipped=written(logs) == before)
@@ -108,9 +108,7 @@ def spent(log):
 
 
 def time_table(phases, total):
-    """Phases as lines of text, each with its share of all seconds.
-
-    An arm's parts are indented: they are inside their phase, and two arms run at once.
+    """Phases as lines of text, each with its share of all seconds. An arm's parts are indented: both run at once.
 
     >>> phases = [Phase("data", 1, skipped=True), Phase("SFT", 30), Phase("  argos: sample", 15)]
     >>> print(time_table(phases, total=60))
