@@ -43,7 +43,8 @@ def one_of(number, rank, port, script, flags, said):
     if number > 1:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(number), LOCAL_WORLD_SIZE=str(number),
                           MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")
-    P.sample = one_by_one
+    if script == "train_grpo":
+        P.sample = one_by_one
     as_command(script, flags, said)
 
 
@@ -60,7 +61,10 @@ def free_port():
 
 
 def launch(number, script, folder, *flags):  # noqa: F811
-    """Run a script in as many processes that share the work, on the CPU: accelerate joins them (gloo)."""
+    """Run a script in as many processes that share the work, on the CPU: accelerate joins them (gloo). -> what each said.
+
+    It writes folder/NUMBER.
+    """
     flags = [*map(str, flags), "--out", str(folder / str(number))]
     port = free_port()
     said = [folder / f"said-{number}-{rank}" for rank in range(number)]
@@ -70,6 +74,7 @@ def launch(number, script, folder, *flags):  # noqa: F811
         child.start()
     for child, its in zip(children, said):
         join(child, its)
+    return [its.read_text() for its in said]
 
 
 def same_run(folder):  # noqa: F811
