@@ -621,7 +621,8 @@ def work(cfg, weights, accelerator):
             updated = dict.fromkeys(updated)  # nothing was learned: None, not 0
         # Of teachers and files, since this process began.
         failures = processes.gather(accelerator, [verifier.failures + measure.failures])
-        processes.log(accelerator, out, dict(kind="train", step=step, lr=lr, prompt_length=mean(lengths),
+        prompt_length = mean(processes.gather(accelerator, lengths))  # tokens; runs/costs.py reads it
+        processes.log(accelerator, out, dict(kind="train", step=step, lr=lr, prompt_length=prompt_length,
                                              **summary, **updated, failures=sum(failures, Counter()),
                                              **phases.report()))
         bar.set_postfix(bar_text(summary))
