@@ -15,12 +15,15 @@ with, to rounding. After the vision tower the language model gets three things a
 positions, a mask. (The library otherwise remembers positions between calls, in `model.rope_deltas`. A stale
 value there changes the logits and raises no error; here nothing reads it.)
 
+Sampling and scoring stand here in a plain way, which is to be understood first: LibraryRoom and _read_rows. The
+way that runs by default, Room and _read_packed, is in runs/fast.py: 2 to 4 times as fast, the same numbers.
+
 What is simplified: only LoRA on the language layers is trained by default, the vision tower never; no paged
 cache, no speculative decoding; rows that have ended just leave the batch.
 
 See it:  python tests/benchmark_fast.py          # sampling and scoring, plain and fast, beside generate()
 Before:  verifier/coordinates.py (Media: what the policy sees, and in which pixels)
-Next:    train_sft.py, train_grpo.py (how it learns), runs/ledger.py (what the 7B costs in memory)
+Next:    train_sft.py, train_grpo.py (how it learns), runs/README.md (where its time goes)
 """
 import copy
 import ctypes
@@ -144,6 +147,7 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
         else:
             model = load_weights(AutoModelForImageTextToText, path, dtype=getattr(torch, dtype), **NO_CODE)
         model = model.to(device)
+        model.model.visual.patch_embed.proj.__class__ = PatchesAsRows  # same weight, same name
         model.model.visual.requires_grad_(False)
         for layer in model.modules():
             # NF4 on a CPU: bitsandbytes would repack the weights at the first sampled token, for good, and
@@ -179,6 +183,22 @@ def load_policy(path, lora_rank=0, lora_alpha=None, adapter=None, dtype="float32
     if fast:
         use_fast_paths(model)
     return policy
+
+
+class PatchesAsRows(torch.nn.Conv3d):
+    """The vision tower's first layer as what it is: one matrix product, since no two patches overlap.
+
+    torch's general 3-D convolution takes 3 to 4 times as long for it (one CPU core, 4,096 patches to 256 numbers:
+    127 ms, here 27). The library has the same as from_pretrained(..., fusion_config={"patch_embeddings": True}),
+    which does not do here (5.17): it changes the class for the whole process, so that a second load raises
+    ValueError; the folder's weight is reported as unexpected and random numbers take its place; and
+    save_pretrained writes a name that no other program reads.
+    """
+
+    def forward(self, patches):
+        """patches: (N, 3, 2, 14, 14) colors, frames, rows, columns. -> (N, D)"""
+        rows = patches.flatten(1)  # (N, 1176)
+        return torch.nn.functional.linear(rows, self.weight.flatten(1), self.bias)
 
 
 def _with_adapter(model, folder):
@@ -463,7 +483,7 @@ def sample(policy, prompts, group_size, temperature=1.0, top_p=1.0, max_new_toke
     batch_size: rollouts drawn at once (at least one group): their KV cache must fit into memory
 
     logprobs are those of token_logprobs: temperature and ban applied; top_p only narrows what is drawn.
-    Raises BadInput for a temperature that is no number above 0.
+    Raises BadInput for a temperature that is no number above 0, ValueError where the model gives no numbers.
     """
     if not (greedy or 0 < temperature < math.inf):
         raise BadInput(f"--temperature {temperature}: must be a number above 0")
@@ -478,6 +498,8 @@ def sample(policy, prompts, group_size, temperature=1.0, top_p=1.0, max_new_toke
         ids[rows], mask[rows], logprobs[rows] = _sample(
             policy, prompts.select(batch), group_size, temperature, top_p, max_new_tokens, generator, greedy)
 
+    if not logprobs.isfinite().all():  # weights that are not finite, or an overflow
+        raise ValueError("the model's logits are not finite")
     longest = int(mask.sum(1).max())
     ids = ids[:, :longest]
     texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -608,7 +630,7 @@ def _reader(policy, room, graph):
                                                use_cache=True, **room.inputs())
         return policy.core.lm_head(out.last_hidden_state[:, -1])
 
-    return captured(read) if graph else read
+    return captured(read, policy.device) if graph else read
 
 
 def _log_softmax(policy, logits, temperature):
@@ -907,7 +929,9 @@ def load_state(path, policy, optimizer, steps):
     if not Path(path).exists():
         return 0
     try:
-        state = torch.load(path, map_location=policy.device, weights_only=True)
+        # To the CPU: load_state_dict moves the moments to their weights but leaves AdamW's `step` where it is, and
+        # on a GPU every update would wait for it, once per parameter.
+        state = torch.load(path, map_location="cpu", weights_only=True)
         _check_state(state, trainable(policy), steps)
         check_finite(path, state["weights"])
         optimizer.load_state_dict(state["optimizer"])  # looks at all of it before it changes anything

@@ -18,6 +18,7 @@ to the plain one: log-probabilities to 1e-5 and gradients to 1e-5, in float32.
 
 Before: policy.py. Next: runs/README.md (what each gives), runs/ledger.py (what it saves in memory)
 """
+import functools
 from contextlib import contextmanager, nullcontext
 from types import MethodType
 
@@ -27,7 +28,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from runs.errors import first_line, warn
+from runs.errors import first_line, out_of_memory, warn
 
 
 def use_fast_paths(model):
@@ -39,11 +40,11 @@ def use_fast_paths(model):
         # has been seen to give NaN gradients under a mask (PyTorch issue 196678).
         torch.backends.cuda.enable_cudnn_sdp(False)
     for layer in adapted_layers(model):
-        if layer.base_layer.weight.dtype == torch.float32:
+        if layer.base_layer.weight.dtype != torch.float32:
+            layer.cast_input_dtype_enabled = False  # see `arithmetic`
+        elif is_one_matrix(layer):
             layer.folded = None
             layer.forward = MethodType(one_matrix, layer)
-        else:
-            layer.cast_input_dtype_enabled = False  # see `arithmetic`
 
 
 # ---- 1. The adapter ----------------------------------------------------------------------------------------
@@ -52,13 +53,19 @@ def adapted_layers(model):
     return [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
 
 
+def is_one_matrix(layer):
+    """Is it W x + s B A x and nothing more? peft also loads adapters with a bias, dropout, or of another kind."""
+    has_dropout = any(type(dropout) is not torch.nn.Identity for dropout in layer.lora_dropout.values())
+    return not (has_dropout or layer.lora_variant or any(layer.lora_bias.values()))
+
+
 def one_matrix(layer, x):
     """The forward of an adapted float32 layer: (W + s B A) x, not W x + s B A x. x: (..., in) -> (..., out)
 
     Exact to rounding, gradients too. Where the rank is no small part of the width, as in the tiny models (64 of
     128), one product of W's size takes less time than it and two thin ones, forward and backward alike.
     """
-    if layer.disable_adapters:
+    if layer.disable_adapters or layer.merged:
         return layer.base_layer(x)
     weight = layer.folded  # while sampling; else it is made here, and has a gradient
     if weight is None:
@@ -164,13 +171,12 @@ class Room:
         device = prompt_of.device
         self.fixed = fixed
         columns = more if fixed else min(more, 32)
-        self.prompts = []  # keys and values of each layer: (2, B, kv_heads, P, d)
+        self.prompts = []  # keys and values of each layer: two (B, kv_heads, P, d), the cache's own
         self.own = []      # (2, n, kv_heads, columns, d)
         for layer in cache.layers:
-            of_prompts = torch.stack([layer.keys, layer.values])
-            _, _, heads, _, size = of_prompts.shape
-            self.prompts.append(of_prompts)
-            self.own.append(of_prompts.new_zeros(2, len(prompt_of), heads, columns, size))
+            _, heads, _, size = layer.keys.shape
+            self.prompts.append((layer.keys, layer.values))
+            self.own.append(layer.keys.new_zeros(2, len(prompt_of), heads, columns, size))
         self.used = 0  # own columns
         self.column = torch.tensor([-1], device=device)  # (1,) the last of them
         # Added to the scores of attention: -inf where nobody may look, at padding and at empty columns.
@@ -189,12 +195,13 @@ class Room:
 
     def keep(self, rows):
         """Only these rollouts, (m,), grow on. Prompts that nobody follows any more go, too."""
-        self.own = [layer[:, rows] for layer in self.own]
+        for i, own in enumerate(self.own):  # one by one: the old and the new of all layers may not fit together
+            self.own[i] = own[:, rows]
         self.position = self.position[:, rows]
         self.token = self.token[rows]
         left, self.prompt_of = self.prompt_of[rows].unique(return_inverse=True)
         if len(left) < len(self.prompt_bias):
-            self.prompts = [layer[:, left] for layer in self.prompts]
+            self.prompts = [(keys[left], values[left]) for keys, values in self.prompts]
             self.prompt_bias = self.prompt_bias[left]
         self._seat()
 
@@ -256,7 +263,8 @@ def product(a, b):
     if a.dtype == torch.float32:
         return a @ b
     if a.device.type == "cpu":
-        return a.float() @ b.float()
+        with torch.autocast("cpu", enabled=False):  # it would cast them back
+            return a.float() @ b.float()
     out = torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out_dtype=torch.float32)
     return out.unflatten(0, a.shape[:2])
 
@@ -265,24 +273,40 @@ def has_graphs(device):
     return device.type == "cuda"
 
 
-def captured(read):
+broken = []  # the graph whose capture failed: no other is tried, and PyTorch's allocator may ask this one still
+
+
+@functools.cache
+def capture_stream(device):
+    """One queue of kernels for all captures on a GPU: cuBLAS keeps up to 32 MB for each that it has seen."""
+    return torch.cuda.Stream(device)
+
+
+def captured(read, device):
     """A CUDA graph of `read`, a function without arguments that returns one tensor. -> a function that replays it
 
     Sampling a token of the 7B launches 2,000 small kernels, and launching them takes longer than running them:
     44 ms, and 15 as a graph (H200, 56 rollouts). A replay runs the same kernels at the same addresses: what
     Python decided, such as how many rows there are, is decided for good.
+
+    The tensor is the same one every time: use it before the next replay.
     """
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):  # libraries set themselves up in their first calls: not to be captured
-        for _ in range(2):
-            read()
-    torch.cuda.current_stream().wait_stream(aside)
+    if broken:
+        return read
+    aside = capture_stream(device)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
-            out = read()
+        aside.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.device(device), torch.cuda.stream(aside):  # back to the stream before, whatever happens
+            for _ in range(2):  # libraries set themselves up in their first calls: not to be captured
+                read()
+            # Other threads, such as NCCL's, may use the GPU meanwhile.
+            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+                out = read()
     except RuntimeError as error:  # a kernel that cannot be captured: slower, but right
+        if out_of_memory(error):
+            raise
+        broken.append(graph)
         warn(f"no CUDA graph ({first_line(error)}): sampling launches its kernels one by one")
         return read
 
@@ -319,18 +343,18 @@ class Packed:
         # The place of each token in the packed row, as rows that are padded on the right; Q: the longest.
         lengths = prompts.lengths()  # (B,)
         tokens = self.given.sum(1)   # (N,)
-        self.prompt_places, in_prompt = _places(lengths, first=0)  # (B, P)
-        self.given_places, in_given = _places(tokens, first=int(lengths.sum()))  # (N, Q)
-        self.prompt_back = in_prompt.flatten().nonzero()[:, 0]  # which places of the rows are no padding
-        self.given_back = in_given.flatten().nonzero()[:, 0]
+        prompt_places, prompt_there = _places(lengths, first=0)  # (B, P) each
+        given_places, given_there = _places(tokens, first=int(lengths.sum()))  # (N, Q) each
+        self.prompts = Rows(prompt_there)
+        self.completions = Rows(given_there)
 
         # Whom a completion's token sees: (N, 1, Q, P + Q).
-        longest = self.given_places.shape[1]
+        longest = given_places.shape[1]
         earlier = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
         earlier = earlier.expand(len(mask), 1, -1, -1)
-        prompt = in_prompt[prompt_of, None, None].expand(-1, -1, longest, -1)
+        prompt = prompt_there[prompt_of, None, None].expand(-1, -1, longest, -1)
         self.sees = torch.cat([prompt, earlier], 3)
-        self.bias = None  # the same for attention: 0 or -inf; made when it is needed
+        self.bias = None  # the same for attention, in all layers; the first makes it
 
         # The positions of a completion go on where its prompt ends.
         steps = torch.arange(1, mask.shape[1], device=device)
@@ -340,31 +364,62 @@ class Packed:
 
         # Which place predicts each token: for a completion's first its prompt's last, else the one before it.
         self.predicting = torch.zeros(mask.shape, dtype=torch.long, device=device)  # (N, T)
-        self.predicting[:, 0] = self.prompt_places[prompt_of, lengths[prompt_of] - 1]
-        self.predicting[:, 1:1 + longest] = self.given_places
+        self.predicting[:, 0] = prompt_places[prompt_of, lengths[prompt_of] - 1]
+        self.predicting[:, 1:1 + longest] = given_places
 
     def attend(self, module, query, key, value, scaling, **settings):
         """query: (1, heads, S, d); key, value: (1, kv_heads, S, d) -> (1, S, heads, d)"""
+        sizes = [self.prompts.tokens, self.completions.tokens]
+        parts = [x[0].split(sizes, 1) for x in (query, key, value)]
+        of_prompts, of_completions = zip(*parts)  # (heads or kv_heads, tokens, d), three each
+
         # 1) Prompts see themselves. They are padded on the right, where none of their tokens looks: no mask.
-        own = [_rows(x, self.prompt_places) for x in (query, key, value)]  # (B, heads or kv_heads, P, d)
+        own = [self.prompts.unpack(x) for x in of_prompts]  # (B, heads or kv_heads, P, d)
         seen, _ = sdpa_attention_forward(module, *own, None, scaling=scaling, **settings)  # (B, P, heads, d)
-        packed = seen.flatten(0, 1)[self.prompt_back]
-        if not len(self.given_back):
+        packed = self.prompts.pack(seen)  # (tokens of prompts, heads, d)
+        if not self.completions.tokens:
             return packed[None]
 
         # 2) Completions see their prompt and themselves.
-        _, prompt_keys, prompt_values = [x.repeat_interleave(self.group_size, 0) for x in own]
-        queries = _rows(query, self.given_places)  # (N, heads, Q, d)
-        keys = torch.cat([prompt_keys, _rows(key, self.given_places)], 2)  # (N, kv_heads, P + Q, d)
-        values = torch.cat([prompt_values, _rows(value, self.given_places)], 2)
-        if self.bias is None:  # the same in all layers
-            bias = torch.zeros(self.sees.shape, dtype=query.dtype, device=query.device)
-            bias = bias.masked_fill(~self.sees, -torch.inf)
-            self.bias = bias.repeat(1, 1, query.shape[1] // key.shape[1], 1)  # (N, 1, h * Q, P + Q)
+        queries, keys, values = [self.completions.unpack(x) for x in of_completions]  # (N, heads or ..., Q, d)
+        prompt_keys, prompt_values = [x.repeat_interleave(self.group_size, 0) for x in own[1:]]
+        keys = torch.cat([prompt_keys, keys], 2)  # (N, kv_heads, P + Q, d)
+        values = torch.cat([prompt_values, values], 2)
+        if self.bias is None:
+            self.bias = self._bias(query.dtype, query.shape[1] // key.shape[1])
         seen = fold_heads(queries, keys, values, self.bias, scaling)  # (N, Q, heads, d)
-        return torch.cat([packed, seen.flatten(0, 1)[self.given_back]])[None]
+        return torch.cat([packed, self.completions.pack(seen)])[None]
+
+    def _bias(self, dtype, heads):
+        """`sees` as attention takes it, for h heads that share their keys: (N, 1, h * Q, P + Q), 0 or -inf."""
+        columns = self.sees.shape[3]
+        aligned = -(-columns // 8) * 8  # a GPU's kernel wants rows that start at multiples of 8, or copies them
+        bias = torch.zeros(*self.sees.shape[:3], aligned, dtype=dtype, device=self.sees.device)
+        bias[..., :columns].masked_fill_(~self.sees, -torch.inf)
+        return bias.repeat(1, 1, heads, 1)[..., :columns]
 
 
-def _rows(packed, places):
-    """(1, heads, S, d), places (R, L) -> (R, heads, L, d)"""
-    return packed[0][:, places].transpose(0, 1)
+class Rows:
+    """Tokens that stand one after the other, laid out as rows that are padded on the right with zeros, and back.
+
+    Written by index_copy and read by index_select: their gradients put each number in one place. Those of [...]
+    add them up, in any order on several threads, and slowly where many places are padding.
+
+    there: (R, L) True where a row has a token
+    """
+
+    def __init__(self, there):
+        self.shape = there.shape
+        self.places = there.flatten().nonzero()[:, 0]  # (tokens,) where each stands among the R * L
+        self.tokens = len(self.places)
+
+    def unpack(self, packed):
+        """(heads, tokens, d) -> (R, heads, L, d)"""
+        heads, _, size = packed.shape
+        rows = packed.new_zeros(heads, self.shape.numel(), size)
+        rows.index_copy_(1, self.places, packed)
+        return rows.unflatten(1, self.shape).transpose(0, 1)
+
+    def pack(self, rows):
+        """(R, L, heads, d) -> (tokens, heads, d)"""
+        return rows.flatten(0, 1).index_select(0, self.places)

@@ -8,21 +8,21 @@ reader with the 7B and one GPU. To see it, without a GPU and without a download:
     GB                encode  prefill   decode   verify     loss backward
     weights             6.90     6.90     6.90     6.90     6.90     6.90
     ...
-    cache               0.00     0.40     4.27     0.18     0.00     0.00
+    cache               0.00     0.92     3.39     0.00     0.00     0.00
     ...
-    sum                12.26    12.14    15.01    12.23    12.77    12.38
+    sum                15.05    16.61    16.41    13.79    17.08    17.53
 
 A column is a phase of a training step, a line is a part of the memory, and each number is a product of sizes
 that stand in the model's config and in the script's flags. The sum of a column is what its phase needs; the
-largest sum decides. By hand, decode's cache: 24 rollouts, each of 2,304 prompt tokens, 768 new ones and 32
-spare ones, times 57,344 bytes of keys and values per token (see cache_bytes), are 4.27 GB.
+largest sum decides. By hand, decode's cache: 7 prompts of 2,304 tokens, each once for its group, and 56 rollouts
+of 768 new tokens, times 57,344 bytes of keys and values per token (see cache_bytes), are 3.39 GB.
 
 Weights, adapter, optimizer and cache are exact. Activations (what layers hand on, and what the backward pass
 must remember) are counted tensor by tensor, by the method of Korthikanti et al., arXiv:2205.05198, for this
-model with LoRA and this scorer. tests/test_ledger.py holds all of it against real tensors on a CPU, and
-tests/benchmark_memory.py against a GPU's own measurement.
+model with LoRA and the fast paths (runs/fast.py; --fast False takes more). tests/test_ledger.py holds each phase
+to 10 % of real tensors on a CPU, and tests/benchmark_gpu.py beside a GPU's own measurement.
 
-Before: policy.py (what the phases do), runs/settings.py (the flags). Next: train_grpo.py
+Before: policy.py and runs/fast.py (what the phases do), runs/settings.py (the flags). Next: train_grpo.py
 """
 from functools import lru_cache
 
@@ -35,7 +35,6 @@ from runs.settings import LORA_TARGETS, QWEN_7B, vision_tokens
 
 # ---- 1. Allowances and counts ------------------------------------------------------------------------------
 TEXT_TOKENS = 256  # of a prompt beside its picture: template and question (our allowance)
-SPARE_TOKENS = 32  # columns that the cache makes in advance (policy.RoomyLayer)
 CONTEXT_GB = 1.0   # the driver's context, workspaces, fragmentation (our allowance)
 
 # GB of a teacher's weights and of one picture's activations (ours, rounded up from published sizes).
@@ -44,22 +43,18 @@ TEACHER_GB = {"pixels": 0, "base": 0, "yolo-world": .3, "grounding-dino": 2.7, "
               "owlv2": 1.0, "sam2": .5, "sam2-hf": .5, "molmo": 17., "qwen": 18.}
 
 FLOAT = 4  # bytes of a float32 number
-LOGIT_BYTES = 3 * FLOAT  # per token and vocabulary entry: log p, and two more in entropy or backward
+CHUNK, CHUNK_TOKENS = 1 << 22, 256  # the scorer makes so many logits at a time, but of so many tokens at least
+LOGIT = 3 * FLOAT  # per logit of a chunk: log p, p and the terms of the entropy; in the backward pass as many
+DRAWN = 6 * FLOAT  # per logit that is drawn from: log p, p, and in float64 p and its running sum
 
 # What one layer keeps of one token for the backward pass: bytes, as (times the hidden size, times the MLP's
-# width). In bfloat16 (2 bytes per weight) the norms and LoRA cast what they read to float32.
-KEPT_2 = (8 * FLOAT  # outputs of two norms, inputs of q, k, v, o, gate and up, all in float32
-          + 4 * 2,   # q, attention, two residuals
-          3 * 2      # gate, silu(gate), up
-          + FLOAT)   # input of down, in float32
-# In float32 nothing is cast, so nothing is kept twice.
-KEPT_4 = (8 * FLOAT,  # outputs of two norms, q, attention, rotated parts, two residuals
-          4 * FLOAT)  # gate, silu(gate), up, their product
-KEPT = {2: KEPT_2, 4: KEPT_4}  # by the bytes of a weight
-
-# What the backward pass adds for the layer that it is in, at worst.
-MORE = {2: (2 * FLOAT, FLOAT),  # LoRA's output twice in float32
-        4: (0, 2 * FLOAT)}      # two gradients inside the MLP
+# width), by the bytes of a weight. Two inputs of norms, which cast them to float32; what q, k and v read, what o
+# reads, and what gate and up read; rotated q, and what attention saw, both in rows. Of the MLP: gate, silu(gate),
+# up, their product.
+KEPT = {2: (2 * FLOAT + 5 * 2, 4 * 2),
+        4: (7 * FLOAT, 4 * FLOAT)}
+# What the backward pass adds while it is in the MLP of a layer, at worst: gradients.
+MORE = {2: (2, 2 * 2), 4: (0, 2 * FLOAT)}
 
 
 # ---- 2. The model ------------------------------------------------------------------------------------------
@@ -112,6 +107,13 @@ def weight_bytes(path, dtype, lora_rank):
     return total, trained
 
 
+def adapted_weights(text):
+    """How many weights the matrices have that LoRA adapts (LORA_TARGETS): q, k, v, o, gate, up and down."""
+    narrow = text.hidden_size // text.num_attention_heads * text.num_key_value_heads  # of keys, and of values
+    attention = 2 * text.hidden_size * (text.hidden_size + narrow)
+    return text.num_hidden_layers * (attention + 3 * text.hidden_size * text.intermediate_size)
+
+
 def nf4_bytes(n):
     """Bytes of n weights in NF4 (QLoRA, arXiv:2305.14314, section 3): about .52 per weight."""
     halves = _ceil(n, 2)                   # bytes, of two weights each
@@ -151,13 +153,15 @@ class Sizes:
         self.hidden = text.hidden_size
         self.mlp = text.intermediate_size
         self.layers = text.num_hidden_layers
+        self.heads = text.num_attention_heads
+        self.narrow = self.hidden // self.heads * text.num_key_value_heads  # width of keys, and of values
         self.vocab = text.vocab_size
         self.width = _width(cfg.dtype)
+        self.lora_rank = cfg.lora_rank
 
         self.seen = max(vision_tokens(cfg))     # vision tokens of the largest picture or clip
         self.prompt = self.seen + TEXT_TOKENS   # tokens of the longest prompt
         self.new = cfg.max_new_tokens           # tokens of the longest completion
-        self.whole = self.prompt + self.new
         if is_grpo(cfg):
             self.prompts = _ceil(cfg.prompts, processes)  # of this process, in one step
             self.group = cfg.group_size
@@ -165,14 +169,34 @@ class Sizes:
             self.prompts = cfg.micro_batch
             self.group = 1
 
-        # One layer without gradient, per token: some tensors in the weights' type, and two of each kind cast
-        # to float32.
-        self.passing = (4 * self.width + 2 * FLOAT) * self.hidden + (2 * self.width + 2 * FLOAT) * self.mlp
         # NF4: the matrix in use is unpacked to bfloat16; the largest are those of the MLP.
         self.unpacked = self.hidden * self.mlp * 2 if cfg.dtype == "nf4" else 0
 
     def cache(self, tokens):
         return cache_bytes(self.text, tokens, self.width)
+
+    def embeds(self, prompts):
+        """Embeddings of so many prompts. All of a step wait on the GPU; a phase copies those that it reads."""
+        return prompts * self.prompt * self.hidden * self.width
+
+    def packed(self, prompts, rows):
+        """Tokens that the scorer reads: each prompt once; a completion's last predicts nothing and is left out."""
+        return prompts * self.prompt + rows * (self.new - 1)
+
+    def passing(self, tokens, adapted):
+        """What is alive in an MLP without gradient, at worst. In 16 bits the adapter's part is one tensor more."""
+        wide = 4 if adapted and self.width == 2 else 3  # silu(gate), up, their product
+        return tokens * self.width * (4 * self.hidden + wide * self.mlp) + self.unpacked
+
+    def folded(self, trained):
+        """The fast paths' copy: in float32 of the adapted matrices with the adapter; in 16 bits of the adapter."""
+        if not self.lora_rank:
+            return 0
+        return trained // 2 if self.width == 2 else adapted_weights(self.text) * FLOAT
+
+    def logits(self, tokens):
+        """Of the scorer's largest chunk."""
+        return min(tokens, max(CHUNK_TOKENS, CHUNK // self.vocab)) * self.vocab * LOGIT
 
     def per_layer(self, table):
         """Bytes of one token in one layer. table: KEPT or MORE."""
@@ -194,11 +218,12 @@ def phases(cfg, processes=1):
         "weights": weights,
         "adapter": trained if cfg.lora_rank else 0,  # without one, what is trained is among the weights
         "optimizer": 2 * trained,  # AdamW keeps two moments per weight
+        "prompts": sizes.embeds(sizes.prompts),
     }
     columns = {"encode": encode(sizes)}
     if is_grpo(cfg):
         resting["teachers"] = teachers(cfg)
-        columns["prefill"], columns["decode"] = sampling(cfg, sizes)
+        columns["prefill"], columns["decode"] = sampling(cfg, sizes, trained)
         columns["verify"] = verify(sizes)
     columns["loss"], columns["backward"] = update(cfg, sizes, trained)
     return {name: resting | parts for name, parts in columns.items()}
@@ -217,38 +242,59 @@ def teachers(cfg):
 
 
 def encode(sizes):
-    """All pictures of the batch go through the vision tower together."""
+    """All pictures of the batch go through the vision tower together. Its worst: it rotates q and k, or an MLP."""
     patches = 4 * sizes.seen * sizes.prompts  # of 14 x 14 pixels; 2 x 2 become one token
-    pixels = FLOAT * 3 * 2 * 14 ** 2  # a patch: three colors, two frames
-    layer = sizes.width * (8 * sizes.vision.hidden_size + 3 * sizes.vision.intermediate_size)
-    return {"activations": patches * (pixels + layer)}
+    pixels = 3 * 2 * 14 ** 2  # numbers of a patch: three colors, two frames
+    hidden, mlp, width = sizes.vision.hidden_size, sizes.vision.intermediate_size, sizes.width
+    rotating = (5 * width + 4 * FLOAT) * hidden  # q, k, v, two streams; and four tensors of rotation
+    thinking = 3 * width * (hidden + mlp)
+    given = pixels * FLOAT
+    if width == 2:  # cast copies of q and k, to float32, and of the pixels
+        rotating += 2 * FLOAT * hidden
+        given += pixels * width
+    return {"activations": patches * (given + max(rotating, thinking))}
 
 
-def sampling(cfg, sizes):
+def sampling(cfg, sizes, trained):
     """Prefill reads each prompt once; decode continues all rollouts of a batch, token by token."""
     prompts = max(1, min(sizes.prompts, cfg.sample_batch // sizes.group))  # in one batch
     rollouts = prompts * sizes.group
+    given = prompts * sizes.prompt  # tokens; a group shares those of its prompt
+    padding = prompts * sizes.prompt ** 2  # the mask: a byte for each two tokens
     prefill = {
-        "cache": sizes.cache(prompts * sizes.prompt),
-        "activations": prompts * sizes.prompt * sizes.passing + sizes.unpacked,
-        "logits": prompts * sizes.vocab * LOGIT_BYTES,  # only the last token's
+        "cache": sizes.cache(given),
+        "folded": sizes.folded(trained),
+        "activations": sizes.embeds(prompts) + sizes.passing(given, adapted=True) + padding,
+        "logits": prompts * sizes.vocab * LOGIT,  # only the last token's
     }
+    # Attention: how well each key fits, three times in float32, and once as weights.
+    fits = rollouts * sizes.heads * (sizes.prompt + sizes.new) * (3 * FLOAT + sizes.width)
     decode = {
-        "cache": sizes.cache(rollouts * (sizes.whole + SPARE_TOKENS)),
-        # One layer's keys and values, repeated for every attention head: 2 x hidden per token.
-        "activations": rollouts * sizes.whole * 2 * sizes.hidden * sizes.width,
-        "logits": rollouts * sizes.vocab * LOGIT_BYTES,
+        "cache": sizes.cache(given + rollouts * sizes.new),  # with room for all tokens to come
+        "folded": sizes.folded(trained),
+        "activations": sizes.embeds(prompts) + fits + sizes.unpacked,
+        "logits": rollouts * sizes.vocab * (DRAWN + sizes.width),
     }
     return prefill, decode
 
 
 def verify(sizes):
-    """The judge reads one rollout at a time."""
-    return {
-        "cache": sizes.cache(sizes.whole),
-        "activations": sizes.whole * sizes.passing + sizes.unpacked,
-        "logits": sizes.new * sizes.vocab * LOGIT_BYTES,
-    }
+    """The judge reads a group at a time, then is asked for the tokens of its answers: whichever takes more."""
+    tokens = sizes.packed(1, sizes.group)
+    prompt = sizes.embeds(1)
+    reading = {"activations": prompt + mask_bytes(sizes, sizes.group) + sizes.passing(tokens, adapted=False)}
+    asking = {"activations": prompt + tokens * sizes.hidden * sizes.width,
+              "logits": sizes.logits(sizes.group * sizes.new)}
+    return max(reading, asking, key=lambda parts: sum(parts.values()))
+
+
+def mask_bytes(sizes, rows):
+    """Whom each token of so many completions sees, once for all layers.
+
+    A byte each, and the number that attention adds to its scores; heads that share keys are further queries.
+    """
+    sharing = sizes.hidden // sizes.narrow
+    return rows * (sizes.new - 1) * (sizes.prompt + sizes.new - 1) * (1 + sharing * sizes.width)
 
 
 def update(cfg, sizes, trained):
@@ -259,29 +305,39 @@ def update(cfg, sizes, trained):
     else:
         prompts = min(sizes.prompts, cfg.micro_batch // sizes.group)
         rows = prompts * sizes.group
-    lora = 7 * cfg.lora_rank * FLOAT  # per token and layer: the narrow outputs of seven A matrices
-    layer = sizes.per_layer(KEPT) + lora
-    # Under a mask, attention repeats a layer's keys and values for every head.
-    repeated = rows * sizes.whole * 2 * sizes.hidden * sizes.width
-    if cfg.checkpointing:
-        # Every row reads its own prompt. Kept is the stream between layers; the backward pass computes one
-        # layer again at a time.
-        tokens = rows * sizes.whole
-        kept = tokens * sizes.layers * sizes.hidden * sizes.width
-        again = tokens * layer
-        if rows > 1:  # a single row needs no mask
-            again += repeated
+    tokens = sizes.packed(prompts, rows)
+    streams = tokens * sizes.hidden * sizes.width  # what one layer hands to the next
+    mask = mask_bytes(sizes, rows)
+    folded = sizes.folded(trained)
+
+    # What a layer keeps. Attention lays keys and values out in rows: prompts, and completions with their prompts.
+    in_rows = prompts * sizes.prompt + rows * (sizes.prompt + sizes.new - 1)
+    layer = tokens * sizes.per_layer(KEPT) + in_rows * 2 * sizes.narrow * sizes.width
+    if sizes.width == 2:
+        layer += tokens * 7 * cfg.lora_rank * sizes.width  # the narrow outputs of seven A matrices
+    layer += folded // sizes.layers
+
+    if cfg.checkpointing:  # kept is the stream between layers; the backward pass computes one layer again
+        kept = sizes.layers * streams
+        again = layer
     else:
-        # The prompt is read once per group, and its cache is copied for the rows.
-        tokens = prompts * sizes.prompt + rows * sizes.new
-        kept = tokens * sizes.layers * layer + sizes.cache(rows * sizes.whole) + sizes.layers * repeated
+        kept = sizes.layers * layer
         again = 0
-    logit = LOGIT_BYTES
-    if is_grpo(cfg) and cfg.beta:
-        logit += FLOAT  # the reference is scored while the policy's log-probabilities wait
-    loss = {"gradients": trained, "activations": kept, "logits": rows * sizes.new * sizes.vocab * logit}
-    backward = {"gradients": trained,
-                "activations": kept + again + tokens * sizes.per_layer(MORE) + sizes.unpacked}
+    kept += sizes.embeds(prompts) + mask
+    scored = rows * sizes.new
+    ends = scored * sizes.hidden * sizes.width + tokens * sizes.hidden * FLOAT  # around the last norm
+    loss = {
+        "gradients": trained,
+        "folded": folded if sizes.width == 2 and cfg.checkpointing else 0,  # else it is among what is kept
+        "activations": kept + ends,
+        "logits": sizes.logits(scored),
+    }
+    if is_grpo(cfg) and cfg.beta:  # the reference is scored while the policy's graph waits
+        loss["activations"] += sizes.passing(tokens, adapted=False)
+    backward = {
+        "gradients": trained,
+        "activations": kept + again + tokens * sizes.per_layer(MORE) + sizes.unpacked,
+    }
     return loss, backward
 
 

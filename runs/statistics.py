@@ -32,11 +32,10 @@ def interval(values, draws=2000, seed=0):
     values = np.atleast_2d(np.asarray(values, float))  # (seeds, items)
     rng = np.random.default_rng(seed)
     seeds, items = values.shape
+    scores = values.mean(0)  # (items,)
     means = []
     for _ in range(draws):
-        if seeds == 1:
-            scores = values.mean(0)  # (items,)
-        else:
+        if seeds > 1:
             scores = values[rng.integers(seeds, size=seeds)].mean(0)
         means.append(scores[rng.integers(items, size=items)].mean())
     low, high = np.quantile(means, [.025, .975])

@@ -178,8 +178,8 @@ class VLMJudge(VLM):
     def _logprobs(self, groups):
         """Of each of these Answers: log p of every answer, and how many tokens it has: (G,), (G,).
 
-        As many groups are read together as have MAX_TOKENS tokens, so that memory does not grow with a step; groups
-        of like size, so that a picture's rows are not padded to a clip's.
+        As many groups are read together as have MAX_TOKENS tokens, so that memory does not grow with a step;
+        groups of like size, so that a picture's rows are not padded to a clip's.
         """
         sizes = []
         for group in groups:

@@ -1,6 +1,6 @@
 """Models, data and responses for the benchmarks of training: no checkpoint, no network, any size.
 
-What the benchmarks share that measure a step (benchmark_memory.py, benchmark_trl.py). Speed and memory depend on
+What the benchmarks share that measure a step (benchmark_gpu.py, benchmark_trl.py). Speed and memory depend on
 shapes alone, so the weights are random; all that is done with them is the product's own code. In reading order:
 
     configuration     the shapes of a model: "tiny", "10m" or "7b"

@@ -59,6 +59,7 @@ import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
@@ -536,7 +537,7 @@ def measure(setting, steps, half_steps, threads):
 
 # ---- 7. Tables ---------------------------------------------------------------------------------------------
 def show(name, setting, rows):
-    """The setting's table and its line "ratio". -> the ratio"""
+    """Print the setting's table and its line "ratio"."""
     tokens = {who: statistics.mean(row["tokens"] for row in rows[who]) for who in rows}
     length = "forced lengths" if setting.forced else "own lengths"
     print(f"\n{name}: {setting.prompts} prompts x {setting.group} rollouts; {setting.vision_tokens} vision tokens "
@@ -599,6 +600,7 @@ def where():
 
 
 def main():
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # TRL refuses several without a launcher
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     here = [name for name, setting in SETTINGS.items() if setting.drawn == torch.cuda.is_available()]
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=here, metavar="NAME",
@@ -610,6 +612,8 @@ def main():
     parser.add_argument("--tiny", action="store_true", help="the least of everything, to see it all run on a CPU")
     parser.add_argument("--tune", action="store_true", help="seconds by size of the micro-batch, and no ratio")
     args = parser.parse_args()
+    if find_spec("trl") is None:
+        sys.exit("TRL is not installed: pip install -r tests/requirements-more.txt")
     needs_gpu = [name for name in args.settings if SETTINGS[name].drawn]
     if needs_gpu and not (args.tiny or torch.cuda.is_available()):
         sys.exit(f"{' '.join(needs_gpu)}: needs a GPU and there is none. To see it run on a CPU: add --tiny")
@@ -619,6 +623,7 @@ def main():
 
     print(where() + ("; --tiny: nothing is measured" if args.tiny else ""), flush=True)
     results = {}
+    failed = []
     for name in args.settings:
         setting = smaller(SETTINGS[name]) if args.tiny else SETTINGS[name]
         progress(f"{name} ...")
@@ -629,12 +634,15 @@ def main():
             rows, half = measure(setting, args.steps, args.half_steps, args.threads)
         except Failed as error:
             print(f"\nratio -   {name} failed: {error}", flush=True)
+            failed.append(name)
             continue
         show(name, setting, rows)
         if args.half_steps:
             results[name] = rows, half
     if results:
         show_skipping(results)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import policy as P  # noqa: E402
-from argos import Argos, Weights, gate, select, which_frame  # noqa: E402
+from argos import Argos, Weights, gate, main, select, which_frame  # noqa: E402
 from runs.errors import BadInput, run_main  # noqa: E402
 from runs.files import append_jsonl, write_atomically  # noqa: E402
 from verifier.claims import parse  # noqa: E402
@@ -552,18 +552,19 @@ class Together(FakeJudge):
     def answer_probability(self, media, question, thinks, answers, length_normalized=False):
         if any("odd" in think for think in thinks):
             raise RuntimeError("odd")
-        return [len(think) / 100 for think in thinks]
+        return [(10 * len(think) + len(answer)) / 1000 for think, answer in zip(thinks, answers)]
 
 
 def test_the_reasoning_of_all_groups_is_asked_about_at_once(picture, clip):
-    """Kills: a question to the teacher for each group, a reply that goes to another group's response."""
+    """Kills: a question to the teacher for each group, a reply that goes to another response."""
     judge = Together()
-    groups = [["<think>Two.</think><answer>2</answer>", "<think>x</think><answer>3</answer>"],
+    groups = [["<think>Two.</think><answer>2</answer>", "<think>x</think><answer>3</answer>", "<think>Two.</think><answer>two</answer>"],
               ["<think>Hm.</think><answer>3</answer>"],  # nobody is right: not asked
               ["<think>I see a pair.</think><answer>2</answer>", "<think>2</think><answer>2</answer>"] * 2]
     verdicts = Argos(None, None, None, judge).verify_groups([picture] * 3, groups)
-    assert judge.asked == [["Two."], ["I see a pair.", "2"]]  # the same is asked once
-    assert [[v.reasoning for v in group] for group in verdicts] == [[.04, None], [None], [.13, .01, .13, .01]]
+    assert judge.asked == [["Two.", "Two."], ["I see a pair.", "2"]]  # the same is asked once
+    scores = [[v.reasoning for v in group] for group in verdicts]
+    assert scores == [[.041, None, .043], [None], [.131, .011, .131, .011]]
 
 
 def test_one_groups_failure_costs_no_other_group(picture):
@@ -571,7 +572,7 @@ def test_one_groups_failure_costs_no_other_group(picture):
     groups = [["<think>odd</think><answer>2</answer>", "<think>Two.</think><answer>2</answer>"], ["<think>I see.</think><answer>2</answer>"]]
     verifier = Argos(None, None, None, judge)
     (odd, neighbour), (other,) = verifier.verify_groups([picture] * 2, groups)
-    assert (odd.reasoning, neighbour.reasoning, other.reasoning) == (0, .04, .06) and not odd.not_scored
+    assert (odd.reasoning, neighbour.reasoning, other.reasoning) == (0, .041, .061) and not odd.not_scored
     assert verifier.failures == {"judge: RuntimeError": 3}  # all together, the group, the response
     judge.answer_probability = lambda *a: [math.nan] * len(a[2])  # now the teacher is at fault
     verdicts = verifier.verify_groups([picture] * 2, groups)
@@ -781,23 +782,29 @@ def test_hostile_texts_can_be_drawn(argos, picture, clip, tmp_path, hostile):
         assert Image.open(tmp_path / "card.png").size[1] < 4000
 
 
-def run(*args):
-    command = [sys.executable, str(ROOT / "argos.py"), *map(str, args), "--judge", "none"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def test_the_command_line(tmp_path, monkeypatch, capsys):
+    def call(*args):
+        """argos.main() as the command line calls it -> what it printed."""
+        monkeypatch.setattr(sys, "argv", ["argos.py", *map(str, args), "--judge", "none"])
+        main()
+        return capsys.readouterr().out
 
-
-def test_the_command_line(tmp_path):
     picture, card = Image.new("RGB", (84, 84), (225, 225, 220)), tmp_path / "card.png"
     picture.paste((225, 30, 30), (30, 20, 50, 40))
     picture.save(path := tmp_path / "a.png")
     response = f"<think>{tag(40, 28)} {tag(70, 70)}</think><answer>1</answer>"
-    done = run(path, "How many red squares?", response, "--answer", 1, "--kind", "count", "--card", card)
-    assert done.returncode == 0 and "spatial    0.50" in done.stdout and "= 0.83" in done.stdout and card.is_file(), done
-    done = run(path, "?", response)
-    assert done.returncode == 0 and "no truth" in done.stdout and "spatial    0.50" in done.stdout, done
-    for args in ((tmp_path / "b.png", "?", response), (path, "?", "x", "--answer", "red", "--kind", "count")):
-        done = run(*args)
-        assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done
+    out = call(path, "How many red squares?", response, "--answer", 1, "--kind", "count", "--card", card)
+    assert "spatial    0.50" in out and "= 0.83" in out and card.is_file()
+    out = call(path, "?", response)
+    assert "no truth" in out and "spatial    0.50" in out
+    wrong = (path, "?", "x", "--answer", "red", "--kind", "count")
+    for args in ((tmp_path / "b.png", "?", response), wrong):
+        with pytest.raises(SystemExit) as stop:
+            run_main(lambda: call(*args))
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
+    done = subprocess.run([sys.executable, ROOT / "argos.py", *wrong, "--judge", "none"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == err  # the file, run as a person does
 
 
 def test_a_full_disk_and_ctrl_c_end_in_one_line(capsys):

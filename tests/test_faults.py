@@ -3,6 +3,7 @@ stopped. Each ends in one line, exit code 2 (or the signal's), and nothing is lo
 
 Run: pytest tests/test_faults.py
 """
+import copy
 import errno
 import gzip
 import json
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -388,6 +390,20 @@ def test_a_state_comes_back_whole(trained, tmp_path):
     assert not equal(before, contents(policy, optimizer))
     assert P.load_state(tmp_path / "state.pt", policy, optimizer, 9) == 7
     assert equal(before, contents(policy, optimizer)) and [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_state_is_read_on_the_cpu_and_goes_where_the_weights_are(trained, tmp_path):
+    """AdamW reads its `step` in Python, and torch leaves it where it was read: on a GPU each step would wait for
+    it, once a parameter. The moments follow the weights by themselves. Another device than the CPU's here: meta."""
+    policy, optimizer = trained
+    path = tmp_path / "state.pt"
+    P.save_state(path, policy, optimizer, 7)
+    elsewhere = replace(policy, model=copy.deepcopy(policy.model).to("meta"), device=torch.device("meta"))
+    fresh = torch.optim.AdamW(P.trainable(elsewhere).values())
+    assert P.load_state(path, elsewhere, fresh, 9) == 7
+    for state in fresh.state.values():
+        devices = {name: value.device.type for name, value in state.items()}
+        assert devices == {"step": "cpu", "exp_avg": "meta", "exp_avg_sq": "meta"}
 
 
 def test_weights_that_went_astray_are_not_saved_over_good_ones(trained, tmp_path):

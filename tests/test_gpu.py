@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped with a reason where there is none. The 7B's memory: benchmark_memory.py."""
+"""What only a GPU can show; skipped with a reason where there is none. The 7B: benchmark_gpu.py."""
 import json
 import os
 import subprocess
@@ -11,6 +11,8 @@ from runs.files import read_jsonl
 from verifier.media import load_media
 from verifier.samples import read_samples
 import policy as P
+import benchmark_gpu
+from test_benchmark_gpu import undone  # noqa: F401
 from test_training import ROOT, finish, folder  # noqa: F401  (folder is the data fixture)
 
 GPUS = torch.cuda.device_count()
@@ -35,6 +37,13 @@ def test_logits_are_those_of_the_cpu(folder):  # noqa: F811
         with torch.no_grad():
             found.append(P.token_logprobs(policy, prompts, 1, ids, mask)[0].cpu())
     assert torch.allclose(*found, atol=1e-3)
+
+
+def test_fast_paths_are_exact(undone, capsys):  # noqa: F811
+    """What test_fast.py shows on a CPU, here with the GPU's kernels, and with graphs that are captured anew."""
+    benchmark_gpu.exact(tiny=False)
+    said = capsys.readouterr().out
+    assert "adapter changed: sampler beside scorer" in said and "BAD" not in said and "FAILED" not in said
 
 
 @pytest.mark.parametrize("dtype, gap", [("float32", 1e-3), ("bfloat16", .5), ("nf4", .5)])

@@ -1,5 +1,7 @@
 """SFT and GRPO as a person runs them: they learn, resume bit-equal after kill -9, and say clearly what is wrong."""
+import importlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -31,6 +33,33 @@ def start(script, *flags):
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+def as_command(script, flags, said):
+    """The target of a child process: what `python train_sft.py FLAGS` does. said: file for what it prints."""
+    os.chdir(ROOT)
+    sys.argv = [f"{script}.py", *flags]
+    sys.stdout = sys.stderr = open(said, "w")
+    run_main(importlib.import_module(script).main)
+
+
+def forking():
+    """Where child processes come from that need no seconds to import: a server (that of test_curate.py) forks them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["curate", "policy", "teachers"])
+    return context
+
+
+def fork(script, said, *flags):
+    """A script as `start` runs it."""
+    child = forking().Process(target=as_command, args=(script, [str(flag) for flag in flags], said))
+    child.start()
+    return child
+
+
+def join(child, said):
+    child.join(400)
+    assert child.exitcode == 0, said.read_text()[-3000:]
+
+
 def finish(process, code=0):
     try:
         out, err = process.communicate(timeout=400)
@@ -60,12 +89,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-def killed_after_first_checkpoint(process, out):
-    while not (out / "state.pt").exists() and process.poll() is None:
+def whole_and_cut(script, flags, folder):
+    """Run a script into folder/whole; and into folder/cut, killed after its first checkpoint, and resumed."""
+    said = folder / "said"
+    join(fork(script, said, *flags, "--out", folder / "whole"), said)
+    child = fork(script, said, *flags, "--out", folder / "cut")
+    while not (folder / "cut/state.pt").exists() and child.is_alive():
         time.sleep(.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL  # it was alive: there is something to resume
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL  # it was alive: there is something to resume
+    join(fork(script, said, *flags, "--out", folder / "cut", "--resume"), said)
 
 
 def states(*folders):
@@ -80,9 +114,7 @@ def states(*folders):
 def test_sft_resumes_bit_equal_and_learns(folder, tmp_path):
     flags = ["--data", folder / "sft.jsonl", "--batch", 8, "--epochs", 5, "--save_every", 3, "--lora_rank", 8,
              "--warmup", 1, "--lr", .01]
-    finish(start("train_sft.py", *flags, "--out", tmp_path / "whole"))
-    killed_after_first_checkpoint(start("train_sft.py", *flags, "--out", tmp_path / "cut"), tmp_path / "cut")
-    finish(start("train_sft.py", *flags, "--out", tmp_path / "cut", "--resume"))
+    whole_and_cut("train_sft", flags, tmp_path)
     states(tmp_path / "whole", tmp_path / "cut")
     losses = [r["loss"] for _, r in read_jsonl(tmp_path / "whole/metrics.jsonl") if r["kind"] == "train"]
     assert len(losses) == 10 and losses[-1] < .8 * losses[0]
@@ -142,9 +174,7 @@ def test_grpo_resumes_bit_equal(folder, tmp_path, reward):
              "--reward", reward, "--steps", 5, "--prompts", 3, "--group_size", 4, "--save_every", 2, "--eval_every", 2,
              "--eval_samples", 4,
              "--cards", 1, "--lora_rank", 4, "--updates", 2, "--beta", .01, "--temperature", 1.3]
-    finish(start("train_grpo.py", *flags, "--out", tmp_path / "whole"))
-    killed_after_first_checkpoint(start("train_grpo.py", *flags, "--out", tmp_path / "cut"), tmp_path / "cut")
-    finish(start("train_grpo.py", *flags, "--out", tmp_path / "cut", "--resume"))
+    whole_and_cut("train_grpo", flags, tmp_path)
     states(tmp_path / "whole", tmp_path / "cut")
     whole, cut = (log_by_step(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut"))
     assert whole == cut  # every number of every step

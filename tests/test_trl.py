@@ -112,7 +112,7 @@ def test_one_step_is_trls(name, tmp_path, monkeypatch):
     trls, own = watch.gradients
     assert len(trls) == len(own) and max(g.abs().max() for g in own) > 1e-3
     for expected, got in zip(trls, own):
-        assert (expected - got).norm() <= 1e-4 * expected.norm()
+        assert (expected - got).norm() <= 5e-5 * expected.norm()  # float32; 5e-6 was seen
 
 
 def test_half_of_the_groups_is_half_of_the_gradient(tmp_path, monkeypatch):
@@ -120,7 +120,7 @@ def test_half_of_the_groups_is_half_of_the_gradient(tmp_path, monkeypatch):
     theirs, ours, watch = both("10m", tmp_path, monkeypatch, kind="half")
     assert theirs["skipped"] == ours["skipped"] == 1
     for expected, got in zip(*watch.gradients):
-        assert (2 * expected - got).norm() <= 1e-4 * got.norm()
+        assert (2 * expected - got).norm() <= 5e-5 * got.norm()
 
 
 def test_unequal_work_is_no_result():

@@ -84,7 +84,7 @@ class Phase:
 
 
 def phase(name, logs, *chains):
-    """Run chains of commands as one phase, which writes these logs. -> Phase. Where no log grew, it was done before."""
+    """Run chains of commands as one phase, which writes these logs. -> Phase: done before, where no log grew."""
     before = written(logs)
     seconds = run(*chains)
     return Phase(name, seconds, skipped=written(logs) == before)
@@ -108,9 +108,10 @@ def spent(log):
 
 
 def time_table(phases, total):
-    """Phases as lines of text, each with its share of all seconds. An arm's parts are indented: two arms run at once.
+    """Phases as lines of text, each with its share of all seconds. An arm's parts are indented: both run at once.
 
-    >>> print(time_table([Phase("data", 1, skipped=True), Phase("SFT", 30), Phase("  argos: sample", 15)], total=60))
+    >>> phases = [Phase("data", 1, skipped=True), Phase("SFT", 30), Phase("  argos: sample", 15)]
+    >>> print(time_table(phases, total=60))
     phase                         seconds  share
     data                                1     2 %  skipped: done before
     SFT                                30    50 %

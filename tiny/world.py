@@ -491,9 +491,9 @@ EASY_SHAPES = ("circle", "rectangle", "triangle")
 
 @lru_cache(maxsize=None)
 def easy_vqa(split):
-    """Published pictures and questions -> list of (pixels uint8 (64, 64, 3), Thing, [(question, answer)]).
+    """Published pictures and questions -> list of (path of the picture, [(question, answer)]).
 
-    split: "train" or "test". Read once per process.
+    split: "train" or "test". Listed once per process.
     """
     if split == "train":
         texts, answers, ids = easy_vqa_package.get_train_questions()
@@ -504,11 +504,14 @@ def easy_vqa(split):
     asked = {}
     for question, answer, i in zip(texts, answers, ids):
         asked.setdefault(i, []).append((question, answer))
-    rows = []
-    for i in sorted(asked):
-        pixels = np.asarray(Image.open(paths[i]).convert("RGB"))
-        rows.append((pixels, easy_thing(pixels), asked[i]))
-    return rows
+    return [(paths[i], asked[i]) for i in sorted(asked)]
+
+
+@lru_cache(maxsize=None)
+def easy_picture(path):
+    """-> pixels uint8 (64, 64, 3), and the Thing in it. Read once per process, and only if it is drawn."""
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    return pixels, easy_thing(pixels)
 
 
 def easy_thing(pixels):
@@ -544,7 +547,8 @@ def resized(pixels, side):
 
 def easy_item(rng, split="train"):
     """A published question about a published picture, resized to 84 px."""
-    pixels, thing, asked = choose(rng, easy_vqa(split))
+    path, asked = choose(rng, easy_vqa(split))
+    pixels, thing = easy_picture(path)
     question, answer = choose(rng, asked)
     thing = enlarged(thing, SIZE)
     words = question.rstrip("?").split()
@@ -562,7 +566,8 @@ def tile_item(rng, split="train", task=None):
     """Four easy-vqa pictures as one: counting and relations that no single picture of the package asks."""
     task = task or choose(rng, ("count", "side", "height"))
     while True:
-        picture, things = draw_tiles(rng, easy_vqa(split), repeats=task == "count")
+        paths = [path for path, _ in easy_vqa(split)]
+        picture, things = draw_tiles(rng, paths, repeats=task == "count")
         if task == "count":
             shape = choose(rng, things).shape
             hits = [thing for thing in things if thing.shape == shape]
@@ -587,23 +592,23 @@ def tile_item(rng, split="train", task=None):
                     labels=[one.label, two.label], pixels=picture)
 
 
-def draw_tiles(rng, rows, repeats):
+def draw_tiles(rng, paths, repeats):
     """Four of easy-vqa's pictures, 2 x 2 -> (pixels (1, 84, 84, 3), their four Things).
 
     repeats: make it likely that some share a shape.
     """
-    chosen = [rows[int(k)] for k in rng.integers(len(rows), size=4)]
+    chosen = [easy_picture(paths[int(k)]) for k in rng.integers(len(paths), size=4)]
     if repeats and rng.random() < .7:
         shape = chosen[0][1].shape
         for k in range(1, int(rng.integers(1, 5))):
             while chosen[k][1].shape != shape:
-                chosen[k] = rows[int(rng.integers(len(rows)))]
+                chosen[k] = easy_picture(paths[int(rng.integers(len(paths)))])
         order = rng.permutation(4)
         chosen = [chosen[int(k)] for k in order]
     half = SIZE // 2
     picture = np.empty((1, SIZE, SIZE, 3), np.uint8)
     things = []
-    for k, (pixels, thing, _) in enumerate(chosen):
+    for k, (pixels, thing) in enumerate(chosen):
         dx, dy = (k % 2) * half, (k // 2) * half
         picture[0, dy:dy + half, dx:dx + half] = resized(pixels, half)
         things.append(enlarged(thing, half, dx, dy))
