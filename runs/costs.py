@@ -8,8 +8,9 @@ Who needs it: nobody who trains; a reader who asks where the time goes (runs/REA
 
 Two numbers tell most of a phase: its multiplications and additions (FLOP), and the bytes that go between memory
 and processor. Both happen at once, so the slower decides (the roofline model: Williams et al., 2009): seconds =
-max(FLOP / peak, bytes / bandwidth). That is the least that a phase can take. Not counted: norms, activations,
-softmax, the optimizer, tokenizing, and starting a kernel, which decides for tiny models.
+max(FLOP / peak, bytes / bandwidth). That is the least that a phase can take; but what fits into a processor's own
+cache, as a tiny model does on a CPU, does not go to memory: there the arithmetic alone is the least. Not counted:
+norms, activations, softmax, the optimizer, tokenizing, and starting a kernel, which decides for tiny models.
 
 The plain path (policy.py) stands beside the fast one (runs/fast.py). tests/test_costs.py holds the FLOP of both to
 PyTorch's own count of real calls.

@@ -161,8 +161,8 @@ def test_the_log_has_these_keys_in_this_order(folder, tmp_path, monkeypatch):
     signs = ["judge_only", "misses", "malformed", "unfinished_in"]
     assert list(first) == list(last) == ["kind", "step", "answers", "judged", "grounding", *signs, "seconds", "memory_gb"]
     assert list(row) == [
-        "kind", "step", "lr", "prompt_length", "reward", "outcome", "grounding", "reasoning", "gate_open", "points", "length",
-        "unfinished", *signs, "skipped", "all right", "all wrong", "all malformed", "all equal", "not scored", "loss", "entropy",
+        "kind", "step", "lr", "prompt_length", "reward", "outcome", "grounding", "reasoning", "gate_open", "points",
+        "length", "unfinished", *signs, "skipped", "all right", "all wrong", "all malformed", "all equal", "not scored", "loss", "entropy",
         "clip_fraction", "kl", "sampler_gap", "grad_norm", "failures", "seconds", "memory_gb"]
     assert list(row["seconds"]) == ["sample", "verify", "update"] and row["skipped"] == 2  # so cold that all are equal
     assert all(row[name] is None for name in ("grounding", "reasoning", "loss", "entropy", "sampler_gap", "grad_norm"))
