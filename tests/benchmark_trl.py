@@ -23,7 +23,7 @@ How TRL was set (version 1.16, whose source was read for what costs time), each 
   - pictures lie in memory, decoded. Ours reads its files at every step; TRL would decode a picture for every
     rollout and every micro-batch, since its sampler repeats rows;
   - the reward gets pictures by path, and all groups in one call: no detour over temporary files;
-  - malloc keeps large buffers (policy.keep_big_buffers), worth a third of sampling on a CPU: loading our judge
+  - malloc keeps large buffers (policy.keep_big_buffers), which helps a cache that is copied: loading our judge
     sets it for the process;
   - special tokens alone are banned, by suppress_tokens, a mask over the vocabulary, as TRL's default bans the
     image token; ours bans ids that spell nothing, too;
