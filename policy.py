@@ -16,7 +16,8 @@ positions, a mask. (The library otherwise remembers positions between calls, in 
 value there changes the logits and raises no error; here nothing reads it.)
 
 Sampling and scoring stand here in a plain way, which is to be understood first: LibraryRoom and _read_rows. The
-way that runs by default, Room and _read_packed, is in runs/fast.py: 2 to 4 times as fast, the same numbers.
+way that runs by default, Room and _read_packed, is in runs/fast.py: the same numbers, on a CPU 1.4 to 4 times as
+fast (runs/README.md).
 
 What is simplified: only LoRA on the language layers is trained by default, the vision tower never; no paged
 cache, no speculative decoding; rows that have ended just leave the batch.
