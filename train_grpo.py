@@ -43,16 +43,13 @@ What to watch in metrics.jsonl, with the numbers of a healthy run on the tiny mo
 
 Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/
 (verdicts as pictures), state.pt (trained weights, optimizer, step: --resume continues bit-equal on a CPU),
-merged/ at the end, and adapter/ unless --lora_rank 0. The reward inside another trainer (TRL, EasyR1):
-section 5.
+merged/ at the end, and adapter/ unless --lora_rank 0. The reward inside another trainer (EasyR1, verl, TRL):
+serve.py.
 Before: train_sft.py. Next: evaluate.py (both arms side by side).
 """
-import json
 import math
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -64,7 +61,7 @@ from runs.errors import BadInput, run_main
 from runs.files import file_name, make_folder
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.cards import draw_card
-from verifier.samples import Sample, read_samples
+from verifier.samples import read_samples
 from verifier.foils import check_foils
 from verifier.watch import Measure, same_model, signs_of, signs_together
 import policy as P
@@ -165,12 +162,17 @@ def check(cfg):
         asks_frozen_base = cfg.beta or "base" in (cfg.judge, cfg.eval_judge, cfg.pointer)
         need(not asks_frozen_base, "--lora_rank 0 keeps no frozen copy: use --beta 0, and a judge and a "
                                    "pointer of their own, or an adapter")
+    return read_weights(cfg.weights)
+
+
+def read_weights(text):
+    """"0.5,0.25,0.25" -> Weights. Raises BadInput."""
     try:
-        weights = [float(w) for w in cfg.weights.split(",")]
+        weights = [float(w) for w in text.split(",")]
     except ValueError:
         weights = []
-    need(len(weights) == 3, f"--weights {cfg.weights}: write three numbers, w_o,w_vg,w_rq, "
-                            "such as 0.5,0.25,0.25")
+    if len(weights) != 3:
+        raise BadInput(f"--weights {text}: write three numbers, w_o,w_vg,w_rq, such as 0.5,0.25,0.25")
     return Weights(*weights)
 
 
@@ -636,89 +638,6 @@ def work(cfg, weights, accelerator):
         if accelerator.is_main_process and (done % cfg.save_every == 0 or last):
             P.save_state(out / "state.pt", policy, optimizer, done)
     P.finish(accelerator, cfg, policy, trained=start < cfg.steps)
-
-
-# ---- 5. The same reward inside other trainers --------------------------------------------------------------
-# Both sum or log what a reward function returns, so outcome, gate and terms stay inside one function. Points
-# are pixels of the picture as the policy saw it: give the verifier the pixel budget of the trainer's own
-# processor.
-def verify_rows(verifier, rows, texts):
-    """Verify one response per row. -> list of Verdicts, in the order of the rows.
-
-    rows: as in rl.jsonl, except that "image" may be a PIL picture. Neighbours with equal rows are one group.
-    """
-    groups = []  # of (row, the responses to it)
-    for row, text in zip(rows, texts):
-        if not groups or groups[-1][0] != row:
-            groups.append((row, []))
-        groups[-1][1].append(text)
-
-    samples = []
-    with tempfile.TemporaryDirectory() as folder:
-        for k, (row, _) in enumerate(groups):
-            if not isinstance(row.get("image", ""), str):
-                path = f"{folder}/{k}.png"
-                row["image"].convert("RGB").save(path)  # RGB, as the trainer's processor makes it
-                row = row | {"image": path}
-            samples.append(Sample.from_row(row, ".", f"row {k}"))
-        verdicts = verifier.verify_groups(samples, [responses for _, responses in groups])
-    return [verdict for group in verdicts for verdict in group]
-
-
-TRL_COLUMNS = ("question", "answer", "kind", "image", "video", "options", "drawn", "grounding", "foils", "objects")
-
-
-def trl_reward(verifier):
-    """The reward for TRL: GRPOTrainer(reward_funcs=trl_reward(verifier), ...). verifier: an argos.Argos.
-
-    The dataset needs the columns question, answer, kind, and image (a PIL picture or a path), images (the
-    first counts) or video (a path); options, drawn, grounding and objects where they apply, and for kind "free"
-    foils, since one batch does not know the other truths. The terms appear in TRL's table of completions.
-    """
-    def argos_reward(completions, log_extra=None, **columns):  # TRL names its metrics after this function
-        if columns.get("images"):
-            columns["image"] = [pictures[0] for pictures in columns["images"]]
-        names = [name for name in TRL_COLUMNS if columns.get(name)]
-        rows = []
-        for values in zip(*[columns[name] for name in names]):
-            row = dict(zip(names, values))
-            rows.append({name: value for name, value in row.items() if value is not None})
-        texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]  # or a chat of one turn
-
-        verdicts = verify_rows(verifier, rows, texts)
-        if log_extra:
-            for term in ("outcome", "grounding", "reasoning"):
-                log_extra(term, [getattr(verdict, term) for verdict in verdicts])
-        return [verdict.reward for verdict in verdicts]
-    return argos_reward
-
-
-REWARD_NAME, REWARD_TYPE = "argos", "batch"  # read by EasyR1
-
-
-@lru_cache
-def verifier_for(**settings):
-    """The verifier for these fields of Config. EasyR1 asks for it with every batch; it is loaded once."""
-    cfg = Config(**settings)
-    rewarding, _ = build_verifier(cfg, None, check(cfg))
-    return rewarding
-
-
-def compute_score(reward_inputs, **settings):
-    """The reward for EasyR1: worker.reward.reward_function=train_grpo.py:compute_score.
-
-    settings: fields of Config (judge, tau ...). No picture and no prompt reach a reward there: write the row,
-    {"image": path, "question": ..., "answer": ..., "kind": ...}, with "foils" for kind "free", as JSON into the
-    column that EasyR1 calls the answer. Its reward workers have no GPU: the teachers run on the CPU. What was not
-    scored counts 0.
-    """
-    rows = [json.loads(item["ground_truth"]) for item in reward_inputs]
-    texts = [item["response"] for item in reward_inputs]
-    scores = []
-    for verdict in verify_rows(verifier_for(**settings), rows, texts):
-        scores.append({"overall": verdict.reward or 0., "outcome": verdict.outcome or 0.,
-                       "grounding": verdict.grounding or 0., "reasoning": verdict.reasoning or 0.})
-    return scores
 
 
 if __name__ == "__main__":

@@ -75,6 +75,10 @@ SEVEN_B = {
         eval_samples=64,
         save_every=10,
     ),
+    "serve": dict(
+        judge=QWEN_7B,
+        batch=56,  # the paper's rollouts of a step
+    ),
     "embodied": dict(
         model=QWEN_7B,
         max_new_tokens=2048,

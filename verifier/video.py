@@ -66,7 +66,8 @@ def read_video(path, max_frames, limit, pixel_limits):
     arguments = [str(Path(path).resolve()), json.dumps([max_frames, pixel_limits])]
     command = [sys.executable, "-m", "verifier.video", *arguments]
     try:  # in the repository's root: "verifier" is found there, whatever folder the caller is in
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, cwd=ROOT)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, cwd=ROOT,
+                              process_group=0)  # Ctrl-C is for us: serve.py still answers what it began
     except subprocess.TimeoutExpired:  # run() has killed it
         raise BadMedia(f"not decoded within {limit:g} seconds; cut it, save it smaller, or leave it out") from None
     line, _, pixels = done.stdout.partition(b"\n")

@@ -1,0 +1,256 @@
+"""The verifier's reward inside EasyR1, verl, TRL and ms-swift: the other end of serve.py.
+
+This one file is all that the engine's side needs. It uses Python's standard library alone (3.8 or later), so it
+loads by its path, in any environment, beside any version of transformers:
+
+    export ARGOS_URL=http://10.0.0.7:8500,http://10.0.0.7:8501     # where serve.py runs; several: each has its rows
+    EasyR1     worker.reward.reward_function=/path/to/rewards.py:easyr1
+    verl       reward.custom_reward_function.path=/path/to/rewards.py reward.custom_reward_function.name=verl
+    TRL        GRPOTrainer(reward_funcs=rewards.trl, ...)
+    ms-swift   a plugin of four lines around rewards.trl: benchmarks/engines.md
+
+Each function also takes url= and deadline=, for engines that hand arguments through but no environment.
+
+Every rollout comes with its row of rl.jsonl as JSON, which `python -m benchmarks.engines` wrote where the engine
+hands it to a reward: the picture's name, the question, the truth.
+
+What happens when something fails:
+  a server that does not answer   is asked again until the deadline (ARGOS_DEADLINE, 1800 seconds), then the error
+                                  names it. It may be stopped and started meanwhile. Never a silent 0.
+  a teacher that fails            one term: it drops out of the reward (serve.py), counted as not_scored.
+                                  The outcome: there is no reward. TRL gets None, which it leaves out. EasyR1 and
+                                  verl take numbers only: all of the group get 0, so nobody gains or loses by it
+  a wrong row                     the same, and one line on stderr says what is wrong with it. Where not one rollout
+                                  was ever scored, that is an error: most likely --data names another folder
+
+Before: serve.py. Next: benchmarks/engines.md
+"""
+import hashlib
+import http.client
+import json
+import os
+import sys
+import time
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+
+REWARD_NAME, REWARD_TYPE = "argos", "batch"  # read by EasyR1
+
+TERMS = ("outcome", "grounding", "reasoning")
+ITEMS = 256  # rollouts of a request, in whole groups; serve.py bounds them
+
+
+# ---- 1. What the engines call ------------------------------------------------------------------------------
+def easyr1(reward_inputs, url=None, deadline=None):
+    """EasyR1's batch reward. reward_inputs: [{"response": text, "ground_truth": row as JSON, ...}, ...].
+
+    -> [{"overall": the reward, "outcome": .., "grounding": .., "reasoning": .., "not_scored": 0 or 1}, ...]. A term
+    that did not count for a rollout is left out, so that EasyR1 logs the mean over the others.
+    """
+    items = [make_item(one["ground_truth"], one["response"]) for one in reward_inputs]
+    scores = []
+    for result in verify(items, url, deadline):
+        terms = {term: float(result[term]) for term in TERMS if result.get(term) is not None}
+        scores.append({"overall": as_number(result), **terms, "not_scored": float(lacks(result))})
+    return scores
+
+
+def verl(data_source, solution_str, ground_truth, extra_info=None, url=None, deadline=None, **others):
+    """verl's reward of one rollout. ground_truth: its row as JSON. -> {"score": the reward, term: .., "not_scored"}
+
+    verl sends rollouts one by one, as they end, so a group may come in parts. What a rollout is scored on must then
+    not depend on the rest of its group: see `alone`. And where the outcome was not scored, 0 for a part of the group
+    would be a punishment: the server is asked again until the deadline, then that is an error.
+    """
+    item = make_item(alone(ground_truth), solution_str)
+    result = verify([item], url, deadline, insist=True)[0]
+    terms = {term: float(result.get(term) or 0.0) for term in TERMS}  # verl needs the same keys for all
+    return {"score": as_number(result), **terms, "not_scored": float(lacks(result))}
+
+
+def trl(completions, row, log_extra=None, log_metric=None, url=None, deadline=None, ask=None, **columns):
+    """TRL's reward, also ms-swift's. completions: texts, or chats; row: the data set's column of rows as JSON.
+
+    -> a number each, or None where nothing was scored, which TRL leaves out. The terms appear in TRL's table of
+    completions, their means among its metrics. Several processes may share a group, so see `alone`, too.
+    ask: who scores the items, in place of the servers (serve.trl_reward: a verifier in this process).
+    """
+    items = [make_item(alone(one), text_of(completion)) for one, completion in zip(row, completions)]
+    if any("video" in item["row"] for item in items):
+        raise ValueError("argos: TRL shows the model no clip, so it would train blind; use rows with pictures")
+    results = name_wrong_rows(ask(items)) if ask else verify(items, url, deadline)
+    for term in TERMS:
+        values = [result.get(term) for result in results]
+        known = [value for value in values if value is not None]
+        if log_extra:
+            log_extra(term, values)
+        if log_metric and known:
+            log_metric("argos/" + term, sum(known) / len(known))
+    return [result.get("reward") for result in results]
+
+
+trl.__name__ = "argos"  # TRL's metrics bear the name of the function
+
+
+# ---- 2. Rows and results -----------------------------------------------------------------------------------
+def make_item(row, response):
+    if not isinstance(row, dict):
+        try:
+            row = json.loads(row)
+        except (TypeError, ValueError):
+            row = None
+    if not isinstance(row, dict):
+        raise ValueError("argos: a rollout came without its row as JSON; write the data by python -m benchmarks.engines")
+    return {"row": row, "response": response}
+
+
+def alone(row):
+    """The row, so that the score does not depend on who else is in the group.
+
+    Where a question does not call for points, a whole group is scored on them as soon as one of it points. Here
+    nobody knows the others, so all are scored on it. Within a group that orders rollouts as before.
+    """
+    row = make_item(row, "")["row"]
+    return dict(row, grounding=True)
+
+
+def text_of(completion):
+    """A completion is a text, or a chat whose last message has a text or parts of one."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text") or "" for part in content)
+
+
+def as_number(result):
+    """The reward for engines that take no None: 0, which all of its group then get."""
+    reward = result.get("reward")
+    return 0.0 if reward is None else float(reward)
+
+
+def lacks(result):
+    """Whether some term of the reward, or all of it, was not scored."""
+    return result.get("reward") is None or bool(result["not_scored"])
+
+
+# ---- 3. Asking the servers ---------------------------------------------------------------------------------
+class Refused(Exception):
+    """What asking again will not change."""
+
+
+def verify(items, url=None, deadline=None, insist=False):
+    """Ask the servers -> one result an item, in order: {"reward", "outcome", ..., "not_scored"}, as serve.py says.
+
+    items: [{"row": dict, "response": text}, ...]. url: servers, separated by commas. deadline: seconds.
+    insist: ask again where a failing teacher left no reward. Raises RuntimeError, which names the server.
+    """
+    url = url or os.environ.get("ARGOS_URL", "http://127.0.0.1:8500")
+    servers = [one.strip().rstrip("/") for one in url.split(",") if one.strip()]
+    end = time.monotonic() + float(deadline or os.environ.get("ARGOS_DEADLINE", 1800))
+
+    results = [None] * len(items)
+    requests = make_requests(items, servers)
+    with ThreadPoolExecutor(max_workers=min(32, len(requests) or 1)) as pool:
+        asked = []
+        for server, places in requests:
+            asked.append(pool.submit(ask, server, [items[i] for i in places], end, insist))
+        for (_, places), answer in zip(requests, asked):
+            for i, result in zip(places, answer.result()):
+                results[i] = result
+    return name_wrong_rows(results)
+
+
+def make_requests(items, servers):
+    """-> [(server, which items), ...]: equal rows in one request, a row always to the same server."""
+    groups = {}  # a row as JSON -> its items
+    for i, item in enumerate(items):
+        groups.setdefault(json.dumps(item["row"], sort_keys=True), []).append(i)
+    requests = []
+    filling = {}  # server -> the request that still has room
+    for row, places in groups.items():
+        digest = hashlib.sha256(row.encode()).digest()
+        server = servers[int.from_bytes(digest[:8], "big") % len(servers)]
+        if server not in filling or len(filling[server]) + len(places) > ITEMS:
+            filling[server] = []
+            requests.append((server, filling[server]))
+        filling[server] += places
+    return requests
+
+
+def ask(server, items, end, insist=False):
+    """One request's results. Asks until it is answered, or time.monotonic() is past `end`."""
+    pause = 0.2  # seconds, then longer
+    while True:
+        try:
+            results = ask_once(server, items, end)
+            failed = [result["not_scored"] for result in results if "error" not in result and result["reward"] is None]
+            if not (insist and failed):
+                return results
+            problem = "has no reward: %s" % failed[0]
+        except Refused as refusal:
+            raise RuntimeError("argos: %s %s" % (server, refusal)) from None
+        except (OSError, http.client.HTTPException) as error:  # nobody is there, or it went away
+            problem = "does not answer (%s: %s)" % (type(error).__name__, error)
+        if time.monotonic() + pause > end:
+            raise RuntimeError("argos: %s %s; is serve.py running there? ARGOS_URL names the servers, "
+                               "ARGOS_DEADLINE the seconds to wait" % (server, problem))
+        time.sleep(pause)
+        pause = min(2 * pause, 10.0)
+
+
+def ask_once(server, items, end):
+    """Raises Refused; OSError or HTTPException where it may be answered another time."""
+    address = urllib.parse.urlsplit(server)
+    try:
+        kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[address.scheme]
+        connection = kind(address.hostname, address.port, timeout=10)  # seconds to connect
+    except (KeyError, TypeError, ValueError, http.client.InvalidURL):
+        raise Refused("is no address of a server; write http://HOST:PORT") from None
+    try:
+        connection.connect()
+        connection.sock.settimeout(max(1.0, end - time.monotonic()))  # verifying takes as long as it takes
+        body = json.dumps(items).encode()
+        connection.request("POST", address.path + "/verify", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        text = response.read()
+    finally:
+        connection.close()
+    if response.status in (408, 500, 502, 503, 504):
+        raise http.client.HTTPException("%d %s" % (response.status, text[:300].decode("utf-8", "replace")))
+    if response.status != 200:
+        raise Refused("refuses: %d %s" % (response.status, text[:300].decode("utf-8", "replace")))
+    try:
+        results = json.loads(text)
+    except ValueError:
+        results = None
+    dicts = isinstance(results, list) and all(isinstance(result, dict) for result in results)
+    if not dicts or len(results) != len(items):
+        raise Refused("is another service: it does not answer as serve.py does")
+    return results
+
+
+told = set()           # wrong rows that were named
+scored_before = False  # whether this process ever had a reward
+
+
+def name_wrong_rows(results):
+    """-> the results, in which a wrong row now looks like one that was not scored, after a line on stderr for each.
+
+    Raises RuntimeError where this process has seen nothing but wrong rows.
+    """
+    global scored_before
+    errors = [result["error"] for result in results if "error" in result]
+    scored_before = scored_before or len(errors) < len(results)
+    if errors and not scored_before:
+        raise RuntimeError("argos: no rollout could be scored. %s" % errors[0])
+    for error in errors:
+        if error not in told and len(told) < 1000:
+            told.add(error)
+            print("argos: not scored: %s" % error, file=sys.stderr)
+    for result in results:
+        if "error" in result:
+            result.update(reward=None, not_scored={"row": result["error"]})
+    return results
+
