@@ -6,7 +6,7 @@ both. The first step of each is a warm-up. A ratio of 3 says that TRL's median s
 
 What is equal: the model's weights and their type, LoRA (rank 64, alpha 128, the same matrices), pictures, the text
 of the chat, prompts and rollouts a step, temperature 1, one update per batch, beta 0, loss, clipping, AdamW,
-checkpointing, attention (PyTorch's sdpa), the verifier that rewards (train_grpo.trl_reward), threads. Where a
+checkpointing, attention (PyTorch's sdpa), the verifier that rewards (serve.trl_reward), threads. Where a
 setting has "forced" lengths, the end token is banned for both. The learning rate is TRL's default, 1e-6: the
 policy stays what it is, and both draw from one distribution.
 
@@ -77,6 +77,7 @@ from runs.checkpoints import budget_of, save_budget  # noqa: E402
 from runs.errors import first_line  # noqa: E402
 from runs.settings import LORA_TARGETS, QWEN_7B, TOKEN, parse_config, preset_arguments  # noqa: E402
 from verifier.samples import read_samples  # noqa: E402
+from serve import trl_reward  # noqa: E402
 import policy as P  # noqa: E402
 import train_grpo  # noqa: E402
 from tiny import models, world  # noqa: E402
@@ -351,8 +352,9 @@ def theirs(setting, folder, steps, turns, **options):
     for sample in read_samples(cfg.data)[:setting.prompts]:
         text = P.prompt(cfg.preset, "reason", question=sample.question)
         chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
-        rows.append(dict(prompt=chat, image=Image.open(sample.path).convert("RGB"), path=sample.path, id=sample.id,
-                         question=sample.question, answer=sample.answer, kind=sample.kind, foils=sample.foils))
+        row = dict(image=os.path.abspath(sample.path), question=sample.question, answer=sample.answer,
+                   kind=sample.kind, foils=sample.foils or [])
+        rows.append(dict(prompt=chat, image=Image.open(sample.path).convert("RGB"), id=sample.id, row=row))
 
     def fetch(batch):
         return {name: [rows[i][name] for i in batch["row"]] for name in rows[0]}
@@ -362,13 +364,13 @@ def theirs(setting, folder, steps, turns, **options):
 
     # 5b. The reward: that of train_grpo.py, of the written responses.
     written = Written(folder, turns)
-    reward = train_grpo.trl_reward(verifier)
+    reward = trl_reward(verifier, processor, Path(cfg.data).parent, setting.rollouts)
 
-    def argos_reward(completions, image, path, id, **columns):
+    def argos_reward(completions, row, id, **columns):
         texts = []
         for group in written.groups(id[::setting.group]):
             texts += group
-        rewards = reward(completions=texts, image=path, **columns)
+        rewards = reward(completions=texts, row=row)
         by_group = torch.tensor(rewards).view(-1, setting.group)
         turns.told |= {"rollouts": len(completions), "skipped": int((by_group.std(dim=1) < 1e-6).sum()),
                        "reward": by_group.mean().item()}

@@ -1,6 +1,6 @@
-"""Argos inside other trainers: the functions that TRL and EasyR1 call, called as they call them.
+"""Argos in TRL's own process: the reward as TRL calls it, and the real TRL where it is installed.
 
-The real TRL runs where it is installed (tests/requirements-more.txt).
+(tests/requirements-more.txt installs it. The same reward from a server: tests/test_serve.py.)
 """
 import json
 from collections import defaultdict
@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from runs.errors import BadInput
 from teachers.names import load_teachers
+from serve import trl_reward
 import argos
 import train_grpo
 
@@ -26,12 +27,12 @@ EXPECTED = [1.0, 2 / 3, 0.0, 0.0]  # w = .5, .25 rescaled: no judge, no R_rq
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory):
+def folder(tmp_path_factory):
     image = Image.new("RGB", (84, 84), (215, 215, 210))
     image.paste((225, 30, 30), (14, 14, 36, 36))
-    path = tmp_path_factory.mktemp("media") / "red.png"
-    image.save(path)
-    return path
+    folder = tmp_path_factory.mktemp("media")
+    image.save(folder / "red.png")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -39,45 +40,62 @@ def verifier():
     return argos.Argos(*load_teachers(), None)
 
 
-def columns(image, n=4):
-    question = "How many red squares are there?"
-    return dict(question=[question] * n, answer=["1"] * n, kind=["count"] * n, image=[image] * n)
+@pytest.fixture(scope="module")
+def processor():
+    processor = AutoProcessor.from_pretrained(ROOT / "tiny/teacher")
+    processor.image_processor.size = {"shortest_edge": 7056, "longest_edge": 28224}
+    return processor
 
 
-def test_trl_calls_it_with_columns_and_gets_one_number_each(picture, verifier):
-    reward, extra = train_grpo.trl_reward(verifier), {}
-    assert reward.__name__ == "argos_reward"  # TRL names its metrics after it
-    for image in (str(picture), Image.open(picture)):
-        got = reward(prompts=["p"] * 4, completions=TEXTS, completion_ids=[[1]] * 4, trainer_state=None,
-                     log_metric=None, log_extra=extra.__setitem__, **columns(image))
-        assert got == pytest.approx(EXPECTED)
+@pytest.fixture(scope="module")
+def reward(verifier, processor, folder):
+    return trl_reward(verifier, processor, folder)
+
+
+def row(**changes):
+    return json.dumps({"question": "How many red squares are there?", "answer": "1", "kind": "count",
+                       "image": "red.png", **changes})
+
+
+def test_trl_calls_it_with_columns_and_gets_one_number_each(reward):
+    extra, metrics = {}, {}
+    assert reward.__name__ == "argos"  # TRL names its metrics after it
+    got = reward(prompts=["p"] * 4, completions=TEXTS, completion_ids=[[1]] * 4, trainer_state=None, row=[row()] * 4,
+                 images=[[None]] * 4, log_metric=metrics.__setitem__, log_extra=extra.__setitem__)
+    assert got == pytest.approx(EXPECTED)
     assert extra["outcome"] == [1, 1, 0, 0] and extra["grounding"][:2] == [1, 0] and extra["reasoning"] == [None] * 4
-    chat = [[{"role": "assistant", "content": t}] for t in TEXTS]
-    several = columns(str(picture)) | {"image": None, "images": [[str(picture)]] * 4}
-    assert reward(prompts=["p"] * 4, completions=chat, **several) == pytest.approx(EXPECTED)
+    assert metrics == {"argos/outcome": .5, "argos/grounding": pytest.approx(sum(extra["grounding"]) / 4)}
+    chat = [[{"role": "assistant", "content": text}] for text in TEXTS]
+    parts = [[{"role": "assistant", "content": [{"type": "text", "text": text}]}] for text in TEXTS]
+    for completions in (chat, parts):
+        assert reward(prompts=["p"] * 4, completions=completions, row=[row()] * 4) == pytest.approx(EXPECTED)
 
 
-def test_groups_are_told_apart(picture, verifier):
+def test_groups_are_told_apart(reward):
     """Two questions in one batch, and a group cut in two. Kills a group scored against its neighbour's truth."""
-    rows = columns(str(picture))
-    rows["answer"] = ["1", "2", "2", "1"]
-    got = train_grpo.trl_reward(verifier)(prompts=[""] * 4, completions=[GOOD, GOOD, WRONG, GOOD], **rows)
-    assert got == pytest.approx([1, 0, 1, 1])
+    rows = [row(answer=answer) for answer in "1221"]
+    assert reward(completions=[GOOD, GOOD, WRONG, GOOD], row=rows) == pytest.approx([1, 0, 1, 1])
 
 
-def test_a_bad_row_is_named(verifier):
-    with pytest.raises(BadInput, match="row 0"):
-        train_grpo.trl_reward(verifier)(prompts=[""], completions=[GOOD], **columns("nowhere.png", 1))
+def test_what_cannot_be_scored_is_none_and_named(reward, monkeypatch, capsys):
+    import rewards
+    monkeypatch.setattr(rewards, "scored_before", False)
+    with pytest.raises(RuntimeError, match="row lost.*nowhere.png"):  # nothing at all: a wrong folder
+        reward(completions=[GOOD], row=[row(id="lost", image="nowhere.png")])
+    assert reward(completions=[GOOD, GOOD], row=[row(id="lost", image="nowhere.png"), row()]) == [None, 1]
+    assert "row lost" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="clip"):
+        reward(completions=[GOOD], row=[row(image=None, video="red.png")])
+    with pytest.raises(ValueError, match="row as JSON"):
+        reward(completions=[GOOD], row=["not JSON"])
 
 
-def test_easyr1_gets_a_dictionary_each(picture):
-    row = json.dumps({"question": "How many red squares are there?", "answer": "1", "kind": "count",
-                      "image": str(picture)})
-    inputs = [{"response": t, "response_length": 9, "ground_truth": row} for t in TEXTS]
-    scores = train_grpo.compute_score(inputs, reward="no-rq", judge=str(ROOT / "tiny/teacher"))
-    assert [s["overall"] for s in scores] == pytest.approx(EXPECTED)
-    assert all(type(v) is float for s in scores for v in s.values()) and train_grpo.REWARD_TYPE == "batch"
-    assert train_grpo.verifier_for.cache_info().currsize == 1  # the teachers are loaded once
+def test_a_processor_of_other_pixels_is_refused(verifier, processor, folder):
+    """Its points would be read in pictures of another size: 640 x 480 is 168 x 140 for one, 644 x 476 for the other."""
+    other = AutoProcessor.from_pretrained(ROOT / "tiny/teacher")
+    other.image_processor.size = {"shortest_edge": 3136, "longest_edge": 401408}
+    with pytest.raises(BadInput, match="3136 to 401408 pixels.*7056 to 28224"):
+        trl_reward(verifier, other, folder)
 
 
 # ---- The real TRL ------------------------------------------------------------------------------------------
@@ -119,15 +137,13 @@ def test_our_loss_is_trls(kind, beta):
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_the_real_trainer_trains_with_it(picture, verifier, tmp_path):
+def test_the_real_trainer_trains_with_it(folder, reward, processor, tmp_path):
     trl = pytest.importorskip("trl", reason="TRL is not installed")
     datasets = pytest.importorskip("datasets")
     question = "How many red squares are there?"
     asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"{question} Think and point."}]}]
-    rows = dict(prompt=[asked] * 2, image=[Image.open(picture).convert("RGB")] * 2, question=[question] * 2,
-                answer=["1"] * 2, kind=["count"] * 2)
+    rows = dict(prompt=[asked] * 2, image=[Image.open(folder / "red.png").convert("RGB")] * 2, row=[row()] * 2)
     seen = []
-    reward = train_grpo.trl_reward(verifier)
 
     def argos_reward(**inputs):
         seen.append((inputs["completions"], reward(**inputs)))
@@ -136,7 +152,6 @@ def test_the_real_trainer_trains_with_it(picture, verifier, tmp_path):
                             num_generations=4, per_device_train_batch_size=4, max_completion_length=60,
                             logging_steps=1, temperature=1.3, save_strategy="no")
     model = AutoModelForImageTextToText.from_pretrained(ROOT / "tiny/teacher")
-    processor = AutoProcessor.from_pretrained(ROOT / "tiny/teacher")
     trainer = trl.GRPOTrainer(model=model, args=config, reward_funcs=argos_reward, processing_class=processor,
                               train_dataset=datasets.Dataset.from_dict(rows))
     trainer.train()
