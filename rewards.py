@@ -1,9 +1,9 @@
 """The verifier's reward inside EasyR1, verl, TRL and ms-swift: the other end of serve.py.
 
-This one file is all that the engine's side needs. It uses Python's standard library alone (3.8 or later), so it
-loads by its path, in any environment, beside any version of transformers:
+This one file is all that the engine's side needs. It uses Python's standard library alone (3.8 or later), so
+it loads by its path, in any environment, beside any version of transformers:
 
-    export ARGOS_URL=http://10.0.0.7:8500,http://10.0.0.7:8501     # where serve.py runs; several: each has its rows
+    export ARGOS_URL=http://10.0.0.7:8500,http://10.0.0.7:8501   # where serve.py runs; each has its own rows
     EasyR1     worker.reward.reward_function=/path/to/rewards.py:easyr1
     verl       reward.custom_reward_function.path=/path/to/rewards.py reward.custom_reward_function.name=verl
     TRL        GRPOTrainer(reward_funcs=rewards.trl, ...)
@@ -11,17 +11,20 @@ loads by its path, in any environment, beside any version of transformers:
 
 Each function also takes url= and deadline=, for engines that hand arguments through but no environment.
 
-Every rollout comes with its row of rl.jsonl as JSON, which `python -m benchmarks.engines` wrote where the engine
-hands it to a reward: the picture's name, the question, the truth.
+Every rollout comes with its row of rl.jsonl as JSON, which `python -m benchmarks.engines` wrote where the
+engine hands it to a reward: the picture's name, the question, the truth.
 
-What happens when something fails:
-  a server that does not answer   is asked again until the deadline (ARGOS_DEADLINE, 1800 seconds), then the error
-                                  names it. It may be stopped and started meanwhile. Never a silent 0.
+What happens when something fails (never a silent 0):
+  a server that does not answer   is asked again until the deadline (ARGOS_DEADLINE, 1800 seconds), then the
+                                  error names it. It may be stopped and started meanwhile.
   a teacher that fails            one term: it drops out of the reward (serve.py), counted as not_scored.
-                                  The outcome: there is no reward. TRL gets None, which it leaves out. EasyR1 and
-                                  verl take numbers only: all of the group get 0, so nobody gains or loses by it
-  a wrong row                     the same, and one line on stderr says what is wrong with it. Where not one rollout
-                                  was ever scored, that is an error: most likely --data names another folder
+                                  The outcome: there is no reward. TRL gets None, which it leaves out. EasyR1
+                                  and verl take numbers only: all of the group get 0, so nobody gains or loses
+                                  by it. Where not one rollout of a call has a reward, these two ask again
+                                  until the deadline, then that is an error.
+  a wrong row                     no reward, as above, and one line on stderr says what is wrong with it.
+                                  Where nothing was ever scored, that is an error: most likely --data names
+                                  another folder.
 
 Before: serve.py. Next: benchmarks/engines.md
 """
@@ -29,6 +32,7 @@ import hashlib
 import http.client
 import json
 import os
+import socket
 import sys
 import time
 import urllib.parse
@@ -44,26 +48,27 @@ ITEMS = 256  # rollouts of a request, in whole groups; serve.py bounds them
 def easyr1(reward_inputs, url=None, deadline=None):
     """EasyR1's batch reward. reward_inputs: [{"response": text, "ground_truth": row as JSON, ...}, ...].
 
-    -> [{"overall": the reward, "outcome": .., "grounding": .., "reasoning": .., "not_scored": 0 or 1}, ...]. A term
-    that did not count for a rollout is left out, so that EasyR1 logs the mean over the others.
+    -> [{"overall": the reward, "outcome": .., "grounding": .., "reasoning": .., "not_scored": 0 or 1}, ...].
+    A term that did not count for a rollout is left out, so that EasyR1 logs the mean over the others.
     """
     items = [make_item(one["ground_truth"], one["response"]) for one in reward_inputs]
     scores = []
-    for result in verify(items, url, deadline):
+    for result in verify(items, url, deadline, insist=True):
         terms = {term: float(result[term]) for term in TERMS if result.get(term) is not None}
         scores.append({"overall": as_number(result), **terms, "not_scored": float(lacks(result))})
     return scores
 
 
 def verl(data_source, solution_str, ground_truth, extra_info=None, url=None, deadline=None, **others):
-    """verl's reward of one rollout. ground_truth: its row as JSON. -> {"score": the reward, term: .., "not_scored"}
+    """verl's reward of one rollout. ground_truth: its row as JSON. -> {"score": reward, term: .., "not_scored"}
 
-    verl sends rollouts one by one, as they end, so a group may come in parts. What a rollout is scored on must then
-    not depend on the rest of its group: see `alone`. And where the outcome was not scored, 0 for a part of the group
-    would be a punishment: the server is asked again until the deadline, then that is an error.
+    verl sends rollouts one by one, as they end, so a group may come in parts. What a rollout is scored on
+    must then not depend on the rest of its group: see `alone`. And where the outcome was not scored, 0 for a
+    part of the group would be a punishment: the server is asked again until the deadline, then that is an
+    error.
     """
     item = make_item(alone(ground_truth), solution_str)
-    result = verify([item], url, deadline, insist=True)[0]
+    result = verify([item], url, deadline, insist=True, patience=8)[0]  # the first picture may be damaged
     terms = {term: float(result.get(term) or 0.0) for term in TERMS}  # verl needs the same keys for all
     return {"score": as_number(result), **terms, "not_scored": float(lacks(result))}
 
@@ -71,13 +76,13 @@ def verl(data_source, solution_str, ground_truth, extra_info=None, url=None, dea
 def trl(completions, row, log_extra=None, log_metric=None, url=None, deadline=None, ask=None, **columns):
     """TRL's reward, also ms-swift's. completions: texts, or chats; row: the data set's column of rows as JSON.
 
-    -> a number each, or None where nothing was scored, which TRL leaves out. The terms appear in TRL's table of
-    completions, their means among its metrics. Several processes may share a group, so see `alone`, too.
+    -> a number each, or None where nothing was scored, which TRL leaves out. The terms appear in TRL's table
+    of completions, their means among its metrics. Several processes may share a group, so see `alone`, too.
     ask: who scores the items, in place of the servers (serve.trl_reward: a verifier in this process).
     """
     items = [make_item(alone(one), text_of(completion)) for one, completion in zip(row, completions)]
     if any("video" in item["row"] for item in items):
-        raise ValueError("argos: TRL shows the model no clip, so it would train blind; use rows with pictures")
+        raise ValueError("argos: TRL shows the model no clip, so it trains blind; use rows with pictures")
     results = name_wrong_rows(ask(items)) if ask else verify(items, url, deadline)
     for term in TERMS:
         values = [result.get(term) for result in results]
@@ -100,15 +105,15 @@ def make_item(row, response):
         except (TypeError, ValueError):
             row = None
     if not isinstance(row, dict):
-        raise ValueError("argos: a rollout came without its row as JSON; write the data by python -m benchmarks.engines")
+        raise ValueError("argos: a rollout came without its row as JSON; python -m benchmarks.engines writes it")
     return {"row": row, "response": response}
 
 
 def alone(row):
     """The row, so that the score does not depend on who else is in the group.
 
-    Where a question does not call for points, a whole group is scored on them as soon as one of it points. Here
-    nobody knows the others, so all are scored on it. Within a group that orders rollouts as before.
+    Where a question does not call for points, a whole group is scored on them as soon as one of it points.
+    Here nobody knows the others, so all are scored on it. Within a group that orders rollouts as before.
     """
     row = make_item(row, "")["row"]
     return dict(row, grounding=True)
@@ -140,26 +145,52 @@ class Refused(Exception):
     """What asking again will not change."""
 
 
-def verify(items, url=None, deadline=None, insist=False):
+def verify(items, url=None, deadline=None, insist=False, patience=1):
     """Ask the servers -> one result an item, in order: {"reward", "outcome", ..., "not_scored"}, as serve.py says.
 
     items: [{"row": dict, "response": text}, ...]. url: servers, separated by commas. deadline: seconds.
-    insist: ask again where a failing teacher left no reward. Raises RuntimeError, which names the server.
+    insist: ask again where a failing teacher has left not one item with a reward. patience: see
+    name_wrong_rows. Raises RuntimeError, which names the server.
     """
-    url = url or os.environ.get("ARGOS_URL", "http://127.0.0.1:8500")
+    url = url or os.environ.get("ARGOS_URL") or "http://127.0.0.1:8500"
     servers = [one.strip().rstrip("/") for one in url.split(",") if one.strip()]
-    end = time.monotonic() + float(deadline or os.environ.get("ARGOS_DEADLINE", 1800))
+    if not servers:
+        raise ValueError(f"argos: ARGOS_URL={url!r} names no server; write http://HOST:PORT")
+    if deadline is None:
+        deadline = os.environ.get("ARGOS_DEADLINE") or 1800
+    end = time.monotonic() + float(deadline)
 
+    for _ in tries(end):
+        results, asked = ask_all(servers, items, end)
+        lacking = [result for result in results if result.get("reward") is None]
+        unscored = [result["not_scored"] for result in lacking if "error" not in result]
+        if not (insist and unscored) or len(lacking) < len(results):
+            return name_wrong_rows(results, patience)
+    raise RuntimeError(f"argos: {', '.join(asked)} gives no reward: {unscored[0]}")
+
+
+def tries(end):
+    """At once, then after pauses that grow, until time.monotonic() would be past `end`."""
+    pause = 0.2  # seconds
+    yield
+    while time.monotonic() + pause < end:
+        time.sleep(pause)
+        yield
+        pause = min(2 * pause, 10.0)
+
+
+def ask_all(servers, items, end):
+    """-> (the results of all items, which servers gave them). Requests go out side by side."""
     results = [None] * len(items)
     requests = make_requests(items, servers)
     with ThreadPoolExecutor(max_workers=min(32, len(requests) or 1)) as pool:
-        asked = []
+        answers = []
         for server, places in requests:
-            asked.append(pool.submit(ask, server, [items[i] for i in places], end, insist))
-        for (_, places), answer in zip(requests, asked):
+            answers.append(pool.submit(ask, server, [items[i] for i in places], end))
+        for (_, places), answer in zip(requests, answers):
             for i, result in zip(places, answer.result()):
                 results[i] = result
-    return name_wrong_rows(results)
+    return results, sorted({server for server, _ in requests})
 
 
 def make_requests(items, servers):
@@ -179,78 +210,90 @@ def make_requests(items, servers):
     return requests
 
 
-def ask(server, items, end, insist=False):
+def ask(server, items, end):
     """One request's results. Asks until it is answered, or time.monotonic() is past `end`."""
-    pause = 0.2  # seconds, then longer
-    while True:
+    for _ in tries(end):
         try:
-            results = ask_once(server, items, end)
-            failed = [result["not_scored"] for result in results if "error" not in result and result["reward"] is None]
-            if not (insist and failed):
-                return results
-            problem = "has no reward: %s" % failed[0]
+            return ask_once(server, items, end)
         except Refused as refusal:
-            raise RuntimeError("argos: %s %s" % (server, refusal)) from None
+            raise RuntimeError(f"argos: {server} {refusal}") from None
         except (OSError, http.client.HTTPException) as error:  # nobody is there, or it went away
-            problem = "does not answer (%s: %s)" % (type(error).__name__, error)
-        if time.monotonic() + pause > end:
-            raise RuntimeError("argos: %s %s; is serve.py running there? ARGOS_URL names the servers, "
-                               "ARGOS_DEADLINE the seconds to wait" % (server, problem))
-        time.sleep(pause)
-        pause = min(2 * pause, 10.0)
+            problem = f"{type(error).__name__}: {error}"
+    raise RuntimeError(f"argos: {server} does not answer ({problem}); is serve.py running there? "
+                       "ARGOS_URL names the servers, ARGOS_DEADLINE the seconds to wait")
 
 
 def ask_once(server, items, end):
     """Raises Refused; OSError or HTTPException where it may be answered another time."""
     address = urllib.parse.urlsplit(server)
+    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
     try:
-        kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[address.scheme]
-        connection = kind(address.hostname, address.port, timeout=10)  # seconds to connect
+        connection = kinds[address.scheme](address.hostname, address.port, timeout=min(10.0, left(end)))
     except (KeyError, TypeError, ValueError, http.client.InvalidURL):
         raise Refused("is no address of a server; write http://HOST:PORT") from None
     try:
         connection.connect()
-        connection.sock.settimeout(max(1.0, end - time.monotonic()))  # verifying takes as long as it takes
+        connection.sock.settimeout(left(end))  # verifying takes as long as it takes
+        keep_alive(connection.sock)
         body = json.dumps(items).encode()
         connection.request("POST", address.path + "/verify", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         text = response.read()
     finally:
         connection.close()
-    if response.status in (408, 500, 502, 503, 504):
-        raise http.client.HTTPException("%d %s" % (response.status, text[:300].decode("utf-8", "replace")))
+    said = f"{response.status} {text[:300].decode('utf-8', 'replace')}"
+    if response.status == 408 or response.status >= 500:
+        raise http.client.HTTPException(said)
     if response.status != 200:
-        raise Refused("refuses: %d %s" % (response.status, text[:300].decode("utf-8", "replace")))
+        raise Refused(f"refuses: {said}")
     try:
         results = json.loads(text)
     except ValueError:
         results = None
-    dicts = isinstance(results, list) and all(isinstance(result, dict) for result in results)
-    if not dicts or len(results) != len(items):
+    if not isinstance(results, list) or len(results) != len(items) or not all(map(is_result, results)):
         raise Refused("is another service: it does not answer as serve.py does")
     return results
 
 
+def left(end):
+    """Seconds until then; a little where it is past, as 0 would mean never to wait."""
+    return max(0.1, end - time.monotonic())
+
+
+def keep_alive(connection):
+    """Notice within two minutes that a machine has lost power: it says no goodbye."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6)):
+        if hasattr(socket, name):  # Linux
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def is_result(thing):
+    return isinstance(thing, dict) and ("error" in thing or {"reward", "not_scored"} <= set(thing))
+
+
+# ---- 4. Wrong rows -----------------------------------------------------------------------------------------
 told = set()           # wrong rows that were named
 scored_before = False  # whether this process ever had a reward
 
 
-def name_wrong_rows(results):
-    """-> the results, in which a wrong row now looks like one that was not scored, after a line on stderr for each.
+def name_wrong_rows(results, patience=1):
+    """-> the results; a wrong row looks like one that was not scored, after a line on stderr for each.
 
-    Raises RuntimeError where this process has seen nothing but wrong rows.
+    Raises RuntimeError where this process has seen nothing but wrong rows, `patience` different ones.
     """
     global scored_before
     errors = [result["error"] for result in results if "error" in result]
     scored_before = scored_before or len(errors) < len(results)
-    if errors and not scored_before:
-        raise RuntimeError("argos: no rollout could be scored. %s" % errors[0])
     for error in errors:
         if error not in told and len(told) < 1000:
             told.add(error)
-            print("argos: not scored: %s" % error, file=sys.stderr)
+            print(f"argos: not scored: {error}", file=sys.stderr)
+    if errors and not scored_before and len(told) >= patience:
+        raise RuntimeError(f"argos: no rollout could be scored. {errors[0]}")
+    named = []
     for result in results:
         if "error" in result:
-            result.update(reward=None, not_scored={"row": result["error"]})
-    return results
-
+            result = {"reward": None, "not_scored": {"row": result["error"]}}
+        named.append(result)
+    return named

@@ -18,4 +18,5 @@
     explain.py      a verdict in words; cards.py draws it beside the picture
     prompts.py      what the models are told
     selfcheck.py    a check before any training: are points read in the policy's pixels?
+    rollouts.py     rows and responses that came as JSON, for serve.py
 """
