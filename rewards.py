@@ -229,7 +229,7 @@ def ask_once(server, items, end):
     kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
     try:
         connection = kinds[address.scheme](address.hostname, address.port, timeout=min(10.0, left(end)))
-    except (KeyError, TypeError, ValueError, http.client.InvalidURL):
+    except (KeyError, AttributeError, ValueError, http.client.InvalidURL):
         raise Refused("is no address of a server; write http://HOST:PORT") from None
     try:
         connection.connect()

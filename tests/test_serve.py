@@ -3,8 +3,8 @@
 Run: pytest tests/test_serve.py
 """
 import http.client
-import importlib.util
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -22,7 +22,7 @@ from PIL import Image
 
 import rewards
 import serve
-from runs.errors import BadInput
+from runs.errors import BadInput, run_main
 from teachers.names import load_judge, load_teachers
 from verifier.samples import Sample
 import argos
@@ -44,15 +44,19 @@ class Judge:
         if self.fails:
             raise self.fails
 
-    def equivalent(self, questions, truths, answers):
+    def equivalent(self, question, truth, prediction):
         self._work()
-        return [True] * len(answers)
+        return prediction == "the crimson thing"
 
-    def claims_true(self, frames, claims):
+    def frame_claim(self, image, claim):
         self._work()
-        return [True] * len(claims)
+        return True
 
-    def probabilities(self, media, question, thinks, answers, length_normalized=False):
+    def segment_claim(self, frames, seconds, claim):
+        self._work()
+        return True
+
+    def answer_probability(self, media, question, thinks, answers, length_normalized=False):
         self._work()
         return [.5] * len(thinks)
 
@@ -294,8 +298,9 @@ HOSTILE_TEXTS = ["", "\0" * 99, "\ud800 \udfff", "<think>" * 3000, "</answer>" *
 
 
 def test_hostile_responses_get_numbers(serving):
-    items = [item(i % 6, text, kind=kind, answer="1") for i, kind in enumerate(("count", "phrase", "free"))
-             for text in HOSTILE_TEXTS] + [item(0, "<answer>1</answer>" + "x " * 5_000_000)]
+    kinds = ("count", "phrase", "free")
+    items = [item(i, text, kind=kind, answer="1") for i, kind in enumerate(kinds) for text in HOSTILE_TEXTS]
+    items.append(item(0, "<answer>1</answer>" + "x " * 5_000_000))
     results = rewards.verify(items, serving().url)
     assert all(0 <= result["reward"] <= 1 for result in results)
 
@@ -377,9 +382,9 @@ def test_no_more_wait_than_there_is_room_for(serving, judge, monkeypatch):
     judge.seconds = .5
     server = serving(batch=1)
     with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda i: send(server, json.dumps([item(i % 6)]).encode()), range(12)))
-    assert {status for status, _ in answers} == {503}
-    assert any("4 rollouts wait" in said["error"] for _, said in answers)
+        said = list(pool.map(lambda i: send(server, json.dumps([item(i % 6)]).encode()), range(12)))
+    assert {status for status, _ in said} == {503}  # those who waited too long, too
+    assert any("4 rollouts wait" in text["error"] for status, text in said if status == 503)
     judge.seconds = 0
     assert rewards.verify([item()], server.url)[0]["outcome"] == 1  # a client asks until there is room
 
@@ -468,47 +473,92 @@ def test_another_service_is_told_at_once(status, said):
 
 
 # ---- 5. The process ---------------------------------------------------------------------------------------------
-def start_process(folder, port=0, more=()):
-    """-> (the process of serve.py, its address)"""
-    command = [sys.executable, "serve.py", "--data", str(folder), "--port", str(port), "--judge", "none", *more]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                               start_new_session=True)
-    said = process.stdout.readline()
-    return process, said.split()[2]
+def run(folder, port, more):
+    """The target of a child process."""
+    sys.argv = ["serve.py", "--data", str(folder), "--port", str(port), "--judge", "none", *more]
+    run_main(serve.main)
 
 
-def test_killed_started_again_and_ended_by_signals(folder):
-    """SIGKILL in the middle: the client gets everything. SIGTERM: what was begun is answered. A second one: the end."""
-    process, url = start_process(folder, more=["--batch", "1", "--wait_ms", "300"])
+@pytest.fixture
+def start(folder):
+    """start(port, flags) -> a process of serve.py; forked, as this one has imported all that takes long."""
+    started = []
+
+    def start(port, *more):
+        process = multiprocessing.get_context("fork").Process(target=run, args=(folder, port, more))
+        process.start()
+        started.append(process)
+        wait_until(lambda: answers(port))
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def answers(port):
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
+            raw.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            return b"200" in raw.recv(50)
+    except OSError:
+        return False
+
+
+def wait_until(true):
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(.02)
+
+
+def test_killed_and_started_again_loses_nothing(start):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    process = start(port, "--batch", "1", "--wait_ms", "50")
     items = [item(i % 6, TEXTS[k], id=f"{i}") for i in range(12) for k in range(2)]
     with ThreadPoolExecutor(24) as pool:
-        answers = [pool.submit(rewards.verify, [one], url, 60) for one in items]
-        time.sleep(1)
+        answered = [pool.submit(rewards.verify, [one], url, 60) for one in items]
+        wait_until(lambda: any(answer.done() for answer in answered))
         process.kill()
-        process.wait()
-        done = sum(answer.done() for answer in answers)
-        port = int(url.rpartition(":")[2])
-        process, again = start_process(folder, port, ["--wait_ms", "1000"])
-        assert again == url and done < 24
-        results = [answer.result()[0] for answer in answers]
-        assert [result["reward"] for result in results] == pytest.approx([1, 2 / 3] * 12)
+        process.join()
+        assert not all(answer.done() for answer in answered)
+        start(port)
+        results = [answer.result()[0] for answer in answered]
+    assert [result["reward"] for result in results] == pytest.approx([1, 2 / 3] * 12)
 
-        begun = pool.submit(rewards.verify, [item()], url, 60)
-        time.sleep(.4)
-        process.send_signal(signal.SIGTERM)
-        assert begun.result()[0]["reward"] == 1
-        assert process.wait(10) == 0 and "rollouts were verified" in process.stdout.read()
 
-        process, again = start_process(folder, port, ["--wait_ms", "9000"])  # the port is free again
-        begun = pool.submit(rewards.verify, [item()], url, 2)
-        time.sleep(.4)
-        process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_after_its_answers_and_a_second_one_at_once(start, number):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    process = start(port, "--wait_ms", "500")
+    with ThreadPoolExecutor(2) as pool, socket.create_connection(("127.0.0.1", port)):  # who says nothing
+        begun = pool.submit(rewards.verify, [item()], url, 30)
         time.sleep(.2)
-        assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(2) == -signal.SIGTERM
+        os.kill(process.pid, number)
+        assert begun.result()[0]["reward"] == 1
+        process.join(10)
+        assert process.exitcode == 0
+
+        process = start(port, "--wait_ms", "9000")  # the port is free again
+        begun = pool.submit(rewards.verify, [item()], url, 1)
+        time.sleep(.2)
+        os.kill(process.pid, number)
+        time.sleep(.1)
+        assert process.is_alive()
+        os.kill(process.pid, signal.SIGTERM)
+        process.join(2)
+        assert process.exitcode == -signal.SIGTERM
         with pytest.raises(RuntimeError, match=url):
             begun.result()
+
+
+def free_port():
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        return any_port.getsockname()[1]
 
 
 def test_what_cannot_be_served_is_one_line(folder, monkeypatch):
