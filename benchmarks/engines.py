@@ -202,8 +202,8 @@ class Asker:
         low, high = size["shortest_edge"], size["longest_edge"]  # pixels, whatever their names say
         fewest, most = pixel_bounds(cfg).values()
         if low > fewest or high < most:
-            raise BadInput(f"--policy {cfg.policy}: its processor shows pictures of {low} to {high} pixels, and "
-                           f"would resize these, of {fewest} to {most}; set --min_pixels and --image_pixels within")
+            raise BadInput(f"--policy {cfg.policy}: its processor would resize these pictures, of {fewest} to "
+                           f"{most} pixels, to {low} to {high}; set --min_pixels and --image_pixels within that")
 
     def text(self, sample):
         """As train_grpo.py asks."""
