@@ -1,4 +1,4 @@
-"""rl.jsonl as the data of another trainer: EasyR1, verl, TRL or ms-swift, with the pictures as the policy sees them.
+"""rl.jsonl as the data of another trainer, EasyR1, verl, TRL or ms-swift: pictures as the policy sees them.
 
 A point is a pixel of the picture as the policy saw it. Each engine resizes pictures by a rule of its own (EasyR1
 shrinks first and rounds afterwards: 7 in 10 then differ from ours), ignores how a photograph is turned, and fills
@@ -7,10 +7,10 @@ that Qwen2.5-VL's rule gives it within the pixel budget. Such a picture passes a
 (tests/test_engines.py), and the verifier, which reads the same file, sees the same pixels.
 
     --engine easyr1   rl-easyr1.jsonl   problem: "<image>" and the prompt; images: [path]; answer: the row
-    --engine verl     rl-verl.parquet   prompt: a chat; images: [{image, min_pixels, max_pixels}]; data_source;
-                                        reward_model: {style, ground_truth: the row}; ability, extra_info
+    --engine verl     rl-verl.parquet   prompt: a chat, with "<image>"; images: [{image, min_pixels, max_pixels}];
+                                        data_source; reward_model: {style, ground_truth: the row}; ...
     --engine trl      rl-trl.jsonl      prompt: a chat; images: [path]; row: the row
-    --engine swift    rl-swift.jsonl    messages: a chat, with "<image>"; images: [path]; row: the row
+    --engine swift    rl-swift.jsonl    messages: a chat, with "<image>"; images: [path]; row: the row; ...
 
 "The row" is the sample's row of rl.jsonl, as one line of JSON: what rewards.py hands to serve.py. Its picture is
 named relative to --out, where `serve.py --data OUT` finds it; answers of kind "free" have got their foils. The
@@ -29,13 +29,14 @@ shrinks it once more each time that it is applied, and here it is applied until 
 smaller here than in train_sft.py.
 
 Run:    python -m benchmarks.engines --engine easyr1 --data data/rl.jsonl --policy out/sft/merged --out data/easyr1
-        and again with --data data/val.jsonl: both files share the folder
+        and again with --data data/val.jsonl: the files share the folder, and EasyR1 asks for both
 Writes: under --out, the file named above; pictures/; argos.json, the pixel budget, which serve.py follows
 Before: train_sft.py. Next: serve.py, rewards.py, benchmarks/engines.md
 """
 import hashlib
 import io
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,53 +62,72 @@ from policy import harmless, prompt
 class Config(Settings):
     engine: str = flag("easyr1", "easyr1, verl, trl or swift: whose data to write")
     data: str = flag("out/data/rl.jsonl", "questions with answers, as train_grpo.py reads them")
-    policy: str = flag("out/sft/merged", "the model that the engine will train: its processor and its pixel budget")
+    policy: str = flag("out/sft/merged", "the model that the engine will train; its pixel budget is followed")
     out: str = flag("out/engine", "folder to write; several files of data may share it")
     skip_clips: bool = flag(False, "leave out the questions about clips, instead of stopping at them")
 
 
-# ---- 2. The engines' rows ----------------------------------------------------------------------------------
-def easyr1_row(text, picture, row, cfg):
-    """text: of the prompt; picture: its absolute path; row: of rl.jsonl, as JSON"""
+# ---- 2. The engines ----------------------------------------------------------------------------------------
+# Their rows. text: of the prompt; picture: its absolute path; row: of rl.jsonl, as JSON; index: its place.
+def easyr1_row(text, picture, row, index, cfg):
     return {"problem": "<image>" + text, "images": [picture], "answer": row}
 
 
-def verl_row(text, picture, row, cfg):
-    """verl resizes by qwen_vl_utils, whose least size is 4 tokens unless the picture brings another."""
-    bounds = dict(zip(("min_pixels", "max_pixels"), pixel_bounds(cfg)))
+def verl_row(text, picture, row, index, cfg):
+    """verl resizes by qwen_vl_utils, whose bounds are its own unless the picture brings others."""
     return {
         "data_source": "argos",
         "prompt": [{"role": "user", "content": "<image>" + text}],
-        "images": [{"image": picture, **bounds}],
+        "images": [{"image": picture, **pixel_bounds(cfg)}],
         "ability": "vision",
         "reward_model": {"style": "rule", "ground_truth": row},
-        "extra_info": {"id": json.loads(row)["id"]},
+        "extra_info": {"index": index},
     }
 
 
-def trl_row(text, picture, row, cfg):
+def trl_row(text, picture, row, index, cfg):
     """TRL puts the pictures before the text by itself."""
     return {"prompt": [{"role": "user", "content": text}], "images": [picture], "row": row}
 
 
-def swift_row(text, picture, row, cfg):
-    """ms-swift hands further columns, such as row, to the reward."""
-    return {"messages": [{"role": "user", "content": "<image>" + text}], "images": [picture], "row": row}
+def swift_row(text, picture, row, index, cfg):
+    """ms-swift hands further columns, such as row, to the reward. It resizes as verl does."""
+    chat = [{"role": "user", "content": "<image>" + text}]
+    return {"messages": chat, "images": [picture], "chat_template_kwargs": pixel_bounds(cfg), "row": row}
 
 
-ROWS = {"easyr1": easyr1_row, "verl": verl_row, "trl": trl_row, "swift": swift_row}
-MARKS = {  # where an engine cuts the text of a prompt to put something else there
-    "easyr1": ("<image>",),
-    "verl": ("<image>", "<video>", "<audio>"),
-    "trl": (),
-    "swift": ("<image>", "<video>", "<audio>", "<bbox>", "<ref-object>", "<cot-process>", "<start-image>"),
-}
+@dataclass
+class Engine:
+    title: str
+    row: callable
+    clips: str            # why it gets none
+    marks: tuple          # where it cuts the text of a prompt, to put something else there
+    settings: tuple       # lines of its command
+    ending: str = "jsonl"
+
+
 OTHER_FRAMES = "picks other frames of a clip than the verifier reads"
-CLIPS = {  # why not
-    "easyr1": "takes 2 frames a second of a clip, however long, and stops where a file mixes clips with pictures",
-    "verl": OTHER_FRAMES,
-    "trl": "shows the model no clip: it would train blind",
-    "swift": OTHER_FRAMES,
+ENGINES = {
+    "easyr1": Engine(
+        title="EasyR1", row=easyr1_row, marks=("<image>",),
+        clips="takes 2 frames a second of a clip, without a limit, and fails where a file has clips and pictures",
+        settings=("worker.actor.model.model_path={policy}", "data.train_files={path}",
+                  "data.prompt_key=problem data.answer_key=answer data.image_key=images data.format_prompt=null",
+                  "data.max_prompt_length={longest} data.min_pixels={min_pixels} data.max_pixels={max_pixels}",
+                  "worker.reward.reward_function={rewards}:easyr1")),
+    "verl": Engine(
+        title="verl", row=verl_row, marks=("<image>", "<video>", "<audio>"), clips=OTHER_FRAMES, ending="parquet",
+        settings=("actor_rollout_ref.model.path={policy}", "data.train_files={path}",
+                  "data.image_key=images data.max_prompt_length={longest}",
+                  "reward.custom_reward_function.path={rewards} reward.custom_reward_function.name=verl")),
+    "trl": Engine(
+        title="TRL", row=trl_row, marks=(), clips="shows the model no clip: it would train blind",
+        settings=('train_dataset=load_dataset("json", data_files="{path}", split="train")',
+                  'GRPOTrainer(model="{policy}", reward_funcs=rewards.trl, train_dataset=train_dataset, ...)')),
+    "swift": Engine(
+        title="ms-swift", row=swift_row, clips=OTHER_FRAMES,
+        marks=("<image>", "<video>", "<audio>", "<bbox>", "<ref-object>", "<cot-process>", "<start-image>"),
+        settings=("--model {policy}", "--dataset {path}", "--max_length {longest}  # and the response's")),
 }
 
 
@@ -125,8 +145,8 @@ def row_for_reward(sample, picture):
 
 # ---- 3. Pictures in their final form -----------------------------------------------------------------------
 def pixel_bounds(cfg):
-    """The fewest and the most pixels of a picture."""
-    return min(cfg.min_pixels, cfg.image_pixels), cfg.image_pixels
+    """The fewest and the most pixels of a picture, by the names that the engines have for them."""
+    return {"min_pixels": min(cfg.min_pixels, cfg.image_pixels), "max_pixels": cfg.image_pixels}
 
 
 def final_picture(path, cfg):
@@ -136,19 +156,19 @@ def final_picture(path, cfg):
     """
     media = load_media(path, **pixel_budget(cfg))
     if len(media.frames) > 1:
-        raise BadMedia(f"{path}: is an animation, and {cfg.engine} {CLIPS[cfg.engine]}")
+        raise BadMedia(f"{path}: is an animation, and {ENGINES[cfg.engine].title} {ENGINES[cfg.engine].clips}")
     picture = media.frames[0]
-    size = final_size(*picture.size, *pixel_bounds(cfg))
+    size = final_size(*picture.size, **pixel_bounds(cfg))
     if size != picture.size:
         picture = picture.resize(size, Image.BICUBIC)
-    return Image.fromarray(np.asarray(picture))  # the pixels alone: no colour profile, nothing for a reader to apply
+    return Image.fromarray(np.asarray(picture))  # the pixels alone, no colour profile that a reader could apply
 
 
 def final_size(width, height, min_pixels, max_pixels):
     """The size (width, height) at which Qwen2.5-VL's rule comes to rest.
 
-    Nearly always its first. A strip of 28 x 5,600 pixels becomes 28 x 2,352 within 28,224 pixels, which is still too
-    much; then 28 x 1,512, ... and stays at 28 x 1,008.
+    Nearly always its first. But a strip of 28 x 5,600 pixels becomes 28 x 2,352 where 28,224 pixels are allowed,
+    which is still too much; then 28 x 1,512, ... and stays at 28 x 1,008.
 
     >>> final_size(5600, 28, 7056, 28224), final_size(640, 480, 7056, 28224)
     ((1008, 28), (168, 140))
@@ -179,12 +199,11 @@ class Asker:
         self.preset = cfg.preset
         self.processor = load_processor(cfg.policy)
         size = self.processor.image_processor.size
-        fewest, most = pixel_bounds(cfg)
-        if size["shortest_edge"] > fewest or size["longest_edge"] < most:
-            raise BadInput(
-                f"--policy {cfg.policy}: its processor shows pictures of {size['shortest_edge']} to "
-                f"{size['longest_edge']} pixels, and would resize these, of {fewest} to {most}; set --min_pixels and "
-                "--image_pixels within")
+        low, high = size["shortest_edge"], size["longest_edge"]  # pixels, whatever their names say
+        fewest, most = pixel_bounds(cfg).values()
+        if low > fewest or high < most:
+            raise BadInput(f"--policy {cfg.policy}: its processor would resize these pictures, of {fewest} to "
+                           f"{most} pixels, to {low} to {high}; set --min_pixels and --image_pixels within that")
 
     def text(self, sample):
         """As train_grpo.py asks."""
@@ -205,8 +224,8 @@ def load_processor(path):
         processor = AutoProcessor.from_pretrained(path, local_files_only=Path(path).parent.is_dir(), **NO_CODE)
         processor.apply_chat_template([{"role": "user", "content": []}])  # tried here: not all folders have one
     except Exception as error:  # many kinds
-        raise BadInput(f"--policy {path}: no processor can be loaded from there ({first_line(error)}); name the folder "
-                       "of the model that the engine will train, such as out/sft/merged") from None
+        raise BadInput(f"--policy {path}: no processor can be loaded from there ({first_line(error)}); name the "
+                       "model that the engine will train, such as out/sft/merged") from None
     return processor
 
 
@@ -215,7 +234,7 @@ def load_processor(path):
 class Exported:
     """What was made."""
     rows: list
-    sizes: list   # (width, height) of each row's picture
+    sizes: list   # (width, height) of each picture
     longest: int  # tokens of the longest prompt
     damaged: int  # rows left out, clips not among them
 
@@ -224,13 +243,14 @@ def without_clips(samples, cfg):
     """Raises BadInput, which names the first, unless they are to be left out."""
     clips = [sample for sample in samples if sample.media == "video"]
     if clips and not cfg.skip_clips:
-        raise BadInput(f"{cfg.data}: {clips[0].id} is about a clip, as {len(clips)} of {len(samples)} rows are, and "
-                       f"{cfg.engine} {CLIPS[cfg.engine]}; --skip_clips leaves them out")
+        engine = ENGINES[cfg.engine]
+        raise BadInput(f"{cfg.data}: {clips[0].id} is about a clip, as are {len(clips)} of {len(samples)} rows, "
+                       f"and {engine.title} {engine.clips}; --skip_clips leaves them out")
     return [sample for sample in samples if sample.media != "video"]
 
 
 def export(samples, asker, cfg):
-    """Write the samples' pictures and make the engine's rows -> Exported. What cannot be used is told and left out."""
+    """Write the samples' pictures, make the engine's rows -> Exported. What cannot be used is named, left out."""
     out = Path(cfg.out).resolve()
     made = Exported([], [], 0, 0)
     written = {}  # path of a file -> the name of its picture, and its size
@@ -241,12 +261,13 @@ def export(samples, asker, cfg):
                 picture = final_picture(sample.path, cfg)
                 written[sample.path] = write_picture(picture, out), picture.size
         except BadMedia as error:
-            warn(f"left out: {error}")
+            warn(f"left out: {sample.id}: {error}")
             made.damaged += 1
             continue
         name, size = written[sample.path]
         text = asker.text(sample)
-        made.rows.append(ROWS[cfg.engine](text, str(out / name), row_for_reward(sample, name), cfg))
+        row = row_for_reward(sample, name)
+        made.rows.append(ENGINES[cfg.engine].row(text, str(out / name), row, len(made.rows), cfg))
         made.sizes.append(size)
         made.longest = max(made.longest, asker.count(text, size))
     return made
@@ -254,10 +275,11 @@ def export(samples, asker, cfg):
 
 def refuse_marks(sample, cfg):
     """Raises BadMedia for a question in which the engine would look for another file than the sample's."""
-    for mark in MARKS[cfg.engine]:
+    engine = ENGINES[cfg.engine]
+    for mark in engine.marks:
         if mark in sample.question:
-            raise BadMedia(f"{cfg.data}: the question of {sample.id} holds {mark}, where {cfg.engine} would look for "
-                           "another file; take it out of the question")
+            raise BadMedia(f"its question holds {mark}, where {engine.title} would look for another file; take it "
+                           "out of the question")
 
 
 def write_rows(rows, path):
@@ -271,48 +293,50 @@ def write_rows(rows, path):
 
 
 def next_steps(path, longest, cfg):
-    """The commands that use the file: the verifier's, then the engine's settings."""
-    fewest, most = pixel_bounds(cfg)
+    """What to type next, a line each: the verifier's command, then the engine's settings."""
+    engine = ENGINES[cfg.engine]
+    policy = Path(cfg.policy).resolve() if Path(cfg.policy).exists() else cfg.policy  # or a name of the hub
     rewards = Path(__file__).resolve().parent.parent / "rewards.py"
-    serve = f"python serve.py --preset {cfg.preset} --judge MODEL --data {cfg.out}"
-    settings = {
-        "easyr1": [f"data.train_files={path} data.prompt_key=problem data.answer_key=answer data.image_key=images",
-                   f"data.format_prompt=null data.min_pixels={fewest} data.max_pixels={most}",
-                   f"data.max_prompt_length={longest} worker.reward.reward_function={rewards}:easyr1"],
-        "verl": [f"data.train_files={path} data.image_key=images data.max_prompt_length={longest}",
-                 f"reward.custom_reward_function.path={rewards} reward.custom_reward_function.name=verl"],
-        "trl": [f'train_dataset=load_dataset("json", data_files="{path}", split="train"), reward_funcs=rewards.trl'],
-        "swift": [f"--dataset {path} --max_length {longest}"],
-    }
-    return ["the verifier, one per GPU:", f"    {serve}",
-            f"in {cfg.engine}, with ARGOS_URL set to the verifiers' addresses:",
-            *[f"    {line}" for line in settings[cfg.engine]]]
+    places = {"path": path, "policy": policy, "rewards": rewards}
+    yield "next, the verifier, once per GPU that it may have:"
+    yield f"    python serve.py --preset {cfg.preset} --judge MODEL --data {cfg.out}"
+    yield f"then {engine.title}, with ARGOS_URL set to where that runs:"
+    for line in engine.settings:
+        yield "    " + line.format(longest=longest, **places, **pixel_bounds(cfg))
+
+
+def check(cfg):
+    """Raises BadInput."""
+    if cfg.engine not in ENGINES:
+        raise BadInput(f"--engine {cfg.engine}: choose {', '.join(ENGINES)}")
+    if cfg.engine == "easyr1" and "@" in str(Path(cfg.out).resolve()):
+        raise BadInput(f"--out {cfg.out}: EasyR1 takes what follows an @ in a path for the name of a split; name "
+                       "another folder")
 
 
 def main():
     cfg = parse_config(Config, __doc__, preset_arguments("engines", Config))
-    if cfg.engine not in ROWS:
-        raise BadInput(f"--engine {cfg.engine}: choose {', '.join(ROWS)}")
-    ending = "parquet" if cfg.engine == "verl" else "jsonl"
-    path = Path(cfg.out, f"{Path(cfg.data).stem}-{cfg.engine}.{ending}").resolve()
-    if cfg.engine == "easyr1" and "@" in str(path):
-        raise BadInput(f"--out {cfg.out}: EasyR1 takes what follows @ in a path for the name of a split; name another")
+    check(cfg)
     follow_budget(cfg, cfg.policy, cfg.out)
     asker = Asker(cfg)
     samples = read_samples(cfg.data)
+    pictures = without_clips(samples, cfg)
+    path = Path(cfg.out, f"{Path(cfg.data).stem}-{cfg.engine}.{ENGINES[cfg.engine].ending}").resolve()
     with alone(cfg.out):
-        pictures = without_clips(samples, cfg)
         made = export(pictures, asker, cfg)
         if not made.rows:
-            raise BadInput(f"{cfg.data}: none of its {len(samples)} rows can be used; nothing was written")
+            raise BadInput(f"{cfg.data}: none of its {len(samples)} rows can be used; no data was written")
         write_budget(cfg.out, budget_of(cfg))
         write_rows(made.rows, path)
-    sizes = sorted(made.sizes, key=lambda size: size[0] * size[1])
-    smallest, largest = [f"{width} x {height}" for width, height in (sizes[0], sizes[-1])]
-    print(f"wrote {printable(path)}: {len(made.rows)} of {len(samples)} rows; left out: {len(samples) - len(pictures)} "
-          f"about clips, {made.damaged} for the reasons above")
-    print(f"pictures from {smallest} to {largest} pixels; the longest prompt has {made.longest} tokens")
-    print("\n".join(next_steps(path, made.longest, cfg)))
+    print(f"wrote {printable(path)}: {len(made.rows)} of {len(samples)} rows")
+    clips = len(samples) - len(pictures)
+    print(f"left out: {clips} about clips, {made.damaged} that cannot be used (named above)")
+    smallest = min(made.sizes, key=math.prod)
+    largest = max(made.sizes, key=math.prod)
+    print(f"pictures of {smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]} pixels; "
+          f"the longest prompt has {made.longest} tokens")
+    for line in next_steps(path, made.longest, cfg):
+        print(printable(line))
 
 
 if __name__ == "__main__":
