@@ -220,7 +220,7 @@ def add_older_names(folder):
         rope = dict(text["rope_parameters"])
         text["rope_theta"] = rope.pop("rope_theta")
         text["rope_scaling"] = rope  # {"rope_type": "default", "mrope_section": [..]}
-        text["architectures"] = config["architectures"]  # there version 4 looks for it, for EasyR1's merger and vLLM
+        text["architectures"] = config["architectures"]  # where EasyR1's merger and vLLM find it
         write_atomically(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
     path = Path(folder, "tokenizer_config.json")
     tokenizer = json.loads(path.read_text(encoding="utf-8"))

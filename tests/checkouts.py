@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
@@ -43,22 +44,25 @@ PLAIN = {"id": "B", "image": "red.png", "question": "What color is the square?",
 SEEN = '<think>I see <point x1="24" y1="24" alt="red square">red square</point>. That makes 1.</think>'
 UNSEEN = SEEN.replace('x1="24"', 'x1="70"')
 RESPONSES = {
-    "A": [SEEN + "<answer>1</answer>", UNSEEN + "<answer>1</answer>", SEEN + "<answer>2</answer>", "no tags at all"],
+    "A": [SEEN + "<answer>1</answer>", UNSEEN + "<answer>1</answer>", SEEN + "<answer>2</answer>",
+          "no tags at all"],
     "B": ["<think>The square is red.</think><answer>red</answer>", UNSEEN + "<answer>red</answer>",
-          "<think>The square is blue.</think><answer>blue</answer>", "<think>Red it is.</think><answer>red</answer>"],
+          "<think>The square is blue.</think><answer>blue</answer>",
+          "<think>Red it is.</think><answer>red</answer>"],
 }
 ROWS = {"A": json.dumps(QUESTION), "B": json.dumps(PLAIN)}
 TORN = [(name, i) for i in range(4) for name in "AB"]  # A B A B ...: as EasyR1's _balance_batch leaves them
 
 
 # ---- 1. Processes ------------------------------------------------------------------------------------------
-def child(engine, function, *arguments, cwd=None):
+def child(engine, function, *arguments):
     """Call a function of this file in a process that sees one engine (or this project: "argos") -> its result."""
-    command = [PYTHON if engine == "argos" else sys.executable, __file__, function, json.dumps(arguments, default=str)]
+    python = PYTHON if engine == "argos" else sys.executable
+    command = [python, __file__, function, json.dumps(arguments, default=str)]
     env = dict(os.environ, PYTHONPATH=str(CHECKOUTS.get(engine) or ROOT), HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1",
                RAY_DISABLE_IMPORT_WARNING="1")
-    done = subprocess.run(command, env=env, cwd=cwd or CHECKOUTS.get(engine) or ROOT, capture_output=True, text=True,
-                          timeout=300)
+    where = CHECKOUTS.get(engine) or ROOT
+    done = subprocess.run(command, env=env, cwd=where, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     *said, result = done.stdout.rstrip("\n").split("\n")
     print("\n".join(said))
@@ -244,7 +248,7 @@ def easyr1_words(folder, server, model, **more):
 @needs_easyr1
 @pytest.mark.parametrize("as_actor", [False, True])
 def test_easyr1s_reward_manager_gets_the_whole_reward(as_actor, folder, server, model, expected):
-    """Torn groups, transformers 4, no PYTHONPATH to this project: the reward that whole groups get in one process."""
+    """Torn groups, transformers 4, no PYTHONPATH to this project: the reward of whole groups in one process."""
     rewards, metrics = child("easyr1", "easyr1_rewards", easyr1_words(folder, server, model), TORN, model,
                              as_actor)
     verdicts = [expected[name][i] for name, i in TORN]
@@ -279,13 +283,15 @@ def easyr1_checks(words):
 
 @needs_easyr1
 def test_easyr1_knows_every_flag_of_the_page(folder, server, model):
-    """A flag that it does not know ends its main(). A file that is not there becomes None there, and is found here."""
+    """A flag that it does not know ends its main(). A file that is not there becomes None, and is found here."""
     fits, config = child("easyr1", "easyr1_checks", easyr1_words(folder, server, model))
     assert fits
     assert config["data"]["format_prompt"] is None  # else its own template stands around our prompt
     reward = config["worker"]["reward"]
     assert (reward["reward_function"], reward["reward_function_name"]) == (str(ROOT / "rewards.py"), "easyr1")
     assert reward["reward_function_kwargs"]["url"] == server
+    _, untouched = child("easyr1", "easyr1_checks", overrides("verl.trainer.main"))
+    assert untouched["worker"]["reward"]["reward_function_kwargs"]["url"].count("http://") == 2
     with pytest.raises(AssertionError, match="format_promt"):
         child("easyr1", "easyr1_checks", [*easyr1_words(folder, server, model), "data.format_promt=null"])
 
@@ -335,8 +341,8 @@ def verl_words(folder, server, model):
 @needs_verl
 @pytest.mark.parametrize("older", [False, True])
 def test_verls_reward_managers_get_the_reward(older, folder, server, model, expected):
-    """One rollout at a time, so every question is scored on points (rewards.alone). A's rewards are the whole ones;
-    so are B's here, as one of its group points."""
+    """One rollout at a time, so every question is scored on points (rewards.alone). A's rewards are the whole
+    ones; so are B's here, as one of its group points."""
     scores, info = child("verl", "verl_rewards", verl_words(folder, server, model), TORN * 8, model, older)
     verdicts = [expected[name][i] for name, i in TORN * 8]
     assert scores == pytest.approx([one["reward"] for one in verdicts], abs=1e-5)
@@ -348,6 +354,8 @@ def test_verls_reward_managers_get_the_reward(older, folder, server, model, expe
 def test_verl_knows_every_flag_of_the_page(folder, server, model):
     reward = child("verl", "verl_reward_config", verl_words(folder, server, model))
     assert reward["name"] == "verl" and reward["reward_kwargs"] == {"url": server}
+    untouched = child("verl", "verl_reward_config", overrides("verl.trainer.main_ppo"))
+    assert untouched["reward_kwargs"]["url"].count("http://") == 2
     with pytest.raises(AssertionError, match="train_fils"):
         child("verl", "verl_reward_config", [*verl_words(folder, server, model), "data.train_fils=x"])
 
@@ -361,6 +369,43 @@ def verl_reward_config(words):
 
 
 # ---- 5. Back home ------------------------------------------------------------------------------------------
+def save_shard(model, folder):
+    """What EasyR1's FSDPCheckpointManager leaves of a run on one GPU."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    trained = AutoModelForImageTextToText.from_pretrained(model)
+    torch.save(trained.state_dict(), Path(folder, "model_world_size_1_rank_0.pt"))
+    for part in (trained.config, trained.generation_config, AutoProcessor.from_pretrained(model, use_fast=True)):
+        part.save_pretrained(Path(folder, "huggingface"))
+
+
+def compare(model, back):
+    """-> whether the weights are the same in bfloat16, the tokens of a text, and the budgets."""
+    sys.path.insert(0, str(ROOT))
+    import policy
+    import torch
+    both = [policy.load_policy(folder) for folder in (model, back)]  # raises where a weight is missing or unknown
+    first, second = [one.model.state_dict() for one in both]
+    same = all(torch.equal(first[name].bfloat16(), second[name].bfloat16()) for name in first)
+    return [same and first.keys() == second.keys(), [one.tokenizer(SEEN)["input_ids"] for one in both],
+            [one.budget for one in both]]
+
+
+@needs_easyr1
+def test_a_checkpoint_of_easyr1_comes_home(model, tmp_path):
+    """By EasyR1's own model_merger.py, then the page's commands: the weights alone are taken over. The tokenizer
+    that transformers 4 has saved is another one to transformers 5: our tiny models' texts become other tokens."""
+    shutil.copytree(model, tmp_path / "out/sft/merged")
+    actor = tmp_path / "checkpoints/argos/easyr1/global_step_80/actor"
+    actor.mkdir(parents=True)
+    child("easyr1", "save_shard", model, actor)
+    merger = Path(CHECKOUTS["easyr1"], "scripts/model_merger.py")
+    subprocess.run([sys.executable, merger, "--local_dir", actor], check=True, capture_output=True)
+    commands = re.search(r"(cp -r out/sft/merged out/easyr1\n.*?)\n\n", PAGE.read_text(), re.S)[1]
+    env = dict(os.environ, EASYR1=str(tmp_path))
+    subprocess.run(["bash", "-ec", commands], cwd=tmp_path, env=env, check=True)
+    same, tokens, budgets = child("argos", "compare", model, tmp_path / "out/easyr1")
+    assert same and tokens[0] == tokens[1] and budgets[0] == budgets[1] != None  # noqa: E711
 
 
 if __name__ == "__main__":  # a child: see there

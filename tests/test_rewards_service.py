@@ -24,7 +24,8 @@ from test_processes import free_port
 from test_training import as_command, fork, forking, join
 
 ROOT = Path(__file__).parent.parent
-ROW = {"id": "red", "image": "red.png", "question": "How many red squares are there?", "answer": "1", "kind": "count"}
+ROW = {"id": "red", "image": "red.png", "question": "How many red squares are there?", "answer": "1",
+       "kind": "count"}
 LOST = ROW | {"id": "lost", "image": "nowhere.png"}  # its outcome cannot be scored
 TOGETHER = 4  # rollouts of a group; each process has two of them
 
@@ -67,9 +68,10 @@ def train(rank, port, folder, url):
         seen.append([list(map(rewards.text_of, completions)), row, scores])
         return scores
 
-    config = trl.GRPOConfig(output_dir=str(folder / "out"), use_cpu=True, bf16=False, report_to=[], max_steps=2,
-                            num_generations=TOGETHER, per_device_train_batch_size=TOGETHER // 2, logging_steps=1,
-                            max_completion_length=60, temperature=1.3, save_strategy="no", shuffle_dataset=False)
+    config = trl.GRPOConfig(output_dir=str(folder / "out"), use_cpu=True, bf16=False, report_to=[],
+                            max_steps=2, num_generations=TOGETHER, logging_steps=1,
+                            per_device_train_batch_size=TOGETHER // 2, max_completion_length=60,
+                            temperature=1.3, save_strategy="no", shuffle_dataset=False)
     model = AutoModelForImageTextToText.from_pretrained(ROOT / "tiny/teacher")
     trainer = trl.GRPOTrainer(model=model, args=config, reward_funcs=argos_reward, processing_class=processor,
                               train_dataset=datasets.Dataset.from_dict(table))
@@ -78,8 +80,8 @@ def train(rank, port, folder, url):
 
 
 def test_trl_in_two_processes_gets_the_reward_of_one(folder):
-    """What TRL logs over both is what one process finds for the whole group; what was not scored is left out. Kills
-    a group scored by who is in its half, and None taken for 0."""
+    """What TRL logs over both is what one process finds for the whole group; what was not scored is left out.
+    Kills a group scored by who is in its half, and None taken for 0."""
     pytest.importorskip("trl", reason="TRL is not installed")
     said = folder / "said"
     server = fork("serve", said, "--data", folder, "--judge", ROOT / "tiny/teacher", "--port", 0)
@@ -132,8 +134,7 @@ def test_the_pages_plugin_for_swift(tmp_path, monkeypatch):
     (tmp_path / "argos_swift.py").write_text(code)
     runpy.run_path(str(tmp_path / "argos_swift.py"))
 
-    results = [{"reward": .75, "outcome": 1, "grounding": 0, "reasoning": None, "not_scored": {}},
-               {"reward": None, "outcome": None, "grounding": None, "reasoning": None, "not_scored": {"outcome": "x"}}]
+    results = [{"reward": .75, "not_scored": {}}, {"reward": None, "not_scored": {"outcome": "no judge"}}]
     monkeypatch.setattr(rewards, "verify", lambda items, *rest, **options: results[:len(items)])
     function = stub.orms["argos"](args=SimpleNamespace())
     columns = {"trainer_state": None, "messages": [[], []], "request_id": ["a", "b"], "images": [["x"], ["x"]]}
