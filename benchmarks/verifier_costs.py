@@ -45,9 +45,9 @@ def forward_flop(act, *args, **options):
 
 
 def detector_flop():
-    """Of Grounding DINO base, one label in one picture of 800 x 1,040, its processor's size for 4 : 3."""
-    swin = SwinConfig(image_size=384, window_size=12, embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32],
-                      out_indices=[2, 3, 4])
+    """Of Grounding DINO base: one label, a picture of 800 x 1,040, its processor's size for 4 : 3."""
+    swin = SwinConfig(image_size=384, window_size=12, embed_dim=128, depths=[2, 2, 18, 2],
+                      num_heads=[4, 8, 16, 32], out_indices=[2, 3, 4])
     model = GroundingDinoForObjectDetection(GroundingDinoConfig(backbone_config=swin)).eval()
     words = torch.ones(1, 6, dtype=torch.long)
     return forward_flop(model, pixel_values=torch.zeros(1, 3, 800, 1040), input_ids=words,
