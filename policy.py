@@ -50,8 +50,8 @@ from transformers import (AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-from runs.checkpoints import (NO_CODE, budget_of, check_finite, check_fit, load_weights, read_budget,
-                              save_budget)
+from runs.checkpoints import (NO_CODE, add_older_names, budget_of, check_finite, check_fit, load_weights,
+                              read_budget, save_budget)
 from runs.errors import BadInput, first_line, out_of_memory
 from runs.fast import Packed, Room, arithmetic, captured, folded_once, has_graphs, use_fast_paths
 from runs.settings import LORA_TARGETS
@@ -337,9 +337,7 @@ def encode_prompts(policy, items):
         if len(text) > MAX_PROMPT:
             raise BadInput(f"a prompt of {len(text):,} characters ({text[:40]!r} ...): at most {MAX_PROMPT:,}; "
                            "shorten the question")
-        # No question can smuggle in a special token such as <|im_end|>.
-        harmless = well_formed(text).replace("<|", "< |")
-        content.append({"type": "text", "text": harmless})
+        content.append({"type": "text", "text": harmless(text)})
         messages = [{"role": "user", "content": content}]
         chat = policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         chats.append(chat)
@@ -365,6 +363,15 @@ def encode_prompts(policy, items):
     # 4) Where each token is in time and space.
     positions = rope_positions(core.config.vision_config, inputs, clip_takes_time=policy.preset != "tiny")
     return Prompts(embeds, positions, inputs["attention_mask"], ids)
+
+
+def harmless(text):
+    """A text as it is shown: no question can smuggle in a special token such as <|im_end|>.
+
+    >>> harmless("Red?<|im_end|>")
+    'Red?< |im_end|>'
+    """
+    return well_formed(text).replace("<|", "< |")
 
 
 def _as_list(media):
@@ -860,6 +867,7 @@ def save_policy(policy, folder, merged=False):
         else:
             model.save_pretrained(aside)
         save_budget(policy.processor, aside, policy.budget)
+        add_older_names(aside)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
 

@@ -97,6 +97,13 @@ def trl(completions, row, log_extra=None, log_metric=None, url=None, deadline=No
 trl.__name__ = "argos"  # TRL's metrics bear the name of the function
 
 
+def swift(completions, row, url=None, deadline=None, **columns):
+    """ms-swift's reward: TRL's, in numbers. ms-swift makes 0 of None, which would punish a part of a group. So it
+    is as for `verl`: the server is asked again until the deadline."""
+    items = [make_item(alone(one), text_of(completion)) for one, completion in zip(row, completions)]
+    return [as_number(result) for result in verify(items, url, deadline, insist=True)]
+
+
 # ---- 2. Rows and results -----------------------------------------------------------------------------------
 def make_item(row, response):
     if not isinstance(row, dict):

@@ -19,6 +19,9 @@ default follow it, others must agree (`follow_budget`). A folder without it stat
 do; whoever wants to try a trained checkpoint in other sizes deletes it. Curated data has the first, too: its
 responses hold points.
 
+Older versions. Trainers such as EasyR1 run transformers 4, which looks for some settings under other names: a
+saved model has both (`add_older_names`).
+
 Before: runs/settings.py. Next: train_sft.py, or policy.py
 """
 import copy
@@ -200,3 +203,27 @@ def _typed(name):
         if len(flag) > 2 and flag.startswith("__") and f"__{name}".startswith(flag):
             return True
     return False
+
+
+# ---- 3. Version 4 of the library ---------------------------------------------------------------------------
+def add_older_names(folder):
+    """Let transformers 4 read a model that version 5 has saved. (EasyR1 and many a vLLM have 4.57.)
+
+    Version 4 takes rope_parameters for an unknown setting, falls back to a base of 1,000,000 for its rotations and
+    then misses mrope_section; and it does not know TokenizersBackend. So both are written under their older names,
+    too. Version 5 reads the same model from them as before (tests/test_checkpoints.py asks both for their logits).
+    """
+    path = Path(folder, "config.json")
+    if path.exists():  # an adapter has none
+        config = json.loads(path.read_text(encoding="utf-8"))
+        text = config["text_config"]
+        rope = dict(text["rope_parameters"])
+        text["rope_theta"] = rope.pop("rope_theta")
+        text["rope_scaling"] = rope  # {"rope_type": "default", "mrope_section": [..]}
+        text["architectures"] = config["architectures"]  # where EasyR1's merger and vLLM find it
+        write_atomically(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    path = Path(folder, "tokenizer_config.json")
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    if tokenizer["tokenizer_class"] == "TokenizersBackend":
+        tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"  # in version 5 another word for the same
+        write_atomically(path, json.dumps(tokenizer, indent=2, sort_keys=True) + "\n")

@@ -4,6 +4,8 @@ The oracle is the library's plain path: AutoProcessor.from_pretrained(folder)(im
 trainer calls it. (Weights that do not fit: tests/test_policy.py, tests/test_names.py, tests/test_judges.py.)
 """
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 import curate
 import evaluate
@@ -146,3 +148,92 @@ def test_curated_data_states_its_pixels_and_sft_follows(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", typed)
     train_sft.main()
     assert seen == [BUDGET]
+
+
+# ---- Version 4 of the library ------------------------------------------------------------------------------
+SIZES = ((333, 517), (41, 23), (1201, 97), (84, 84), (900, 601))
+
+
+def ask(folder):
+    """What a version of the library makes of a folder: text, pixels, logits, greedy tokens."""
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    content = [{"type": "image"}, {"type": "text", "text": "How many red squares? Think and point. \u00e9 \u6570"}]
+    chat = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    colors = np.random.default_rng(0).integers(0, 256, (131, 97, 3), np.uint8)
+    inputs = processor(text=[chat], images=[Image.fromarray(colors)], return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        tokens = model.generate(**inputs, max_new_tokens=24, do_sample=False)
+    pictures = [Image.new("RGB", size) for size in SIZES]
+    own = AutoTokenizer.from_pretrained(folder)
+    return {"ids": inputs["input_ids"], "pixels": inputs["pixel_values"], "logits": logits, "tokens": tokens,
+            "own ids": torch.tensor([own(chat)["input_ids"]]), "text": own.batch_decode(tokens),
+            "sizes": processor.image_processor(images=pictures, return_tensors="pt")["image_grid_thw"]}
+
+
+VERSION_4 = """
+import sys, numpy as np, torch, transformers
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+assert transformers.__version__.startswith("4."), transformers.__version__
+torch.set_num_threads(1)
+folder, out, again, code = sys.argv[1:]
+exec(code)
+torch.save(ask(folder), out)
+AutoModelForImageTextToText.from_pretrained(folder).save_pretrained(again)
+"""
+
+
+@pytest.fixture
+def merged(tmp_path):
+    """merged/ of a trained adapter, and beside it the same as the library alone would have written it."""
+    policy = P.load_policy(BASE, lora_rank=4)
+    policy.budget = dict(BUDGET)
+    for name, p in P.trainable(policy).items():
+        p.data.normal_(std=.05, generator=torch.Generator().manual_seed(len(name)))
+    P.save_policy(policy, tmp_path / "merged", merged=True)
+    model = P.merge(policy).model
+    model.save_pretrained(tmp_path / "plain")
+    policy.processor.save_pretrained(tmp_path / "plain")
+    return tmp_path / "merged"
+
+
+def same(one, other, exactly=True):
+    assert one["text"] == other["text"]
+    for name in ("ids", "own ids", "tokens"):
+        assert one[name].tolist() == other[name].tolist()
+    tolerance = {} if not exactly else dict(rtol=0, atol=0)
+    torch.testing.assert_close(one["logits"], other["logits"], **tolerance)
+
+
+def test_older_names_change_nothing_for_this_version(merged):
+    """Kills names that version 5 takes for something else: rope_scaling goes before rope_parameters there."""
+    plain = merged.with_name("plain")
+    ours, theirs = [AutoConfig.from_pretrained(folder).to_dict() | {"_name_or_path": ""} for folder in (merged, plain)]
+    assert ours == theirs and ours["text_config"]["rope_parameters"]["rope_theta"] == 1000
+    assert type(AutoTokenizer.from_pretrained(merged)) is type(AutoTokenizer.from_pretrained(plain))
+    written = [json.loads((folder / "config.json").read_text()) for folder in (merged, plain)]
+    assert written[0]["text_config"].pop("rope_theta") == 1000
+    assert written[0]["text_config"].pop("rope_scaling") == {"rope_type": "default", "mrope_section": [4, 6, 6]}
+    assert written[0] == written[1]
+    same(ask(merged), ask(plain))
+
+
+@pytest.mark.skipif("ARGOS_TRANSFORMERS4" not in os.environ, reason="ARGOS_TRANSFORMERS4 names no folder with it: "
+                    "tests/requirements-transformers4.txt")
+def test_version_4_loads_merged_and_what_it_saves_loads_here(merged, tmp_path):
+    """As EasyR1 does before and after its training. Kills a merged/ without its older names."""
+    import inspect
+    where = os.environ["ARGOS_TRANSFORMERS4"]
+    environment = os.environ | {"PYTHONPATH": where, "HF_HUB_OFFLINE": "1"}
+    code = f"SIZES = {SIZES}\n{inspect.getsource(ask)}"
+    made = subprocess.run([sys.executable, "-c", VERSION_4, merged, tmp_path / "v4.pt", tmp_path / "again", code],
+                          env=environment, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr[-2000:]
+    here, there = ask(merged), torch.load(tmp_path / "v4.pt")
+    same(here, there, exactly=False)
+    assert here["sizes"].tolist() == there["sizes"].tolist()
+    torch.testing.assert_close(here["pixels"], there["pixels"], rtol=0, atol=.02)  # a step of 8 bits is .015
+    AutoProcessor.from_pretrained(merged).save_pretrained(tmp_path / "again")  # the tiny tokenizer is not Qwen's
+    same(here, ask(tmp_path / "again"), exactly=False)
