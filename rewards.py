@@ -7,7 +7,7 @@ it loads by its path, in any environment, beside any version of transformers:
     EasyR1     worker.reward.reward_function=/path/to/rewards.py:easyr1
     verl       reward.custom_reward_function.path=/path/to/rewards.py reward.custom_reward_function.name=verl
     TRL        GRPOTrainer(reward_funcs=rewards.trl, ...)
-    ms-swift   a plugin of four lines around rewards.trl: benchmarks/engines.md
+    ms-swift   a plugin of a few lines around rewards.swift: benchmarks/engines.md
 
 Each function also takes url= and deadline=, for engines that hand arguments through but no environment.
 
@@ -74,7 +74,7 @@ def verl(data_source, solution_str, ground_truth, extra_info=None, url=None, dea
 
 
 def trl(completions, row, log_extra=None, log_metric=None, url=None, deadline=None, ask=None, **columns):
-    """TRL's reward, also ms-swift's. completions: texts, or chats; row: the data set's column of rows as JSON.
+    """TRL's reward. completions: texts, or chats; row: the data set's column of rows as JSON.
 
     -> a number each, or None where nothing was scored, which TRL leaves out. The terms appear in TRL's table
     of completions, their means among its metrics. Several processes may share a group, so see `alone`, too.
@@ -98,8 +98,9 @@ trl.__name__ = "argos"  # TRL's metrics bear the name of the function
 
 
 def swift(completions, row, url=None, deadline=None, **columns):
-    """ms-swift's reward: TRL's, in numbers. ms-swift makes 0 of None, which would punish a part of a group. So it
-    is as for `verl`: the server is asked again until the deadline."""
+    """ms-swift's reward: TRL's, in numbers, as ms-swift makes 0 of None. Where a teacher that fails has left not one
+    rollout of the call with a reward, the server is asked again until the deadline.
+    """
     items = [make_item(alone(one), text_of(completion)) for one, completion in zip(row, completions)]
     return [as_number(result) for result in verify(items, url, deadline, insist=True)]
 

@@ -10,15 +10,12 @@ versions of all packages, and answers over HTTP. The engine loads rewards.py, wh
 benchmarks/engines.md has the whole recipe. To see it work on the tiny models:
 
     python serve.py --data tiny &
-    curl -H "Content-Type: application/json" http://127.0.0.1:8500/verify -d '[{"row": {"image":
-    "example.png",
-        "question": "How many red squares?", "answer": "2", "kind": "count"}, "response":
-        "<answer>2</answer>"}]'
+    curl -H "Content-Type: application/json" http://127.0.0.1:8500/verify -d '[{"row": {"image": "example.png",
+        "question": "How many red squares?", "answer": "2", "kind": "count"}, "response": "<answer>2</answer>"}]'
 
     POST /verify   [{"row": as in rl.jsonl, "response": text}, ...]
-                -> the rewards and their reasons, in the same order (verifier/rollouts.py); or {"error": why},
-                with
-                   status 503 or 500 where asking again may help
+                -> the rewards and their reasons, in the same order (verifier/rollouts.py);
+                   or {"error": why}, with status 503 or 500 where asking again may help
     GET /health -> versions, teachers, pixel budget, failures, how many rollouts were verified and wait
 
 Rows that are equal are one group, wherever they stand in a request. Requests that arrive together are one

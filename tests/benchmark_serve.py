@@ -33,7 +33,6 @@ from verifier.samples import Sample  # noqa: E402
 import argos  # noqa: E402
 import policy as P  # noqa: E402
 import rewards  # noqa: E402
-import serve  # noqa: E402
 from tiny import world  # noqa: E402
 
 GROUP = 8

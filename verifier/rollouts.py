@@ -5,9 +5,8 @@ about them is trusted: a row may be wrong, name a file that is none of its busin
 Each gets its reason, and spoils no other.
 
     {"row": as in rl.jsonl, "response": text}
- -> {"reward", "outcome", "grounding", "reasoning": 0..1 or null, "reasons": the verdict in words, line by
- line,
-     "not_scored": {term: why}}
+ -> {"reward", "outcome", "grounding", "reasoning": 0..1 or null,
+     "reasons": the verdict in words, a list of lines, "not_scored": {term: why}}
  or {"error": what is wrong with the row}
 
 Before: argos.py. Next: serve.py (who calls this)
