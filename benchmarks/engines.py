@@ -234,9 +234,9 @@ def load_processor(path):
 class Exported:
     """What was made."""
     rows: list
-    sizes: list   # (width, height) of each picture
-    longest: int  # tokens of the longest prompt
-    damaged: int  # rows left out, clips not among them
+    sizes: list     # (width, height) of each picture
+    longest: int    # tokens of the longest prompt
+    unusable: list  # a line for each row that was left out, clips not among them
 
 
 def without_clips(samples, cfg):
@@ -250,9 +250,9 @@ def without_clips(samples, cfg):
 
 
 def export(samples, asker, cfg):
-    """Write the samples' pictures, make the engine's rows -> Exported. What cannot be used is named, left out."""
+    """Write the samples' pictures, make the engine's rows -> Exported. What cannot be used is left out."""
     out = Path(cfg.out).resolve()
-    made = Exported([], [], 0, 0)
+    made = Exported([], [], 0, [])
     written = {}  # path of a file -> the name of its picture, and its size
     for sample in tqdm(samples, desc="export", unit="row"):
         try:
@@ -261,8 +261,7 @@ def export(samples, asker, cfg):
                 picture = final_picture(sample.path, cfg)
                 written[sample.path] = write_picture(picture, out), picture.size
         except BadMedia as error:
-            warn(f"left out: {sample.id}: {error}")
-            made.damaged += 1
+            made.unusable.append(f"left out: {sample.id}: {error}")
             continue
         name, size = written[sample.path]
         text = asker.text(sample)
@@ -324,13 +323,15 @@ def main():
     path = Path(cfg.out, f"{Path(cfg.data).stem}-{cfg.engine}.{ENGINES[cfg.engine].ending}").resolve()
     with alone(cfg.out):
         made = export(pictures, asker, cfg)
+        for line in made.unusable:
+            warn(line)
         if not made.rows:
             raise BadInput(f"{cfg.data}: none of its {len(samples)} rows can be used; no data was written")
         write_budget(cfg.out, budget_of(cfg))
         write_rows(made.rows, path)
     print(f"wrote {printable(path)}: {len(made.rows)} of {len(samples)} rows")
     clips = len(samples) - len(pictures)
-    print(f"left out: {clips} about clips, {made.damaged} that cannot be used (named above)")
+    print(f"left out: {clips} about clips, {len(made.unusable)} that cannot be used (named above)")
     smallest = min(made.sizes, key=math.prod)
     largest = max(made.sizes, key=math.prod)
     print(f"pictures of {smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]} pixels; "

@@ -1,4 +1,4 @@
-"""The engines' own code against a real serve.py: reward managers, configurations, data sets, checkpoints.
+"""The engines' own code against a real serve.py: reward managers, configurations, checkpoints.
 
 Nothing of the engines stands in this repository, and none is a package that pip could bring beside ours. So these
 are not among the tests that run by themselves. Name your checkouts (one will do):
@@ -11,7 +11,7 @@ serve.py runs there. Both engines call their package "verl", so each child proce
 and nothing of this project: rewards.py is loaded by its path. The overrides are those of benchmarks/engines.md,
 word for word, with other paths: a flag on that page that an engine does not know fails here.
 
--s shows what EasyR1 would log: benchmarks/results/easyr1.txt.
+-s shows what EasyR1 would log: benchmarks/results/easyr1.txt. Their data sets: tests/checkouts_data.py.
 """
 import json
 import os
@@ -127,11 +127,12 @@ def in_process(folder):
     sys.path.insert(0, str(ROOT))
     import serve  # here: in this process alone
     from runs.settings import parse_config
+    from verifier.samples import Sample
     cfg = parse_config(serve.Config, "", ["--data", folder, "--judge", str(ROOT / "tiny/teacher")])
     verifier = serve.build_verifier(cfg)
     found = {}
     for name, row in ROWS.items():
-        sample = serve.Sample.from_row(json.loads(row), folder, name)
+        sample = Sample.from_row(json.loads(row), folder, name)
         verdicts = verifier.verify_group(sample, RESPONSES[name])
         found[name] = [{term: getattr(v, term) for term in ("reward", "outcome", "grounding", "reasoning")}
                        for v in verdicts]
@@ -365,10 +366,7 @@ def verl_reward_config(words):
     return OmegaConf.to_container(verl_config(words).reward.custom_reward_function)
 
 
-# ---- 4. Data sets ------------------------------------------------------------------------------------------
-
-
-# ---- 5. Back home ------------------------------------------------------------------------------------------
+# ---- 4. Back home ------------------------------------------------------------------------------------------
 def save_shard(model, folder):
     """What EasyR1's FSDPCheckpointManager leaves of a run on one GPU."""
     import torch
