@@ -98,8 +98,8 @@ trl.__name__ = "argos"  # TRL's metrics bear the name of the function
 
 
 def swift(completions, row, url=None, deadline=None, **columns):
-    """ms-swift's reward: TRL's, in numbers, as ms-swift makes 0 of None. Where a teacher that fails has left not one
-    rollout of the call with a reward, the server is asked again until the deadline.
+    """ms-swift's reward: TRL's, in numbers, as ms-swift makes 0 of None. Where a teacher that fails has left not
+    one rollout of the call with a reward, the server is asked again until the deadline.
     """
     items = [make_item(alone(one), text_of(completion)) for one, completion in zip(row, completions)]
     return [as_number(result) for result in verify(items, url, deadline, insist=True)]

@@ -80,7 +80,7 @@ class Config(TeacherSettings):
     port: int = flag(8500, "port to listen at; 0: any that is free")
     batch: int = flag(128, "rollouts that are verified together, in whole groups: their masks must fit into "
                            "memory")
-    wait_ms: float = flag(5., "milliseconds to wait for requests that belong together")
+    wait_ms: float = flag(5., "milliseconds without a request, after which those that came are verified")
 
 
 def check(cfg):
@@ -157,11 +157,18 @@ class Service:
                 "settings": {name: getattr(self.cfg, name) for name in names},
                 "versions": {name: version(name) for name in ("torch", "transformers", "pillow")}}
 
+    def _await_the_rest(self):
+        """Returns once there is a batch, or for wait_ms nothing more has come."""
+        before = 0
+        while before < self.waiting() < self.cfg.batch:
+            before = self.waiting()
+            time.sleep(self.cfg.wait_ms / 1000)
+
     def _next_batch(self):
         """The worker does this once for every request, unless an earlier one was answered along with it."""
         if not self.queue:
             return
-        time.sleep(self.cfg.wait_ms / 1000)
+        self._await_the_rest()
         requests = []
         count = 0
         with self.lock:

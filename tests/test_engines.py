@@ -19,7 +19,7 @@ from transformers import AutoProcessor
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize as library_rule
 
 import policy as P
-import serve
+from verifier.rollouts import read_row
 from benchmarks import engines
 from runs.errors import BadInput, BadMedia
 from runs.checkpoints import read_budget
@@ -172,7 +172,7 @@ def test_the_row_that_reaches_the_reward_is_the_sample(engine, data, exported, t
     for sample, row in zip(read_samples(data / "rl.jsonl"), exported(engine)):
         text = ROW_OF[engine](row)
         assert text == json.dumps(json.loads(text), sort_keys=True) and text.isascii()
-        got = serve.read_row(json.loads(text), [str(out)])
+        got = read_row(json.loads(text), [str(out)])
         assert got == replace(sample, path=got.path, raw="")
         assert Path(got.path).parent == out / "pictures" and json.loads(text)["image"].startswith("pictures/")
         picture = row["images"][0]["image"] if engine == "verl" else row["images"][0]
