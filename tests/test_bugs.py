@@ -1,0 +1,257 @@
+"""Eight bugs that ruin RL without an error, and eight tests: each bug is killed by its own test and by no other.
+
+If you are looking for a bug of exercises/BUGS.md: this file is the end of the search, not its beginning. Name the bug
+first, then `python -m pytest tests/test_bugs.py -n 0` says whether you were right.
+
+The proof runs this file as a script in a copy of the project: it puts in bug after bug, imports the code anew, and runs
+the eight. Torch is imported once for all of them.
+"""
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = ("runs", "verifier", "policy.py", "teachers", "argos.py", "train_grpo.py", "exercises", "tiny")
+sys.path.insert(0, str(ROOT))  # `python tests/test_bugs.py` looks into tests/ only
+
+from exercises import bugs  # noqa: E402
+from runs.errors import BadInput  # noqa: E402
+import policy as P  # noqa: E402
+import train_grpo  # noqa: E402
+from argos import Weights  # noqa: E402
+from verifier.claims import parse  # noqa: E402
+
+torch.set_num_threads(1)
+ATE = dict(atol=1e-4, rtol=1e-4)
+
+
+# ---- 1. The eight ------------------------------------------------------------------------------------------
+@lru_cache
+def small_policy(fast=True):
+    """The shipped base with an adapter that changes something: LoRA starts at B = 0, which would hide every mistake."""
+    policy = P.load_policy(ROOT / "tiny/base", lora_rank=4, fast=fast, device="cpu")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in policy.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=.05)
+    return policy
+
+
+def rollouts_of_unlike_prompts(fast=True):
+    """Eight rollouts of two questions, and their prompts. Those of the shorter one end early, the others go on."""
+    policy = small_policy(fast)
+    prompts = P.encode_prompts(policy, [(None, "How many circles?"), (None, "Which shape is in the middle?")])
+    generator = torch.Generator().manual_seed(0)
+    return policy, prompts, P.sample(policy, prompts, 4, 1.5, max_new_tokens=12, generator=generator)
+
+
+def test_a_groups_baseline_is_its_own_mean():
+    rewards = torch.tensor([[1., 0., 0., 1.], [.3, .1, .1, .3]])
+    assert torch.allclose(train_grpo.advantages(rewards).mean(dim=1), torch.zeros(2), **ATE)
+
+
+def test_a_groups_yardstick_is_its_own_spread():
+    rewards = torch.tensor([[1., 0., 0., 1.], [.3, .1, .1, .3]])
+    assert torch.allclose(train_grpo.advantages(rewards).std(dim=1), torch.ones(2), **ATE)
+
+
+def test_leaving_the_start_costs():
+    """The loss of a token that is likelier now than at the start, without an advantage, is the price of that."""
+    now, start = torch.tensor([[.9, .6]]).log(), torch.tensor([[.5, .5]]).log()
+    loss, _ = train_grpo.token_loss(now, now, start, torch.zeros(1, 1), .2, .2, .1)
+    assert (loss > 0).all()
+
+
+def test_the_judge_that_rewards_does_not_learn():
+    """`--judge base` is the policy without its adapter: what it says must be what the base says."""
+    policy = small_policy()
+    cfg = train_grpo.Config(judge="base")
+    rewarding, _ = train_grpo.build_verifier(cfg, policy, Weights())
+    asked = [(None, "Which shape moves?", ["I see a red square."], ["the square"])]
+    said = rewarding.judge.answer_probabilities(asked)
+    with P.adapter_off(policy):
+        of_the_base = rewarding.judge.answer_probabilities(asked)
+    assert said == of_the_base
+
+
+def test_an_answer_is_scored_by_its_own_tokens():
+    """Eq. 5's probability of an answer, against the scorer's token by token."""
+    policy = small_policy()
+    prompts = P.encode_prompts(policy, [(None, "How many?")])
+    reasoning, answer = "<think>I see two.</think><answer>", "red square"
+    logp, count = P.answer_logprobs(policy, prompts, [answer], [reasoning])
+    first, last = P.token_lists(policy, [reasoning, answer])
+    ids = torch.tensor([first + last])
+    each, _ = P.token_logprobs(policy, prompts, 1, ids, torch.ones_like(ids))
+    assert count.item() == len(last)
+    assert torch.allclose(logp, each[:, len(first):].detach().sum(1), **ATE)
+
+
+def test_what_was_drawn_is_scored_as_it_was_drawn():
+    """log p of each token by the sampler and by the scorer, where rollouts of two prompts end one after the other."""
+    for fast in (True, False):
+        policy, prompts, drawn = rollouts_of_unlike_prompts(fast)
+        scored, _ = P.token_logprobs(policy, prompts, 4, drawn.ids, drawn.mask, 1.5)
+        assert torch.allclose(drawn.logprobs, scored.detach(), **ATE)
+
+
+def test_a_rollout_ends_with_its_end():
+    policy, _, drawn = rollouts_of_unlike_prompts()
+    last = drawn.ids.gather(1, drawn.mask.sum(1, keepdim=True) - 1)[:, 0]  # (N,)
+    ended = last == policy.tokenizer.eos_token_id
+    assert ended.any() and ended.tolist() == drawn.finished.tolist()
+
+
+def test_a_point_in_a_clip_is_right_then_down():
+    """verifier/coordinates.py: x to the right, y down, in every format of a point."""
+    response = "<think>The red square is at (44, 28) in frame 5 (2.5 seconds).</think><answer>2</answer>"
+    point, = parse(response, "video").points
+    assert (point.x, point.y) == (44, 28)
+
+
+EIGHT = [name for name in list(globals()) if name.startswith("test_")]
+
+
+# ---- 2. The proof: a diagonal ------------------------------------------------------------------------------
+def imported_anew():
+    """This file and all of the project's modules, as their files are now."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).is_relative_to(ROOT) and name != "__main__":
+            del sys.modules[name]
+    spec = importlib.util.spec_from_file_location("anew", __file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def failing(module):
+    """-> the names of those of the eight that fail; an error is not what a silent bug does, and passes through"""
+    dead = []
+    for name in EIGHT:
+        try:
+            getattr(module, name)()
+        except AssertionError:
+            dead.append(name)
+    return dead
+
+
+def main():
+    """Run the eight on the code as it is, and with each bug. Prints {bug: who fails}."""
+    dead = {}
+    for bug in (0, *bugs.read_patches()):
+        if bug:
+            bugs.break_code(ROOT, bug)
+        dead[bug] = failing(imported_anew())
+        if bug:
+            bugs.mend(ROOT, bug)
+    print(json.dumps(dead))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The project's code, to be broken."""
+    if any("raise NotImplementedError(\"exercise" in (ROOT / file).read_text() for file in patched_files()):
+        pytest.skip("an exercise is stripped: python -m exercises restore all")
+    leave = shutil.ignore_patterns("__pycache__", "results")
+    for name in MODULES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=leave)
+        else:
+            shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "tests").mkdir()
+    shutil.copy(__file__, tmp_path / "tests")
+    return tmp_path
+
+
+def patched_files():
+    return sorted({patch.file for patches in bugs.read_patches().values() for patch in patches})
+
+
+def test_each_bug_is_killed_by_its_own_test_and_by_no_other(copy):
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # code of one second and size would be taken for the same
+    done = subprocess.run([sys.executable, copy / "tests/test_bugs.py"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = {"0": []}  # the healthy code fails none
+    for bug, patches in bugs.read_patches().items():
+        expected[str(bug)] = [patches[0].test]
+    assert json.loads(done.stdout) == expected
+    assert sorted(name for names in expected.values() for name in names) == sorted(EIGHT)
+
+
+# ---- 3. The tool -------------------------------------------------------------------------------------------
+def contents(folder):
+    return {file: (folder / file).read_bytes() for file in patched_files()}
+
+
+def test_every_bug_fits_today(copy):
+    """A change of the code can take a bug's place away: then exercises/bugs/sealed.txt has to follow."""
+    for bug in bugs.read_patches():
+        try:
+            bugs.break_code(copy, bug)
+        except BadInput as error:
+            pytest.fail(f"{error}. If you changed that code: decode exercises/bugs/sealed.txt (exercises/bugs.py says "
+                        "how), write down the new text, encode it again")
+
+
+def test_a_bug_goes_in_and_out_to_the_byte(copy):
+    """In any order, with a person's own changes beside it, and with a part of it mended by hand."""
+    whole = contents(copy)
+    for bug in bugs.read_patches():
+        assert "is in the code now" in bugs.break_code(copy, bug)
+        assert contents(copy) != whole and bugs.break_code(copy, bug) == "is in already"
+    with open(copy / "policy.py", "ab") as file:
+        file.write(b"# my own line\r\n")
+    fast = copy / "runs/fast.py"
+    fast.write_bytes(whole["runs/fast.py"])
+    for bug in bugs.read_patches():
+        assert bugs.mend(copy, bug) == "is out again" and bugs.mend(copy, bug) == "is not in the code"
+    assert contents(copy) == whole | {"policy.py": whole["policy.py"] + b"# my own line\r\n"}
+
+
+def test_a_bug_that_does_not_fit_changes_nothing(copy):
+    """One line that names the file; of several places none is changed."""
+    (copy / "policy.py").write_text("import this\n")
+    before = contents(copy)
+    refused = 0
+    for bug, patches in bugs.read_patches().items():
+        if "policy.py" in {patch.file for patch in patches}:
+            for change in (bugs.break_code, bugs.mend):
+                with pytest.raises(BadInput, match="policy.py: bug . does not fit") as error:
+                    change(copy, bug)
+                assert "\n" not in str(error.value)
+                refused += 1
+    assert refused >= 2 and contents(copy) == before
+    with pytest.raises(BadInput, match="choose 1 to 8"):
+        bugs.break_code(copy, "9")
+
+
+def test_the_list_of_bugs_does_not_tell_what_they_are():
+    """Neither the file nor the order does: no word of the code is in it, and no bug stands where README lists it."""
+    sealed = bugs.SEALED.read_text()
+    for patches in bugs.read_patches().values():
+        for patch in patches:
+            assert patch.old not in sealed and patch.new not in sealed and patch.test not in sealed
+
+
+def test_a_run_is_drawn_over_healthy_ones(tmp_path):
+    """A row that a kill cut, and what was not measured, are left out."""
+    rows = [dict(kind="train", step=0, reward=.5, loss=None), dict(kind="eval", step=0, answers=.7)]
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("\n".join(map(json.dumps, rows)) + '\n{"kind": "tr')
+    assert bugs.series(log, "train", "reward") == ([0], [.5]) and bugs.series(log, "train", "loss") == ([], [])
+    bugs.draw_look(log, [log], sorted(bugs.FOLDER.glob("healthy-*.jsonl")), tmp_path / "look.png")
+    assert (tmp_path / "look.png").stat().st_size > 10_000
+
+
+if __name__ == "__main__":
+    main()
