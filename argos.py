@@ -48,7 +48,7 @@ from verifier.foils import check_foils, foil_said, outcome_against, texts_to_com
 from verifier.media import load_media
 from verifier.moments import frames_shown, look_ups, name_frames, question_about
 from verifier.moments import which_frame  # noqa: F401  (benchmarks/report.py has it from here)
-from verifier.points import PointVerdict, score_points  # noqa: F401  (PointVerdict: report.py)
+from verifier.points import PointVerdict, mean_of_means, score_points  # noqa: F401  (PointVerdict: report.py)
 from verifier.samples import Sample, guess_kind
 from verifier.selfcheck import self_check
 from verifier.texts import unmarked
@@ -105,10 +105,12 @@ def gate_arithmetic(outcome, grounding, reasoning, weights, tau):
     selected = [(weight, score) for weight, score in all_terms if score is not None]
     if outcome is None or not all(0 <= score <= 1 for _, score in selected):
         raise BadInput(f"scores must lie in [0, 1]: {outcome}, {grounding}, {reasoning}")
+    # BEGIN SOLUTION ex1
     counted = selected if outcome >= tau else selected[:1]  # behind a closed gate the outcome alone
     total_weight = sum(weight for weight, _ in selected)
     reward = sum(weight * score for weight, score in counted) / total_weight
     reward = min(1.0, reward)  # rounding
+    # END SOLUTION
     written = " + ".join(f"{weight:.2f}*{score:.2f}" for weight, score in counted)
     return reward, f"R = ({written}) / {total_weight:.2f} = {reward:.2f}"
 
@@ -356,8 +358,7 @@ class Argos:
 
     def _ground(self, group, verdict, replies):
         """R_vg of one response (eqs 2-4). A picture has one set of pieces, a clip three: points, frame claims,
-        segment claims. Each set is averaged (eq. 3), then the means of the sets that are not empty (eq. 4).
-        Points that cannot be read are misses, and nothing to check is 0 (our choices)."""
+        segment claims. Points that cannot be read are misses (our choice)."""
         parsed = verdict.parsed
         own = look_ups(group.media, parsed)  # what another rollout had looked up does not help this one
         verdict.points = score_points(group.media, parsed.points, {at: group.found[at] for at in own})
@@ -368,8 +369,7 @@ class Argos:
         sets = [[piece.score for piece in verdict.points] + [0.0] * sum(parsed.unreadable.values()),
                 [piece.score for piece in verdict.frame_scores],
                 [piece.score for piece in verdict.segment_scores]]
-        means = [sum(scores) / len(scores) for scores in sets if scores]
-        verdict.grounding = sum(means) / len(means) if means else 0.0
+        verdict.grounding = mean_of_means(sets)
         if self.coverage:
             frames = frames_pointed_at(group.media, parsed)
             share = coverage(group.sample.objects, frames, verdict.points, group.found)

@@ -190,14 +190,17 @@ def advantages(rewards, scale=True):
     advantages([[1, 0, 0, 1]]) = [[.87, -.87, -.87, .87]]: the mean is .5, the sample standard deviation .577.
     advantages([[.7, .7, .7, .7]]) = [[0, 0, 0, 0]]: a group without differences teaches nothing.
     """
+    # BEGIN SOLUTION ex7
     centred = rewards - rewards.mean(dim=1, keepdim=True)  # (B, G)
     if not scale:
         return centred
     return centred / (rewards.std(dim=1, keepdim=True) + 1e-6)
+    # END SOLUTION
 
 
 def zero_variance_cause(verdicts, tau=0.5):
     """Why a whole group earned the same: the gate's three reasons, a teacher that failed, and the rest."""
+    # BEGIN SOLUTION ex7
     if any(v.outcome is None for v in verdicts):
         return "not scored"
     if all(v.parsed.answer is None for v in verdicts):
@@ -207,6 +210,7 @@ def zero_variance_cause(verdicts, tau=0.5):
     if all(v.outcome < tau for v in verdicts):
         return "all wrong"
     return "all equal"
+    # END SOLUTION
 
 
 CAUSES = ("all right", "all wrong", "all malformed", "all equal", "not scored")
@@ -224,18 +228,22 @@ def token_loss(logprobs, old_logprobs, ref_logprobs, advantage, eps_low, eps_hig
                                      r =  .5, A = -1 ->   .8   rarer by more than .2: cut, no gradient
                                      r =   1, any  A ->  -A    the first update: nothing has changed yet
     """
+    # BEGIN SOLUTION ex8
     ratio = (logprobs - old_logprobs).exp()
     clipped = ratio.clamp(1 - eps_low, 1 + eps_high)
     surrogate = torch.minimum(ratio * advantage, clipped * advantage)
     if not beta:
         return -surrogate, ratio
     return -(surrogate - beta * k3(logprobs, ref_logprobs)), ratio
+    # END SOLUTION
 
 
 def k3(logprobs, ref_logprobs):
     """Schulman's estimate of KL(policy || reference) per sampled token, unbiased and never negative. (N, T)"""
+    # BEGIN SOLUTION ex8
     log_r = ref_logprobs - logprobs
     return log_r.exp() - log_r - 1
+    # END SOLUTION
 
 
 def clipped_tokens(ratio, advantage, eps_low, eps_high):
@@ -259,6 +267,7 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
 
     Losses 4 | 1 1 1 of two rollouts, longest 4: grpo (4 + 1) / 2, dapo and bnpo 7 / 4, dr_grpo 7 / (2 x 4).
     """
+    # BEGIN SOLUTION ex8
     summed = (per_token * mask).sum(dim=1)  # (N,)
     if kind == "grpo":
         return (summed / mask.sum(dim=1).clamp(min=1)).sum() / rollouts
@@ -268,6 +277,7 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
         return summed.sum() / (rollouts * longest)
     share = len(mask) / rollouts  # of this micro-batch in the batch
     return summed.sum() / mask.sum().clamp(min=1) * share
+    # END SOLUTION
 
 
 def mean_over_tokens(values, mask, tokens):
