@@ -25,6 +25,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from exercises import bugs
 from runs.errors import BadInput, run_main
 from runs.files import write_atomically
 
@@ -245,10 +246,20 @@ def check(root, args):
         sys.exit(done.returncode)
 
 
+def on_each_bug(change):
+    """A command that puts planted bugs in or takes them out (exercises/BUGS.md)."""
+    def command(root, args):
+        for number in args.numbers:
+            print(f"bug {number} {change(root, number)}")
+    return command
+
+
 COMMANDS = {  # name -> (what it does, its help). Each gets the project's folder and the arguments.
     "strip": (on_each(strip), "take the bodies of exercises out of the code"),
     "restore": (on_each(restore), "bring them back; what you wrote is kept"),
     "check": (check, "run the tests of exercises"),
+    "break": (on_each_bug(bugs.break_code), "put a planted bug into the code"),
+    "mend": (on_each_bug(bugs.mend), "take it out again"),
 }
 
 

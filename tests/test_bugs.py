@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("runs", "verifier", "policy.py", "teachers", "argos.py", "train_grpo.py", "exercises", "tiny")
 sys.path.insert(0, str(ROOT))  # `python tests/test_bugs.py` looks into tests/ only
 
-from exercises import bugs  # noqa: E402
+from exercises import bugs, look  # noqa: E402
 from runs.errors import BadInput  # noqa: E402
 import policy as P  # noqa: E402
 import train_grpo  # noqa: E402
@@ -243,14 +243,29 @@ def test_the_list_of_bugs_does_not_tell_what_they_are():
             assert patch.old not in sealed and patch.new not in sealed and patch.test not in sealed
 
 
+def write_log(path, *rows):
+    path.write_text("\n".join(map(json.dumps, rows)) + '\n{"kind": "tr')  # a kill cut the last one
+    return path
+
+
 def test_a_run_is_drawn_over_healthy_ones(tmp_path):
-    """A row that a kill cut, and what was not measured, are left out."""
-    rows = [dict(kind="train", step=0, reward=.5, loss=None), dict(kind="eval", step=0, answers=.7)]
-    log = tmp_path / "metrics.jsonl"
-    log.write_text("\n".join(map(json.dumps, rows)) + '\n{"kind": "tr')
-    assert bugs.series(log, "train", "reward") == ([0], [.5]) and bugs.series(log, "train", "loss") == ([], [])
-    bugs.draw_look(log, [log], sorted(bugs.FOLDER.glob("healthy-*.jsonl")), tmp_path / "look.png")
+    """What was not measured is left out."""
+    log = write_log(tmp_path / "log", dict(kind="train", step=0, reward=.5, loss=None), dict(kind="eval", step=0, answers=.7))
+    assert look.series(log, "train", "reward") == ([0], [.5]) and look.series(log, "train", "loss") == ([], [])
+    look.draw_look(log, [log], [log], tmp_path / "look.png")
     assert (tmp_path / "look.png").stat().st_size > 10_000
+
+
+def test_where_two_runs_part(tmp_path):
+    """The first row that differs, without what the clock says."""
+    first = dict(kind="eval", step=0, answers=.7, seconds=dict(evaluate=3.))
+    ours = write_log(tmp_path / "ours", first, dict(kind="train", step=0, loss=-23.5, kl=0., misses={}), dict(kind="train", step=1, kl=9.))
+    theirs = write_log(tmp_path / "theirs", first | dict(seconds={}), dict(kind="train", step=0, loss=0., kl=0., misses={}),
+                       dict(kind="train", step=1, kl=0.))
+    assert look.parting(ours, theirs) == (("train", 0), {"loss": (-23.5, 0.)})
+    text = look.parting_text(ours, theirs)
+    assert "kind 'train', step 0" in text and "the same in both: kind, kl, misses, step" in text
+    assert look.parting(ours, ours) is None and "are the same" in look.parting_text(ours, ours)
 
 
 if __name__ == "__main__":
