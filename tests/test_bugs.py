@@ -3,14 +3,13 @@
 If you are looking for a bug of exercises/BUGS.md: this file is the end of the search, not its beginning. Name the bug
 first, then `python -m pytest tests/test_bugs.py -n 0` says whether you were right.
 
-The proof runs this file as a script in a copy of the project: it puts in bug after bug, imports the code anew, and runs
-the eight. Torch is imported once for all of them.
+The proof puts bug after bug into a copy of the project, imports the copy's code anew, and runs the eight, in one
+process: torch is imported once for all of them.
 """
 import importlib.util
 import json
-import os
+import multiprocessing
 import shutil
-import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -18,17 +17,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from exercises import bugs, look
+from runs.errors import BadInput
+from verifier.claims import parse
+import policy as P
+import train_grpo
+from argos import Weights
+
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("runs", "verifier", "policy.py", "teachers", "argos.py", "train_grpo.py", "exercises", "tiny")
-sys.path.insert(0, str(ROOT))  # `python tests/test_bugs.py` looks into tests/ only
-
-from exercises import bugs, look  # noqa: E402
-from runs.errors import BadInput  # noqa: E402
-import policy as P  # noqa: E402
-import train_grpo  # noqa: E402
-from argos import Weights  # noqa: E402
-from verifier.claims import parse  # noqa: E402
-
 torch.set_num_threads(1)
 ATE = dict(atol=1e-4, rtol=1e-4)
 
@@ -122,20 +119,20 @@ EIGHT = [name for name in list(globals()) if name.startswith("test_")]
 
 
 # ---- 2. The proof: a diagonal ------------------------------------------------------------------------------
-def imported_anew():
-    """This file and all of the project's modules, as their files are now."""
+def imported_anew(root):
+    """The test file of a copy, and with it all modules of the project, as the copy's files are now."""
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file and Path(file).is_relative_to(ROOT) and name != "__main__":
+        file = Path(getattr(module, "__file__", None) or "/")
+        if file.is_relative_to(ROOT) or file.is_relative_to(root):
             del sys.modules[name]
-    spec = importlib.util.spec_from_file_location("anew", __file__)
+    spec = importlib.util.spec_from_file_location("anew", root / "tests/test_bugs.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def failing(module):
-    """-> the names of those of the eight that fail; an error is not what a silent bug does, and passes through"""
+    """-> the names of those of the eight that fail. An error is not what a silent bug does: it passes through."""
     dead = []
     for name in EIGHT:
         try:
@@ -145,16 +142,16 @@ def failing(module):
     return dead
 
 
-def main():
-    """Run the eight on the code as it is, and with each bug. Prints {bug: who fails}."""
-    dead = {}
-    for bug in (0, *bugs.read_patches()):
-        if bug:
-            bugs.break_code(ROOT, bug)
-        dead[bug] = failing(imported_anew())
-        if bug:
-            bugs.mend(ROOT, bug)
-    print(json.dumps(dead))
+def try_each_bug(root):
+    """Run the eight on a copy as it is, and with each bug -> root/dead.json, {bug: who fails}."""
+    sys.dont_write_bytecode = True  # code of one second and one size would be taken for the same
+    sys.path.insert(0, str(root))
+    dead = {0: failing(imported_anew(root))}
+    for bug in bugs.read_patches():
+        bugs.break_code(root, bug)
+        dead[bug] = failing(imported_anew(root))
+        bugs.mend(root, bug)
+    (root / "dead.json").write_text(json.dumps(dead))
 
 
 @pytest.fixture
@@ -178,13 +175,16 @@ def patched_files():
 
 
 def test_each_bug_is_killed_by_its_own_test_and_by_no_other(copy):
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # code of one second and size would be taken for the same
-    done = subprocess.run([sys.executable, copy / "tests/test_bugs.py"], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    context = multiprocessing.get_context("forkserver")  # as in test_training.py: it has imported torch already
+    context.set_forkserver_preload(["curate", "policy", "teachers"])
+    child = context.Process(target=try_each_bug, args=(copy,))
+    child.start()
+    child.join(400)
+    assert child.exitcode == 0, "a bug, or none, led to an error: see above"
     expected = {"0": []}  # the healthy code fails none
     for bug, patches in bugs.read_patches().items():
         expected[str(bug)] = [patches[0].test]
-    assert json.loads(done.stdout) == expected
+    assert json.loads((copy / "dead.json").read_text()) == expected
     assert sorted(name for names in expected.values() for name in names) == sorted(EIGHT)
 
 
@@ -267,6 +267,3 @@ def test_where_two_runs_part(tmp_path):
     assert "kind 'train', step 0" in text and "the same in both: kind, kl, misses, step" in text
     assert look.parting(ours, ours) is None and "are the same" in look.parting_text(ours, ours)
 
-
-if __name__ == "__main__":
-    main()
