@@ -1,7 +1,8 @@
-"""A run of train_grpo.py over healthy ones: as a picture, and down to the first number that parts.
+"""A run of train_grpo.py beside healthy ones: as a picture, as a table, and down to the first number that parts.
 
     python -m exercises.look out/bug-4               # out/bug-4/look.png, over the three runs shipped in exercises/bugs
     python -m exercises.look out/bug-4 out/healthy   # over your own, too, and where the two part
+    python -m exercises.look                         # the table of the shipped runs alone
 
 On one machine a run with the same settings and seed is the same, bit for bit (on a CPU). So where a changed program
 parts from the healthy one says more than any curve: what was equal up to there was computed before the change, or
@@ -22,36 +23,52 @@ from runs.files import read_jsonl, save_figure  # noqa: E402
 
 SHIPPED = Path(__file__).parent / "bugs"
 
-# (kind of row, name in metrics.jsonl, how it is drawn): the telling ones of some thirty.
-PANELS = [("train", "reward", "linear"), ("train", "outcome", "linear"), ("train", "grounding", "linear"),
-          ("train", "reasoning", "linear"), ("train", "length", "linear"), ("train", "unfinished", "linear"),
+# (kind of row, name in metrics.jsonl, how it is drawn): the telling ones of some thirty. A share is drawn from 0 to 1,
+# so that noise looks like noise.
+PANELS = [("train", "reward", "share"), ("train", "outcome", "share"), ("train", "grounding", "share"),
+          ("train", "reasoning", "share"), ("train", "length", "linear"), ("train", "unfinished", "share"),
           ("train", "skipped", "linear"), ("train", "loss", "symlog"), ("train", "entropy", "linear"),
           ("train", "kl", "symlog"), ("train", "sampler_gap", "log"), ("train", "grad_norm", "log"),
-          ("eval", "answers", "linear"), ("eval", "judged", "linear"), ("eval", "grounding", "linear")]
-SYMLOG = dict(linthresh=1e-3)  # linear below, logarithmic above
+          ("eval", "answers", "share"), ("eval", "judged", "share"), ("eval", "grounding", "share")]
 OF_THE_CLOCK = ("seconds", "memory_gb")
 
 
 # ---- 1. Where two runs part --------------------------------------------------------------------------------
 def rows_of(log):
-    """{(kind, step): row} of a metrics.jsonl, in its order, without what differs from run to run anyway."""
+    """{(kind, step): {name: value}} of a metrics.jsonl, in its order, without what differs from run to run anyway.
+
+    Shares by part, such as {"misses": {"beside": .2}}, are taken apart: "misses beside".
+    """
     rows = {}
     for _, row in read_jsonl(log, torn=True):
-        if row.get("kind") in ("train", "eval") and "step" in row:
-            rows[row["kind"], row["step"]] = {name: row[name] for name in row if name not in OF_THE_CLOCK}
+        if row.get("kind") not in ("train", "eval") or "step" not in row:
+            continue
+        values = {}
+        for name, value in row.items():
+            if isinstance(value, dict):
+                values |= {f"{name} {part}": share for part, share in value.items()}
+            else:
+                values[name] = value
+        rows[row["kind"], row["step"]] = {name: value for name, value in values.items() if is_measured(name)}
     return rows
 
 
+def is_measured(name):
+    return not name.startswith(OF_THE_CLOCK) and name not in ("kind", "step")
+
+
 def parting(log, healthy):
-    """The first row in which two runs differ -> (kind, step), {name: (its value, the healthy one)}; None: nowhere."""
+    """The first row in which two runs differ -> (kind, step), the names that differ, those that do not; or None.
+
+    -> None, too, where they have no row in common.
+    """
     rows, others = rows_of(log), rows_of(healthy)
     for key in rows:
         if key in others:
-            names = rows[key].keys() & others[key].keys()
-            differ = {name: (rows[key][name], others[key][name]) for name in sorted(names)
-                      if rows[key][name] != others[key][name]}
+            names = sorted(rows[key].keys() | others[key].keys())
+            differ = [name for name in names if rows[key].get(name) != others[key].get(name)]
             if differ:
-                return key, differ
+                return key, differ, [name for name in names if name not in differ]
     return None
 
 
@@ -60,26 +77,45 @@ def parting_text(log, healthy):
     found = parting(log, healthy)
     if found is None:
         return f"{log} and {healthy} are the same, number by number"
-    (kind, step), differ = found
-    same = sorted(rows_of(log)[kind, step].keys() - differ.keys())
-    lines = [f"They part in the row of kind {kind!r}, step {step}:", "", f"{'':16}{'this run':>14}{'healthy':>14}"]
-    lines += [f"{name:16}{number(ours):>14}{number(theirs):>14}" for name, (ours, theirs) in differ.items()]
+    (kind, step), differ, same = found
+    ours, theirs = rows_of(log)[kind, step], rows_of(healthy)[kind, step]
+    lines = [f"They part in the row of kind {kind!r}, step {step}:", "", f"{'':24}{'this run':>14}{'healthy':>14}"]
+    lines += [f"{name:24}{number(ours.get(name)):>14}{number(theirs.get(name)):>14}" for name in differ]
     return "\n".join([*lines, "", "the same in both: " + ", ".join(same)])
 
 
 def number(value):
-    """A number in six digits; of a table by parts only that it is one."""
-    if isinstance(value, dict):
-        return "{...}"
-    return f"{value:.6g}" if isinstance(value, (int, float)) else str(value)
+    return "-" if value is None else f"{value:.6g}"
 
 
-# ---- 2. The picture ----------------------------------------------------------------------------------------
+# ---- 2. Numbers and a picture ----------------------------------------------------------------------------------------
 def series(log, kind, name):
     """A number of metrics.jsonl over the steps -> steps, values; without those that were not measured."""
     rows = rows_of(log)
     steps = [step for of, step in rows if of == kind and rows[of, step].get(name) is not None]
     return steps, [rows[kind, step][name] for step in steps]
+
+
+def table(logs):
+    """A line for each number of PANELS, a column for each run: {name: log} -> lines of text.
+
+    Of training the mean over the last ten steps, since every step has other prompts; held out the last evaluation.
+    """
+    lines = ["| mean of the last ten steps | " + " | ".join(logs) + " |", "|---" * (len(logs) + 1) + "|"]
+    for kind, name, _ in PANELS:
+        cells = []
+        for log in logs.values():
+            _, values = series(log, kind, name)
+            last = values[-10:] if kind == "train" else values[-1:]
+            cells.append(f"{sum(last) / len(last):.3g}" if last else "-")
+        title = f"{name}, held out, at the end" if kind == "eval" else name
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def shipped():
+    """{"seed 0": the log of a healthy run, ...}"""
+    return {f"seed {log.stem[-1]}": log for log in sorted(SHIPPED.glob("healthy-seed*.jsonl"))}
 
 
 def draw_look(log, own, healthy, path):
@@ -93,7 +129,12 @@ def draw_look(log, own, healthy, path):
     for axis, (kind, name, scale) in zip(grid.flat, PANELS):
         for one, color, width in lines:
             axis.plot(*series(one, kind, name), color=color, linewidth=width)
-        axis.set_yscale(scale, **(SYMLOG if scale == "symlog" else {}))
+        if scale == "share":
+            axis.set_ylim(-.03, 1.03)
+        elif scale == "symlog":
+            axis.set_yscale("symlog", linthresh=1e-3)  # linear below that, logarithmic above
+        else:
+            axis.set_yscale(scale)
         axis.set_title(f"{name}, held out" if kind == "eval" else name)
         axis.grid(alpha=.3)
     for axis in grid[-1]:
@@ -105,17 +146,21 @@ def draw_look(log, own, healthy, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Draw a run over healthy ones, into RUN/look.png.")
-    parser.add_argument("run", metavar="RUN", help="a folder of train_grpo.py")
+    parser = argparse.ArgumentParser(description="Set a run beside healthy ones; draw it into RUN/look.png.")
+    parser.add_argument("run", metavar="RUN", nargs="?", help="a folder of train_grpo.py")
     parser.add_argument("own", metavar="HEALTHY", nargs="?", help="a healthy run of your own, of the same seed")
     args = parser.parse_args()
-    log = Path(args.run) / "metrics.jsonl"
-    own = [Path(args.own) / "metrics.jsonl"] if args.own else []
-    path = Path(args.run) / "look.png"
-    draw_look(log, own, sorted(SHIPPED.glob("healthy-*.jsonl")), path)
-    for healthy in own:
-        print(parting_text(log, healthy))
-    print(f"wrote {path}")
+    logs = {}
+    for name, folder in (("this run", args.run), ("healthy", args.own)):
+        if folder:
+            logs[name] = Path(folder) / "metrics.jsonl"
+    print("\n".join(table(logs | shipped())))
+    if args.own:
+        print("\n" + parting_text(*logs.values()))
+    if args.run:
+        path = Path(args.run) / "look.png"
+        draw_look(logs["this run"], list(logs.values())[1:], shipped().values(), path)
+        print(f"\nwrote {path}")
 
 
 if __name__ == "__main__":

@@ -257,13 +257,31 @@ def test_a_run_is_drawn_over_healthy_ones(tmp_path):
 
 
 def test_where_two_runs_part(tmp_path):
-    """The first row that differs, without what the clock says."""
+    """The first row that differs, without what the clock says; shares by part one by one."""
     first = dict(kind="eval", step=0, answers=.7, seconds=dict(evaluate=3.))
-    ours = write_log(tmp_path / "ours", first, dict(kind="train", step=0, loss=-23.5, kl=0., misses={}), dict(kind="train", step=1, kl=9.))
-    theirs = write_log(tmp_path / "theirs", first | dict(seconds={}), dict(kind="train", step=0, loss=0., kl=0., misses={}),
-                       dict(kind="train", step=1, kl=0.))
-    assert look.parting(ours, theirs) == (("train", 0), {"loss": (-23.5, 0.)})
+    step = dict(kind="train", step=0, loss=0., kl=0., misses=dict(beside=.2))
+    theirs = write_log(tmp_path / "theirs", first, step, dict(kind="train", step=1, kl=0.))
+    ours = write_log(tmp_path / "ours", first | dict(seconds={}), step | dict(loss=-23.5, misses=dict(beside=.2, outside=.1)),
+                     dict(kind="train", step=1, kl=9.))
+    assert look.parting(ours, theirs) == (("train", 0), ["loss", "misses outside"], ["kl", "misses beside"])
     text = look.parting_text(ours, theirs)
-    assert "kind 'train', step 0" in text and "the same in both: kind, kl, misses, step" in text
+    assert "kind 'train', step 0" in text and "the same in both: kl, misses beside" in text
     assert look.parting(ours, ours) is None and "are the same" in look.parting_text(ours, ours)
 
+
+def test_the_page_shows_the_healthy_runs():
+    """As `python -m exercises.look` prints them."""
+    page = (ROOT / "exercises/BUGS.md").read_text()
+    assert "\n".join(look.table(look.shipped())) in page and len(look.shipped()) == 3
+
+
+def test_the_page_has_three_hints_and_the_answer_for_each():
+    """And names, in the answer alone, the test that the bug kills and the file that it is in."""
+    page = (ROOT / "exercises/BUGS.md").read_text()
+    for bug, patches in bugs.read_patches().items():
+        part = page.split(f"### Bug {bug}\n")[1].split("### Bug")[0]
+        hints, answer = part.split("<summary>Answer</summary>")
+        assert part.count("<details>") == 4 == part.count("</details>")
+        for patch in patches:
+            assert patch.test in answer and patch.file in answer
+            assert patch.test not in hints
