@@ -1,7 +1,7 @@
 """Something to look at once an exercise is written: it runs what you wrote, and draws or prints what came out.
 
-    python -m exercises.look 8               # draws out/exercises/8.png
-    python -m exercises.look 10 up "a shape" it
+    python -m exercises.show 8               # draws out/exercises/8.png
+    python -m exercises.show 10 up "a shape" it
 
 Exercises without a look of their own have a command of the project instead; each page names it. One function per
 exercise, in their order: read it as the code that uses yours.
@@ -147,15 +147,15 @@ def judged(words):
         print(f"{word[:20]:21}", *said, f" {float(found[0]):11}  {score}{why}")
 
 
-LOOKS = {"3": pixels, "5": sprayed, "6": failures, "7": group, "8": loss, "9": prefill, "10": judged}
+SHOWN = {"3": pixels, "5": sprayed, "6": failures, "7": group, "8": loss, "9": prefill, "10": judged}
 
 
 def main():
     number, *words = sys.argv[1:] or ["none"]
-    if number not in LOOKS:
-        raise BadInput(f"exercise {number}: there is something to look at for {', '.join(LOOKS)}; the pages of the "
+    if number not in SHOWN:
+        raise BadInput(f"exercise {number}: there is something to look at for {', '.join(SHOWN)}; the pages of the "
                        "others name a command")
-    LOOKS[number](words)
+    SHOWN[number](words)
 
 
 if __name__ == "__main__":
