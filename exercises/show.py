@@ -45,15 +45,17 @@ def pixels(words):
         draw.line((column - 9, row, column + 9, row), fill="black", width=2)
         draw.line((column, row - 9, column, row + 9), fill="black", width=2)
     save_figure(page, f"{FOLDER}/3.png")
-    print(f"(16, 44) of {seen.size} is ({x:g}, {y:g}) of {original.size}: both crosses of {FOLDER}/3.png lie on the "
-          "left square, or your points go astray")
+    print(f"(16, 44) of {seen.size} is ({x:g}, {y:g}) of {original.size}: both crosses of {FOLDER}/3.png lie on "
+          "the left square, or your points go astray")
 
 
 def sprayed(words):
     """Exercise 5: a false point, hidden among more and more copies of a true one."""
     verifier = argos.Argos(*load_teachers(), None, use=("outcome", "grounding"))
     sample = Sample("example", QUESTION, "2", "count", EXAMPLE)
-    true, false = [f'<point x1="{x}" y1="{y}" alt="red square">red square</point>' for x, y in ((16, 44), (68, 16))]
+    tag = '<point x1="{}" y1="{}" alt="red square">red square</point>'
+    true = tag.format(16, 44)
+    false = tag.format(68, 16)  # on the red cross
     print("true points  a plain mean  R_vg")
     for n in (1, 2, 5, 10, 20):
         verdict = verifier.verify(sample, f"<think>{true * n}{false}</think><answer>2</answer>")
@@ -90,10 +92,12 @@ def group(words):
     """Exercise 7: four right rollouts, rewarded for the answer only, and by Argos."""
     rollouts = [(1, 1., .9), (1, .5, .9), (1, .5, .8), (1, 0., .9)]  # R_o, R_vg, R_rq
     print("R_o, R_vg, R_rq of a group:", *rollouts)
-    rewards = {"answer only": [outcome for outcome, _, _ in rollouts], "Argos": [argos.gate(*one) for one in rollouts]}
+    rewards = {"answer only": [outcome for outcome, _, _ in rollouts],
+               "Argos": [argos.gate(*rollout) for rollout in rollouts]}
     for name, values in rewards.items():
-        found = advantages(torch.tensor([values], dtype=torch.float))[0]
-        print(f"{name:12} R", *[f"{value:5.2f}" for value in values], "  A", *[f"{a:+5.2f}" for a in found.tolist()])
+        found = advantages(torch.tensor([values], dtype=torch.float))  # (1, 4)
+        print(f"{name:12} R", *[f"{value:5.2f}" for value in values],
+              "  A", *[f"{value:+5.2f}" for value in found[0].tolist()])
 
 
 def loss(words):
@@ -102,7 +106,8 @@ def loss(words):
     start = torch.zeros_like(ratio)  # log p when it was sampled, and of the frozen base
     figure = Figure(figsize=(8, 3), layout="tight")
     for place, advantage in ((1, 1.), (2, -1.)):
-        axes = figure.add_subplot(1, 2, place, title=f"A = {advantage:+.0f}", xlabel="ratio", ylabel="loss of a token")
+        title = f"A = {advantage:+.0f}"
+        axes = figure.add_subplot(1, 2, place, title=title, xlabel="ratio", ylabel="loss of a token")
         for beta in (0., 1.):
             values, _ = token_loss(ratio.log(), start, start, torch.tensor([[advantage]]), .2, .2, beta)
             axes.plot(ratio[0], values[0], label=f"beta {beta:.0f}")
@@ -153,8 +158,8 @@ SHOWN = {"3": pixels, "5": sprayed, "6": failures, "7": group, "8": loss, "9": p
 def main():
     number, *words = sys.argv[1:] or ["none"]
     if number not in SHOWN:
-        raise BadInput(f"exercise {number}: there is something to look at for {', '.join(SHOWN)}; the pages of the "
-                       "others name a command")
+        raise BadInput(f"exercise {number}: there is something to look at for {', '.join(SHOWN)}; the pages of "
+                       "the others name a command")
     SHOWN[number](words)
 
 
