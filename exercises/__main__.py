@@ -1,7 +1,7 @@
 r"""The exercises: take the heart of a matter out of the code, write it yourself, have it tested.
 
     python -m exercises                 # the list: minutes, and where each one stands
-    python -m exercises strip 3         # its body goes; `raise NotImplementedError("exercise 3: ...")` stands there
+    python -m exercises strip 3         # its body goes; a NotImplementedError stands there
     python -m exercises check 3         # grade it: the tests of `pytest -m ex3`
     python -m exercises restore 3       # the project's body comes back, to the byte
 
@@ -12,9 +12,9 @@ than one pair; what you write goes between them, too:
     raise NotImplementedError("exercise 3: Whose pixels? (exercises/03-pixels.md)")
     # END SOLUTION
 
-Nothing is lost. What `strip` takes out is kept in exercises/.solutions until `restore` puts it back; what you wrote
-is kept in exercises/.saved whenever either of them replaces it. No git is needed. A folder that is handed on without
-exercises/.solutions is one without solutions: `restore` says so.
+Nothing is lost. What `strip` takes out is kept in exercises/.solutions until `restore` puts it back; what you
+wrote is kept in exercises/.saved whenever either of them replaces it. No git is needed. A folder that is handed on
+without exercises/.solutions is one without solutions: `restore` says so.
 
 Next: exercises/README.md (the table, and in which order)
 """
@@ -187,8 +187,8 @@ def strip(root, exercise):
         return "is stripped already"
     if kept is None:
         if len(written) < len(found):
-            raise BadInput(f"exercise {exercise.number}: a part of it is stripped, and exercises/.solutions has no "
-                           "solution; take it from the project again")
+            raise BadInput(f"exercise {exercise.number}: a part of it is stripped, and exercises/.solutions has "
+                           "no solution; take it from the project again")
         write_atomically(solution_file(root, exercise), json.dumps(texts, indent=1))
     elif texts != kept:
         note = f"; yours is kept in {save_own(root, exercise, written)}"
@@ -205,8 +205,8 @@ def restore(root, exercise):
     if kept is None:
         if len(written) == len(found):
             return "is whole already"
-        raise BadInput(f"exercise {exercise.number}: exercises/.solutions has no solution, so nothing was changed; "
-                       "this is a copy without solutions")
+        raise BadInput(f"exercise {exercise.number}: exercises/.solutions has no solution, so nothing was "
+                       "changed; this is a copy without solutions")
     if len(kept) != len(found):
         raise BadInput(f"exercise {exercise.number} has {len(found)} bodies and {len(kept)} solutions; put the "
                        "BEGIN and END lines back as they were")
