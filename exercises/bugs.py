@@ -5,17 +5,16 @@
     python -m exercises.look out/bug-4 out/healthy  # its numbers over those of healthy runs
     python -m exercises mend 4                      # it is out again, to the byte
 
-A bug is one or two small replacements of text, in exercises/bugs/sealed.txt: a line of JSON each, every letter moved
-13 places on in the alphabet (rot13), so that who lists the folder or searches it learns nothing. To read them, or to
-mend one that no longer fits after the code has changed:
+A bug is one or two small replacements of text, in exercises/bugs/sealed.txt: a line of JSON each, every letter
+moved 13 places on in the alphabet (rot13), so that who lists or searches the folder learns nothing. To read them,
+or to mend one that no longer fits after the code has changed:
 
     tr A-Za-z N-ZA-Mn-za-m < exercises/bugs/sealed.txt
 
 Nothing else is remembered anywhere. A bug is in where its new text stands, and out where its old text does. So
 whatever else you write into these files stays, and there is nothing to lose track of.
 
-Before: exercises/README.md. Next: exercises/BUGS.md (which run, what a healthy one looks like, hints and answers),
-look.py
+Before: exercises/README.md. Next: exercises/BUGS.md (the run, hints, answers), look.py
 """
 import codecs
 import json
@@ -64,7 +63,7 @@ def patches_of(number):
 
 # ---- 2. In and out -----------------------------------------------------------------------------------------
 def break_code(root, number):
-    """Put a bug in. -> one line that says so. Raises BadInput where it does not fit; then nothing was changed."""
+    """Put a bug in. -> one line that says so. BadInput: it does not fit, and nothing was changed."""
     patches = patches_of(number)
     if replace(root, [(patch, patch.old, patch.new) for patch in patches]):
         return "is in the code now. Run it, and look at plots and cards; git diff would be cheating"
@@ -72,7 +71,7 @@ def break_code(root, number):
 
 
 def mend(root, number):
-    """Take a bug out. -> one line that says so. Raises BadInput as break_code does."""
+    """Take a bug out. -> one line that says so. BadInput as in break_code."""
     patches = patches_of(number)
     if replace(root, [(patch, patch.new, patch.old) for patch in patches]):
         return "is out again"
@@ -80,7 +79,7 @@ def mend(root, number):
 
 
 def replace(root, changes):
-    """Replace texts in files, all of them or none; those that were replaced already stay. -> was there anything to do?
+    """Replace texts in files, all of them or none. -> was there anything to do? What was replaced before stays.
 
     changes: of (patch, text that stands there, text to stand there)
     """
@@ -91,9 +90,9 @@ def replace(root, changes):
         if counts == (1, 0):
             to_do.append((root / patch.file, text.encode(), instead.encode()))
         elif counts != (0, 1):
-            raise BadInput(f"{patch.file}: bug {patch.bug} does not fit, as the lines it is about read differently "
-                           "now; put them back as they were (python -m exercises restore all, or take the file "
-                           "from the project again)")
+            raise BadInput(f"{patch.file}: bug {patch.bug} does not fit, as the lines it is about read "
+                           "differently now; put them back as they were (python -m exercises restore all, or take "
+                           "the file from the project again)")
     for path, text, instead in to_do:
         write_atomically(path, read_code(path).replace(text, instead))
     return bool(to_do)

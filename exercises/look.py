@@ -1,12 +1,12 @@
 """A run of train_grpo.py beside healthy ones: as a picture, as a table, and down to the first number that parts.
 
-    python -m exercises.look out/bug-4               # out/bug-4/look.png, over the three runs shipped in exercises/bugs
+    python -m exercises.look out/bug-4               # out/bug-4/look.png, over three healthy runs (exercises/bugs)
     python -m exercises.look out/bug-4 out/healthy   # over your own, too, and where the two part
-    python -m exercises.look                         # the table of the shipped runs alone
+    python -m exercises.look                         # the table of the three alone
 
-On one machine a run with the same settings and seed is the same, bit for bit (on a CPU). So where a changed program
-parts from the healthy one says more than any curve: what was equal up to there was computed before the change, or
-without it.
+On one machine a run with the same settings and seed is the same, bit for bit (on a CPU). So where a changed
+program parts from the healthy one says more than any curve: what was equal up to there was computed before the
+change, or without it.
 
 Before: BUGS.md
 """
@@ -23,19 +23,20 @@ from runs.files import read_jsonl, save_figure  # noqa: E402
 
 SHIPPED = Path(__file__).parent / "bugs"
 
-# (kind of row, name in metrics.jsonl, how it is drawn): the telling ones of some thirty. A share is drawn from 0 to 1,
-# so that noise looks like noise.
+# (kind of row, name in metrics.jsonl, how it is drawn): the telling ones of some thirty. A share is drawn from 0
+# to 1, so that noise looks like noise.
 PANELS = [("train", "reward", "share"), ("train", "outcome", "share"), ("train", "grounding", "share"),
-          ("train", "reasoning", "share"), ("train", "length", "linear"), ("train", "unfinished", "share"),
-          ("train", "skipped", "linear"), ("train", "loss", "symlog"), ("train", "entropy", "linear"),
-          ("train", "kl", "symlog"), ("train", "sampler_gap", "log"), ("train", "grad_norm", "log"),
-          ("eval", "answers", "share"), ("eval", "judged", "share"), ("eval", "grounding", "share")]
+          ("train", "reasoning", "share"), ("train", "points", "linear"), ("train", "length", "linear"),
+          ("train", "unfinished", "share"), ("train", "skipped", "linear"), ("train", "loss", "symlog"),
+          ("train", "entropy", "linear"), ("train", "kl", "symlog"), ("train", "sampler_gap", "log"),
+          ("train", "grad_norm", "log"), ("eval", "answers", "share"), ("eval", "judged", "share"),
+          ("eval", "judge_only", "share"), ("eval", "grounding", "share"), ("eval", "misses beside", "share")]
 OF_THE_CLOCK = ("seconds", "memory_gb")
 
 
 # ---- 1. Where two runs part --------------------------------------------------------------------------------
 def rows_of(log):
-    """{(kind, step): {name: value}} of a metrics.jsonl, in its order, without what differs from run to run anyway.
+    """{(kind, step): {name: value}} of a metrics.jsonl, in its order, without what the clock says.
 
     Shares by part, such as {"misses": {"beside": .2}}, are taken apart: "misses beside".
     """
@@ -79,16 +80,19 @@ def parting_text(log, healthy):
         return f"{log} and {healthy} are the same, number by number"
     (kind, step), differ, same = found
     ours, theirs = rows_of(log)[kind, step], rows_of(healthy)[kind, step]
-    lines = [f"They part in the row of kind {kind!r}, step {step}:", "", f"{'':24}{'this run':>14}{'healthy':>14}"]
-    lines += [f"{name:24}{number(ours.get(name)):>14}{number(theirs.get(name)):>14}" for name in differ]
-    return "\n".join([*lines, "", "the same in both: " + ", ".join(same)])
+    lines = [f"They part in the row of kind {kind!r}, step {step}:", ""]
+    lines.append(f"{'':24}{'this run':>14}{'healthy':>14}")
+    for name in differ:
+        lines.append(f"{name:24}{number(ours.get(name)):>14}{number(theirs.get(name)):>14}")
+    lines += ["", "the same in both: " + ", ".join(same)]
+    return "\n".join(lines)
 
 
 def number(value):
     return "-" if value is None else f"{value:.6g}"
 
 
-# ---- 2. Numbers and a picture ----------------------------------------------------------------------------------------
+# ---- 2. Numbers and a picture ------------------------------------------------------------------------------
 def series(log, kind, name):
     """A number of metrics.jsonl over the steps -> steps, values; without those that were not measured."""
     rows = rows_of(log)
@@ -99,7 +103,7 @@ def series(log, kind, name):
 def table(logs):
     """A line for each number of PANELS, a column for each run: {name: log} -> lines of text.
 
-    Of training the mean over the last ten steps, since every step has other prompts; held out the last evaluation.
+    Of training the mean over the last ten steps, since every step has other prompts; held out the last row.
     """
     lines = ["| mean of the last ten steps | " + " | ".join(logs) + " |", "|---" * (len(logs) + 1) + "|"]
     for kind, name, _ in PANELS:
@@ -121,10 +125,10 @@ def shipped():
 def draw_look(log, own, healthy, path):
     """Draw a run, in red, over healthy ones: a panel for each number of PANELS.
 
-    log: metrics.jsonl of the run; own: those of healthy runs on this machine, in black; healthy: the shipped ones,
-    in gray; path: of the PNG
+    log: metrics.jsonl of the run; own: those of healthy runs on this machine, in black; healthy: the shipped
+    ones, in gray; path: of the PNG
     """
-    figure, grid = plt.subplots(3, 5, figsize=(20, 10), sharex=True)
+    figure, grid = plt.subplots(3, 6, figsize=(24, 10), sharex=True)
     lines = [(one, "0.65", 1) for one in healthy] + [(one, "black", 1) for one in own] + [(log, "#c0392b", 2)]
     for axis, (kind, name, scale) in zip(grid.flat, PANELS):
         for one, color, width in lines:

@@ -236,7 +236,7 @@ def test_a_bug_that_does_not_fit_changes_nothing(copy):
 
 
 def test_the_list_of_bugs_does_not_tell_what_they_are():
-    """Neither the file nor the order does: no word of the code is in it, and no bug stands where README lists it."""
+    """To who lists or searches the folder."""
     sealed = bugs.SEALED.read_text()
     for patches in bugs.read_patches().values():
         for patch in patches:
@@ -250,7 +250,8 @@ def write_log(path, *rows):
 
 def test_a_run_is_drawn_over_healthy_ones(tmp_path):
     """What was not measured is left out."""
-    log = write_log(tmp_path / "log", dict(kind="train", step=0, reward=.5, loss=None), dict(kind="eval", step=0, answers=.7))
+    log = write_log(tmp_path / "log", dict(kind="train", step=0, reward=.5, loss=None),
+                    dict(kind="eval", step=0, answers=.7))
     assert look.series(log, "train", "reward") == ([0], [.5]) and look.series(log, "train", "loss") == ([], [])
     look.draw_look(log, [log], [log], tmp_path / "look.png")
     assert (tmp_path / "look.png").stat().st_size > 10_000
@@ -261,8 +262,8 @@ def test_where_two_runs_part(tmp_path):
     first = dict(kind="eval", step=0, answers=.7, seconds=dict(evaluate=3.))
     step = dict(kind="train", step=0, loss=0., kl=0., misses=dict(beside=.2))
     theirs = write_log(tmp_path / "theirs", first, step, dict(kind="train", step=1, kl=0.))
-    ours = write_log(tmp_path / "ours", first | dict(seconds={}), step | dict(loss=-23.5, misses=dict(beside=.2, outside=.1)),
-                     dict(kind="train", step=1, kl=9.))
+    broken = step | dict(loss=-23.5, misses=dict(beside=.2, outside=.1))
+    ours = write_log(tmp_path / "ours", first | dict(seconds={}), broken, dict(kind="train", step=1, kl=9.))
     assert look.parting(ours, theirs) == (("train", 0), ["loss", "misses outside"], ["kl", "misses beside"])
     text = look.parting_text(ours, theirs)
     assert "kind 'train', step 0" in text and "the same in both: kl, misses beside" in text
