@@ -300,7 +300,7 @@ MISTAKES = {
          ("best = max(verdicts", "best = min(verdicts"), ("    if not_scored:", "    if len(not_scored) > 1:"),
          ("(best.grounding or 0)", "best.grounding"), ("if all(v.parsed.answer", "if any(v.parsed.answer")],
     12: [("a ** n", "0"), ("(1 - d) ** n", "(1 - d - a) ** n"), ("(rewards @ w).max()", "(rewards @ w)[policy > 0].max()"),
-         ("(1 - theta) *", "theta *"), ("pair_error(theta * as_numbers", "pair_error(as_numbers"), ("* w.sum()\n", "\n"),
+         ("(1 - theta) *", "theta *"), ("pair_error(theta * eps", "pair_error(eps"), ("* w.sum()\n", "\n"),
          ("_drawn(n, p_theta) * batch_bound", "batch_bound")],
 }
 
