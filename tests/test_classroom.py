@@ -31,7 +31,9 @@ def whole_copy(folder):
         shutil.copy(ROOT / file, folder / file)
     if (ROOT / "exercises/.solutions").exists():
         shutil.copytree(ROOT / "exercises/.solutions", folder / "exercises/.solutions")
-        main(["restore", *[path.stem.lstrip("0") for path in (folder / "exercises/.solutions").glob("*.json")]], folder)
+        for exercise in EXERCISES:
+            if tool.solution(folder, exercise):
+                tool.restore(folder, exercise)
         shutil.rmtree(folder / "exercises")
     if any(body.missing for exercise in EXERCISES for body in tool.bodies(folder, exercise)):
         pytest.skip("the solutions are not in this copy of the project")
