@@ -27,13 +27,26 @@ from theory import bounds, exact, landscapes
 from verifier import asking, claims, coordinates, foils, points
 
 
+def must(condition, why):
+    """Fail with this text and nothing else: a student reads it."""
+    if not condition:
+        pytest.fail(why, pytrace=False)
+
+
 def expect(found, expected, why):
     """Numbers, or lists of them, are this close; all else is equal."""
     if isinstance(expected, (str, bool, dict, type(None))):
         good = found == expected
     else:
         good = np.shape(found) == np.shape(expected) and np.allclose(found, expected, atol=1e-6, rtol=1e-6)
-    assert good, f"expected {expected}, got {found}: {why}"
+    must(good, f"expected {shown(expected)}\n     got {shown(found)}\nbecause {why}")
+
+
+def shown(value):
+    """Numbers with as many digits as a reader wants."""
+    if isinstance(value, (float, np.ndarray, list, tuple)) and np.asarray(value).dtype.kind in "fi":
+        return str(np.round(value, 4).tolist())
+    return repr(value)
 
 
 # ---- 1. The gate (paper eq. 9) -----------------------------------------------------------------------------
@@ -74,8 +87,9 @@ def test_any_open_gate_beats_any_closed_one():
         worst_open = reward(.5, grounding, reasoning)
         for outcome in grid[:5]:
             best = reward(outcome, None if grounding is None else 1, None if reasoning is None else 1)
-            assert worst_open > best, (f"R_o = .5 without anything gets {worst_open}, R_o = {outcome} with perfect points "
-                                       f"gets {best}: then points would pay for a wrong answer")
+            must(worst_open > best,
+                 f"R_o = .5 without anything gets {worst_open}, R_o = {outcome} with perfect points "
+                 f"gets {best}: then points would pay for a wrong answer")
 
 
 @pytest.mark.ex1
@@ -94,19 +108,19 @@ def test_the_gate_on_exact_fractions():
 # ---- 2. Is it on the mask? (eqs 2-4) -----------------------------------------------------------------------
 @pytest.mark.ex2
 def test_a_mask_is_asked_row_first():
-    mask = np.zeros((2, 5), bool)  # 5 wide, 2 high
+    mask = np.zeros((5, 5), bool)
     mask[1, 4] = True
-    assert points.on_mask(mask, 4, 1), "x = 4, y = 1 is row 1, column 4: s_i = M_i[y_i, x_i] (eq. 2), y first"
-    assert not points.on_mask(mask, 1, 0) and not points.on_mask(mask, 3, 1), "the mask holds one pixel, (4, 1)"
+    must(points.on_mask(mask, 4, 1), "x = 4, y = 1 is row 1, column 4: s_i = M_i[y_i, x_i] (eq. 2), y first")
+    must(not points.on_mask(mask, 1, 4), "x = 1, y = 4 is row 4, column 1, and only (4, 1) is on the mask")
 
 
 @pytest.mark.ex2
 def test_outside_is_a_miss_and_no_error():
     mask = np.ones((2, 5), bool)
     for x, y in ((5, 0), (0, 2), (4, 4), (10 ** 6, 0)):
-        assert not points.on_mask(mask, x, y), f"({x}, {y}) is outside of 5 x 2 pixels: 0, and no IndexError"
+        must(not points.on_mask(mask, x, y), f"({x}, {y}) is outside of 5 x 2 pixels: 0, and no IndexError")
     for x, y in ((-1, 0), (0, -1), (-5, -2)):
-        assert not points.on_mask(mask, x, y), f"({x}, {y}) is outside, too; mask[-1] is numpy's LAST row: a free hit"
+        must(not points.on_mask(mask, x, y), f"({x}, {y}) is outside, too; mask[-1] is numpy's LAST row: a free hit")
 
 
 @pytest.mark.ex2
@@ -116,7 +130,7 @@ def test_the_mask_as_another_library_reads_it():
     mask = np.array(picture)
     for x, y in itertools.product(range(23), range(11)):
         expected = bool(picture.getpixel((x, y)))
-        assert bool(points.on_mask(mask, x, y)) == expected, f"PIL says {expected} at ({x}, {y}) of an ellipse"
+        must(bool(points.on_mask(mask, x, y)) == expected, f"PIL says {expected} at ({x}, {y}) of an ellipse")
 
 
 @pytest.mark.ex2
@@ -173,9 +187,9 @@ def test_a_point_stays_on_what_it_pointed_at():
     small = np.array(picture.resize((60, 30), Image.Resampling.BOX))
     x, y = coordinates.convert(70, 35, "original", "seen", picture.size, (60, 30))
     rows, columns = np.nonzero(small)
-    assert columns.min() <= x <= columns.max() + 1 and rows.min() <= y <= rows.max() + 1, (
-        f"PIL shrank the picture, and the rectangle is now x {columns.min()}..{columns.max()}, y {rows.min()}.."
-        f"{rows.max()}; the point went to ({x}, {y})")
+    must(columns.min() <= x <= columns.max() + 1 and rows.min() <= y <= rows.max() + 1,
+         f"PIL shrank the picture, and the rectangle is now x {columns.min()}..{columns.max()}, y {rows.min()}.."
+         f"{rows.max()}; the point went to ({x}, {y})")
 
 
 # ---- 4. One answer only ------------------------------------------------------------------------------------
@@ -188,17 +202,18 @@ def test_one_answer_is_read():
 def test_several_differing_answers_are_none():
     for texts in (["2", "3"], ["3", "2", "3"], ["red", "blue"]):
         answer, why = claims.read_answer(texts, ())
-        assert answer is None, (f"{texts} -> {answer!r}: whoever may answer twice is right twice as often; several "
-                                "differing answers are no answer (our choice, a known exploit)")
+        must(answer is None,
+             f"{texts} -> {answer!r}: whoever may answer twice is right twice as often; several "
+             "differing answers are no answer (our choice, a known exploit)")
         expect(why, "several differing answers", "the reason, as the docstring has it")
 
 
 @pytest.mark.ex4
 def test_one_answer_said_twice_is_one_answer():
-    assert claims.read_answer(["2", "two", r"\boxed{2}"], ())[0] == r"\boxed{2}", (
-        "\"2\", \"two\" and \"\\boxed{2}\" mean one number: that is no hedge. Compare _meaning, not the texts")
-    assert claims.read_answer(["The red square!", "red square"], ())[0] == "red square", (
-        "case, articles and punctuation do not make another answer; the last one counts")
+    must(claims.read_answer(["2", "two", r"\boxed{2}"], ())[0] == r"\boxed{2}",
+         "\"2\", \"two\" and \"\\boxed{2}\" mean one number: that is no hedge. Compare _meaning, not the texts")
+    must(claims.read_answer(["The red square!", "red square"], ())[0] == "red square",
+         "case, articles and punctuation do not make another answer; the last one counts")
 
 
 @pytest.mark.ex4
@@ -285,11 +300,11 @@ def fails_at(bad):
 def test_the_item_that_broke_it_pays_alone():
     call, _ = fails_at({"bomb"})
     found = ask(call, ["mug", "bomb", "pen"])
-    assert found[0] == "MUG" and found[2] == "PEN", "the teacher works: other items get their results as ever, in order"
-    assert isinstance(found[1], asking.ItemFailed), (
-        "the item that it fails at is an ItemFailed: that piece scores 0. Were the term dropped for it, whoever writes a "
-        "label that crashes the detector would be paid for it")
-    assert "judge failed" in found[1].why, f"its reason is what self._count returns, not {found[1].why!r}"
+    must(found[0] == "MUG" and found[2] == "PEN", "the teacher works: other items get their results as ever, in order")
+    must(isinstance(found[1], asking.ItemFailed),
+         "the item that it fails at is an ItemFailed: that piece scores 0. Were the term dropped for it, whoever writes a "
+         "label that crashes the detector would be paid for it")
+    must("judge failed" in found[1].why, f"its reason is what self._count returns, not {found[1].why!r}")
 
 
 @pytest.mark.ex6
@@ -297,17 +312,17 @@ def test_a_broken_teacher_costs_nobody():
     call, _ = fails_at({"mug", "pen", "ok"})
     with pytest.raises(asking.TeacherFailed) as failed:
         ask(call, ["mug", "pen"])
-        pytest.fail("it fails at the known-good item, too, so the teacher is broken: TeacherFailed, and the term drops "
-                    "out of R for the whole group")
-    assert "judge failed" in str(failed.value) and "mug" in str(failed.value), "the reason is that of the first failure"
+        must(False, "it fails at the known-good item, too, so the teacher is broken: TeacherFailed, and the term drops out "
+                    "of R for the whole group")
+    must("judge failed" in str(failed.value) and "mug" in str(failed.value), "the reason is that of the first failure")
 
 
 @pytest.mark.ex6
 def test_the_known_good_item_is_asked_alone():
     call, asked = fails_at({"bomb"})
     ask(call, ["mug", "bomb"])
-    assert ["ok"] in asked, f"[known_good] tells a broken teacher from a bad item, so it is asked alone; asked: {asked}"
-    assert asked.index(["ok"]) == 1, "and before the items are tried: a broken teacher would time out at each of them"
+    must(["ok"] in asked, f"[known_good] tells a broken teacher from a bad item, so it is asked alone; asked: {asked}")
+    must(asked.index(["ok"]) == 1, "and before the items are tried: a broken teacher would time out at each of them")
 
 
 @pytest.mark.ex6
@@ -329,8 +344,9 @@ def test_a_full_gpu_is_nobodys_fault():
         raise ValueError("batch")
     with pytest.raises(Exception) as raised:
         ask(call, ["mug", "pen"])
-    assert raised.type is OutOfMemoryError, ("a full GPU says nothing about a teacher: raise it on (out_of_memory), so that "
-                                             f"a person hears of it, not {raised.type.__name__}")
+    must(raised.type is OutOfMemoryError,
+         "a full GPU says nothing about a teacher: raise it on (out_of_memory), so that "
+         f"a person hears of it, not {raised.type.__name__}")
 
 
 @pytest.mark.ex6
@@ -346,8 +362,8 @@ def test_a_label_that_crashes_the_detector_scores_zero():
             return np.ones((len(boxes), image.height, image.width), bool)
     teachers = asking.Teachers(Detector(), Segmenter(), None, None)
     found = teachers.find(Image.new("RGB", (4, 3)), ["mug", "bomb"])
-    assert found["mug"].mask.all() and not found["bomb"].mask.any(), "the mug's mask stays, the bomb's is empty"
-    assert found["bomb"].failure and not found["mug"].failure, "the verdict says whose fault it was"
+    must(found["mug"].mask.all() and not found["bomb"].mask.any(), "the mug's mask stays, the bomb's is empty")
+    must(found["bomb"].failure and not found["mug"].failure, "the verdict says whose fault it was")
 
 
 # ---- 7. Advantages (eq. 10, dead groups) -------------------------------------------------------------------
@@ -379,7 +395,7 @@ def test_a_group_is_compared_with_itself_only():
 @pytest.mark.ex7
 def test_a_dead_group_teaches_nothing():
     found = train_grpo.advantages(torch.tensor([[.7, .7, .7, .7], [0., 0., 0., 0.]]))
-    assert torch.equal(found, torch.zeros(2, 4)), f"equal rewards: 0 for all, and no division by 0; got {found.tolist()}"
+    must(torch.equal(found, torch.zeros(2, 4)), f"equal rewards: 0 for all, and no division by 0; got {found.tolist()}")
 
 
 @pytest.mark.ex7
@@ -458,7 +474,7 @@ def test_k3_is_the_kl_on_average():
     kl = torch.distributions.kl_divergence(*[torch.distributions.Categorical(logits=x) for x in (p, q)]).item()
     expect((p.exp() * train_grpo.k3(p, q)).sum().item(), kl,
            "sum_x p(x) k3(x) = KL(p || q), the policy first, as torch.distributions has it (Schulman: q/p - log(q/p) - 1)")
-    assert (train_grpo.k3(p, q) >= 0).all(), "r - log r - 1 is never negative; -log r alone often is"
+    must((train_grpo.k3(p, q) >= 0).all(), "r - log r - 1 is never negative; -log r alone often is")
 
 
 @pytest.mark.ex8
@@ -545,10 +561,12 @@ def test_every_rollout_gets_its_prompts_keys():
     before = prefilled(model, prompts).layers[0].keys  # (B, heads, P, d)
     room = policy.LibraryRoom(prefilled(model, prompts), prompts, PROMPT_OF)
     after = room.cache.layers[0].keys
-    assert after.shape[0] == 6, (f"6 rollouts, so 6 rows in the cache, not {after.shape[0]}: `keep` shows the call that "
-                                 "picks rows, and a row may be picked several times")
-    assert torch.equal(after, before[PROMPT_OF]), ("rows 0 1 2 follow prompt 0, rows 3 4 5 prompt 1: row i is what prompt "
-                                                   "prompt_of[i] left in the cache")
+    must(after.shape[0] == 6,
+         f"6 rollouts, so 6 rows in the cache, not {after.shape[0]}: `keep` shows the call that "
+         "picks rows, and a row may be picked several times")
+    must(torch.equal(after, before[PROMPT_OF]),
+         "rows 0 1 2 follow prompt 0, rows 3 4 5 prompt 1: row i is what prompt "
+         "prompt_of[i] left in the cache")
 
 
 @pytest.mark.ex9
@@ -558,7 +576,7 @@ def test_mask_and_position_start_as_the_prompts():
     expect(room.mask.tolist(), [[0, 0, 1, 1, 1]] * 3 + [[1, 1, 1, 1, 1]] * 3, "the prompt's mask, once per rollout: (n, P)")
     expect(room.position[0, :, 0].tolist(), [2, 2, 2, 4, 4, 4], "the last token of a prompt of 3 stands at 2, of 5 at 4: "
            "position_ids[:, prompt_of, -1:], as prompts are padded on the left")
-    assert room.position.shape == (3, 6, 1), "(3, n, 1): time, row and column of Qwen's positions, all three"
+    must(room.position.shape == (3, 6, 1), "(3, n, 1): time, row and column of Qwen's positions, all three")
 
 
 @pytest.mark.ex9
@@ -572,7 +590,7 @@ def test_a_token_moves_position_and_mask_by_one():
                "each new token stands one further, counted from the end of its own prompt; stale positions ruin sampling "
                "and nothing complains")
         expect(room.mask.shape[1], 5 + step, "the mask has a column more with every token")
-        assert room.mask[:, 5:].all(), "and it is 1 there: the token may be looked at"
+        must(room.mask[:, 5:].all(), "and it is 1 there: the token may be looked at")
 
 
 @pytest.mark.ex9
@@ -589,8 +607,9 @@ def test_one_prefill_says_what_reading_everything_says():
         prompt = prompts.ids[PROMPT_OF[i]][prompts.mask[PROMPT_OF[i]] == 1]
         alone = model(input_ids=torch.cat([prompt, tokens[i]])[None], use_cache=False).last_hidden_state[0, -1]
         gap = (out.last_hidden_state[i, -1] - alone).abs().max().item()
-        assert gap < 1e-4, (f"rollout {i}: the model's output after 4 tokens differs by {gap:.3f} from reading its prompt and "
-                            "tokens at once: a wrong row, mask or position")
+        must(gap < 1e-4,
+             f"rollout {i}: the model's output after 4 tokens differs by {gap:.3f} from reading its prompt and "
+             "tokens at once: a wrong row, mask or position")
 
 
 # ---- 10. A judge that can be fooled ------------------------------------------------------------------------
@@ -611,7 +630,7 @@ def test_what_means_everything_means_nothing():
         score, why = foils.outcome_against(TEXTS, replies, 2)
         expect(score, 0., f"replies {replies}: an answer that also means another truth means neither (our choice, beside "
                           "eq. 6): RL answered every free question with one word")
-        assert TEXTS[replies.index(True, 1)] in why, f"the reason names the foil that it also means, not {why!r}"
+        must(TEXTS[replies.index(True, 1)] in why, f"the reason names the foil that it also means, not {why!r}")
 
 
 @pytest.mark.ex10
@@ -660,7 +679,7 @@ def test_a_rollout_passes_if_it_is_right_and_good():
 @pytest.mark.ex11
 def test_the_best_rollout_decides():
     expect(reason(verdict(0, 0), verdict(1, .9), verdict(1, .2)), None, "the best has .9 >= .7, and is right (app. C.3)")
-    assert reason(verdict(0, 0), verdict(1, .6)) is not None, ".6 is the best: below .7"
+    must(reason(verdict(0, 0), verdict(1, .6)) is not None, ".6 is the best: below .7")
 
 
 @pytest.mark.ex11
@@ -695,7 +714,8 @@ def test_the_trap_by_hand():
 def test_the_trap_breaks_theorem_1():
     truth = float(landscapes.trap_without_noise(2, A_C_D))
     promised = bounds.pareto_bound(2, .65, 0)  # no noise: e = 0
-    assert truth < promised, f"theorem 1 promises at least 1 - .35^2 = {promised}; the truth is .4575, and you have {truth}"
+    must(truth < promised,
+         f"theorem 1 promises at least 1 - .35^2 = {promised}; the truth is .4575, and you have {truth}")
 
 
 @pytest.mark.ex12
@@ -706,7 +726,8 @@ def test_the_trap_by_drawing():
         best = weighted[rng.choice(3, (20_000, n), p=A_C_D)].max(axis=1)
         drawn = np.mean(best != 1.6)
         found = float(landscapes.trap_without_noise(n, A_C_D))
-        assert abs(found - drawn) < .015, f"n = {n}: in 20,000 batches A or D won {drawn:.3f} of the time, you have {found:.3f}"
+        must(abs(found - drawn) < .015,
+             f"n = {n}: in 20,000 batches A or D won {drawn:.3f} of the time, you have {found:.3f}")
 
 
 @pytest.mark.ex12
@@ -742,4 +763,4 @@ def test_the_corrected_bound_is_never_above_the_truth():
         mass = bounds.near_optimal_mass(theta, policy_, rewards, [1, 1], eps)
         promised = bounds.corrected_pareto_bound(n, mass, theta, eps, [1, 1], sigma)
         truth = exact.success_probability(n, policy_, rewards, [1, 1], sigma, eps)
-        assert (promised <= truth + 1e-6).all(), f"promised {promised}, the truth is {truth}: a bound lies below"
+        must((promised <= truth + 1e-6).all(), f"promised {promised}, the truth is {truth}: a bound lies below")

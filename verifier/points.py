@@ -56,7 +56,7 @@ def score_points(media, points, found):
 
 
 def repeats(instances):
-    """Which points hit only what others point at already -> {such a point: the first that has one of its instances}.
+    """Which points hit only what others point at -> {such a point: the first that has one of its instances}.
 
     instances: {point: [the instances whose masks hold it]}. Each instance counts for one point. `assign` settles
     who gets which, so that as many points as possible get one.
