@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import shutil
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,9 +33,9 @@ ATE = dict(atol=1e-4, rtol=1e-4)
 
 # ---- 1. The eight ------------------------------------------------------------------------------------------
 @lru_cache
-def small_policy(fast=True):
+def small_policy():
     """The shipped base with an adapter that changes something: LoRA starts at B = 0, which would hide every mistake."""
-    policy = P.load_policy(ROOT / "tiny/base", lora_rank=4, fast=fast, device="cpu")
+    policy = P.load_policy(ROOT / "tiny/base", lora_rank=4, device="cpu")
     torch.manual_seed(1)
     with torch.no_grad():
         for name, weight in policy.model.named_parameters():
@@ -45,7 +46,7 @@ def small_policy(fast=True):
 
 def rollouts_of_unlike_prompts(fast=True):
     """Eight rollouts of two questions, and their prompts. Those of the shorter one end early, the others go on."""
-    policy = small_policy(fast)
+    policy = replace(small_policy(), fast=fast)
     prompts = P.encode_prompts(policy, [(None, "How many circles?"), (None, "Which shape is in the middle?")])
     generator = torch.Generator().manual_seed(0)
     return policy, prompts, P.sample(policy, prompts, 4, 1.5, max_new_tokens=12, generator=generator)
