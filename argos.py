@@ -12,9 +12,8 @@ Simplified against the paper ("our choice" marks, here and below, what the paper
    only where the expression finds none and `extract` is on.
 2. Rules select the scores of a response, unless a `selector` is given (paper: adaptive; it does not say how).
 3. The policy is taken to be hostile: whatever it writes is data, is bounded in size, and never raises.
-4. Teachers fail, too. One that does not work drops its term out of the reward, for the whole group, so that
-   nobody gains. One that fails at a single label, claim or answer scores that piece 0. Both are named in the
-   verdict (verifier/asking.py).
+4. Teachers fail, too. A broken one drops its term out of R, for the whole group; one that fails at a single
+   label, claim or answer scores that piece 0. The verdict names both (verifier/asking.py).
 
 What no rule here can prevent, so look at the cards: a true point at something that the question is not about;
 a label that is true of everything ("shape"); an empty or negative claim about a clip ("in frame 0 the yellow
@@ -108,8 +107,7 @@ def gate_arithmetic(outcome, grounding, reasoning, weights, tau):
     # BEGIN SOLUTION ex1
     counted = selected if outcome >= tau else selected[:1]  # behind a closed gate the outcome alone
     total_weight = sum(weight for weight, _ in selected)
-    reward = sum(weight * score for weight, score in counted) / total_weight
-    reward = min(1.0, reward)  # rounding
+    reward = min(1.0, sum(weight * score for weight, score in counted) / total_weight)  # 1.0: rounding
     # END SOLUTION
     written = " + ".join(f"{weight:.2f}*{score:.2f}" for weight, score in counted)
     return reward, f"R = ({written}) / {total_weight:.2f} = {reward:.2f}"
@@ -259,8 +257,7 @@ class Argos:
     # -- step 1: what do the responses say, and which scores do they get?
 
     def _read(self, sample, media, responses):
-        allowed = list(sample.options or [])
-        allowed.append(sample.answer or "")  # "red or blue" is a hedge, unless it is an option or the truth
+        allowed = [*(sample.options or []), sample.answer or ""]  # else "red or blue" is a hedge
         parsed = [parse(response, sample.media, allowed) for response in responses]
         selected = select(sample, parsed, self.teachers.at_hand, self.use, self.selector)
         verdicts = [Verdict(one, choices) for one, choices in zip(parsed, selected)]
@@ -372,11 +369,9 @@ class Argos:
         verdict.grounding = mean_of_means(sets)
         if self.coverage:
             frames = frames_pointed_at(group.media, parsed)
-            share = coverage(group.sample.objects, frames, verdict.points, group.found)
-            if share:
-                verdict.grounding *= share[0] / share[1]
-                why = f"; covers {share[0]} of {share[1]} things that the question names"
-                verdict.selected[group.grounding_function].why += why
+            share, why = coverage(group.sample.objects, frames, verdict.points, group.found)
+            verdict.grounding *= share
+            verdict.selected[group.grounding_function].why += why
 
     def _ground_claim(self, group, claim, replies):
         """Eq. 4's judge, who sees the claim's frames: 1 if it agrees, else 0."""

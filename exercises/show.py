@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw
 import argos
 import policy as P
 from runs.errors import BadInput, run_main
-from runs.files import save_figure
+from runs.files import read_jsonl, save_figure
 from teachers.names import load_judge, load_teachers
-from train_grpo import advantages, token_loss
+from train_grpo import CAUSES, advantages, token_loss
 from verifier.asking import Teachers
 from verifier.coordinates import convert
 from verifier.foils import outcome_against
@@ -89,7 +89,7 @@ def failures(words):
 
 
 def group(words):
-    """Exercise 7: four right rollouts, rewarded for the answer only, and by Argos."""
+    """Exercise 7: four right rollouts, rewarded for the answer only, and by Argos; and why groups die in a run."""
     rollouts = [(1, 1., .9), (1, .5, .9), (1, .5, .8), (1, 0., .9)]  # R_o, R_vg, R_rq
     print("R_o, R_vg, R_rq of a group:", *rollouts)
     rewards = {"answer only": [outcome for outcome, _, _ in rollouts],
@@ -98,6 +98,12 @@ def group(words):
         found = advantages(torch.tensor([values], dtype=torch.float))  # (1, 4)
         print(f"{name:12} R", *[f"{value:5.2f}" for value in values],
               "  A", *[f"{value:+5.2f}" for value in found[0].tolist()])
+    log = "tiny/results/runs/argos-seed0.jsonl"
+    steps = [row for _, row in read_jsonl(log) if row["kind"] == "train"]
+    print(f"\nDead groups of 16 in {log}, means of 20 steps:")
+    for cause in ("skipped", *CAUSES):
+        means = [sum(step.get(cause, 0) for step in steps[i:i + 20]) / 20 for i in range(0, len(steps), 20)]
+        print(f"{cause:14}", *[f"{mean:5.1f}" for mean in means])
 
 
 def loss(words):
