@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -212,6 +213,7 @@ def test_pages_and_table_agree():
 
 
 # ---- 2. A stripped exercise fails its own tests and no others ----------------------------------------------
+@lru_cache
 def codes_of(text, file):
     """{name of a function at the top level, or of a method: its code}"""
     found = {}
