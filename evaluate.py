@@ -31,8 +31,8 @@ most frequent answer would earn), and against its judge's score; intervals of pa
 out 0; and by source the share of responses without an answer, which must be small for the rest to mean much.
 
 Writes: answers.jsonl (append-only; what is there is not asked again), unreadable.jsonl (samples whose file is
-damaged), table.md, curves.png (curves-SET.png of checkpoints), page.html (all of it in one file, with rollouts and
-the gate as a toy: verifier/page.py), groups.jsonl (the groups on the page, append-only).
+damaged), table.md, curves.png (curves-SET.png of checkpoints), page.html (all of it, with rollouts, and the
+gate as a toy: verifier/page.py), groups.jsonl (the groups on the page, append-only).
 Before: train_grpo.py. Next: benchmarks/run.py (the paper's benchmarks), README.md (what came out)
 """
 import json
@@ -82,9 +82,8 @@ class Config(TeacherSettings):
     max_new_tokens: int = flag(112, "a rollout is cut after this many tokens")
     limit: int = flag(0, "use only so many samples of each set, the first (0: all)")
     batch: int = flag(128, "samples at a time")
-    pages: int = flag(24, "how many samples to show on the page, the most telling of each task first (0: no page)")
-    group: int = flag(8, "of each also a group of so many rollouts of the first sampled model, as GRPO draws them "
-                         "(0: none)")
+    pages: int = flag(20, "samples on the page, the most telling of each task first (0: no page)")
+    group: int = flag(8, "rollouts of the first sampled model to each of them, as GRPO draws them (0: none)")
     curated: str = flag("", "folder of curate.py, whose yield the page shows; empty: not shown")
     seed: int = flag(0, "seed of sampling")
 
@@ -299,8 +298,20 @@ def majority(samples):
     return sum(counts.most_common(1)[0][1] for counts in answers.values()) / len(samples)
 
 
-def tables(cfg, have, measure):
-    """Markdown: per set the scores, seed by seed, by source and by task, and paired differences of models."""
+def score_tables(cfg, have):
+    """-> {name of a set: lines of its table of scores}"""
+    names = model_names(cfg.models)
+    found = {}
+    for path in cfg.data:
+        found[set_name(path)] = score_table(have, names, set_name(path), len(read_set(path, cfg)))
+    return found
+
+
+def tables(cfg, have, measure, scores):
+    """Markdown: per set the scores, seed by seed, by source and by task, and paired differences of models.
+
+    scores: of score_tables.
+    """
     names = model_names(cfg.models)
     lines = []
     for path in cfg.data:
@@ -310,7 +321,7 @@ def tables(cfg, have, measure):
         judge = "/".join(Path(cfg.judge).parts[-2:])
         asked = f"Judge {judge}, foils {cfg.foils}; temperature {cfg.temperature:g}."
         lines += [f"{asked} {measure.remark(samples)}", ""]
-        lines += score_table(have, names, dataset, len(samples))
+        lines += scores[dataset]
         lines += seed_table(have, names, dataset)
         lines += hacked_table(have, names, dataset)
         lines += group_table(have, names, dataset, samples, "source")
@@ -432,25 +443,20 @@ def one_of_each(ids, samples):
     return [i for _, i in sorted(turns, key=lambda turn: turn[0])]
 
 
-GATE_AJAR = 1e-9  # tau where the page's gate is free: R_rq of whatever is not wholly wrong is computed
+GATE_AJAR = 1e-9  # tau for verdicts whose gate the page turns: R_rq of whatever is not wholly wrong is computed
 
 
-def make_page(cfg, have, measure, curves, path):
-    """Write page.html: curves, the tables of scores, curation's yield, and the most telling samples of the first
-    set: every model's answer, and a group of rollouts of the policy that RL starts from."""
-    names = model_names(cfg.models)
-    tables_of_sets = []
-    for path_of_set in cfg.data:
-        dataset = set_name(path_of_set)
-        lines = score_table(have, names, dataset, len(read_set(path_of_set, cfg)))
-        tables_of_sets.append(table(f"{dataset}: mean [95 % interval]", lines))
+def make_page(cfg, have, measure, curves, scores, path):
+    """Write the page: curves, tables, curation's yield, and the most telling samples of the first set, each with
+    every model's answer and a group of rollouts. scores: of score_tables."""
+    shown = [table(f"{dataset}: mean [95 % interval]", lines) for dataset, lines in scores.items()]
     curation = read_yield(Path(cfg.curated, "report.json")) if cfg.curated else None
     rewarding = replace(measure.rewarding, use=("outcome", "grounding", "reasoning"), tau=GATE_AJAR)
     questions = telling_questions(cfg, have, measure, rewarding)
-    about = ("Every question was put to each model once. Below stands a group, many rollouts of one policy, as GRPO "
-             "samples them at every step: a reward says how good a rollout is, but only what it is worth beside its "
-             "own group, its advantage A, moves the weights.")
-    write_page(path, "Argos, rollout by rollout", about, Weights(), Argos.tau, questions, curves, tables_of_sets,
+    about = ("Every question was put to each model once. Below stands a group, many rollouts of one policy, as "
+             "GRPO samples them at every step: a reward says how good a rollout is, but only what it is worth "
+             "beside its own group, its advantage A, moves the weights.")
+    write_page(path, "Argos, rollout by rollout", about, Weights(), Argos.tau, questions, curves, shown,
                curation)
 
 
@@ -466,7 +472,7 @@ def telling_questions(cfg, have, measure, rewarding):
         _, rows, _ = by_item(have, name, dataset, "outcome")
         answers[name] = {row["id"]: row for row in rows}
     chosen = [samples[i] for i in one_of_each(telling(answers), samples)[:cfg.pages]]
-    media = [measure.verifier.load(sample) for sample in chosen]
+    chosen, media = measure.verifier.usable(chosen)
     who, groups = sample_groups(cfg, chosen, media)
 
     questions = []
@@ -479,7 +485,9 @@ def telling_questions(cfg, have, measure, rewarding):
 
 
 def rollouts(sample, media, asked, measure, rewarding):
-    """asked: [(name of a model, its responses, verified together as in training)] -> verifier.page.Rollouts of each.
+    """Verify responses to one sample -> for each name a list of verifier.page.Rollouts.
+
+    asked: [(name of a model, its responses, which are verified as one group)].
     """
     groups = [responses for _, responses in asked]
     verdicts = rewarding.verify_groups([sample] * len(groups), groups, [media] * len(groups))
@@ -490,10 +498,10 @@ def rollouts(sample, media, asked, measure, rewarding):
 
 
 def sample_groups(cfg, samples, media):
-    """Groups of rollouts at temperature 1, as train_grpo.py samples them, of the first model that is sampled: the
-    one that RL starts from, where models are given in the order in which they were made.
+    """Groups of rollouts at temperature 1, as train_grpo.py samples them, of the first model that is sampled, not
+    greedy: the one that RL starts from, where models are named in the order in which they were made.
 
-    -> its name, {id of a sample: responses}. Appends to groups.jsonl; what is there is not sampled again.
+    -> its name, {id of a sample: responses}. Kept in groups.jsonl; what is there is not sampled again.
     """
     sampled = [(name, folder) for name, mode, folder in map(parse_model, cfg.models) if mode == "sampled"]
     if not sampled or not cfg.group or not samples:
@@ -544,7 +552,8 @@ def read_training_curves(cfg):
 def evaluate_models(cfg, out, curves_of_training):
     """Ask, then write the table, the curves of checkpoints, and the page."""
     have, measure = run(cfg)
-    text = tables(cfg, have, measure)
+    scores = score_tables(cfg, have)
+    text = tables(cfg, have, measure, scores)
     write_atomically(out / "table.md", text)
     print(text)
     if measure.failures:
@@ -557,7 +566,7 @@ def evaluate_models(cfg, out, curves_of_training):
     written = f"{out}/table.md, {out}/answers.jsonl"
     if cfg.pages:
         curves = curves_of_training or of_checkpoints[set_name(cfg.data[0])]
-        make_page(cfg, have, measure, curves, out / "page.html")
+        make_page(cfg, have, measure, curves, scores, out / "page.html")
         written += f", {out}/page.html"
     print(f"wrote {written}")
     for path in cfg.data:

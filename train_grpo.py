@@ -42,7 +42,8 @@ What to watch in metrics.jsonl, with the numbers of a healthy run on the tiny mo
   sampler_gap, loss     the gap is below 1e-3 (bfloat16: .2); the loss is near 0 and says nothing (--updates 1)
 
 Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), page.html (at
-every evaluation anew: curves, held-out verdicts, groups with their advantages), cards/ (verdicts as pictures), state.pt (trained weights, optimizer, step: --resume continues bit-equal on a CPU),
+every evaluation anew: curves, groups with their advantages, held-out verdicts; open it in a browser), cards/
+(verdicts as pictures), state.pt (trained weights, optimizer, step: --resume continues bit-equal on a CPU),
 merged/ at the end, and adapter/ unless --lora_rank 0. The reward inside another trainer (TRL, EasyR1):
 section 5.
 Before: train_sft.py. Next: evaluate.py (both arms side by side).
@@ -411,8 +412,10 @@ PAGE_GROUPS, PAGE_SAMPLES = 6, 18  # on page.html: groups of the last step, held
 
 
 def evaluate_and_show(policy, measure, val, cfg, weights, step, accelerator, groups=()):
-    """Evaluate; add it to metrics.jsonl; write page.html. groups: of the last training step, the first of which the
-    page shows: (sample, media, responses, verdicts) each."""
+    """Evaluate, log it, and write page.html anew.
+
+    groups: what the page shows of the last training step, [(sample, media, responses, verdicts)].
+    """
     shown = []
     curve_point = evaluate(policy, measure, val, cfg, step, accelerator, shown)
     processes.log(accelerator, cfg.out, dict(kind="eval", step=step, **curve_point))
@@ -423,11 +426,11 @@ def evaluate_and_show(policy, measure, val, cfg, weights, step, accelerator, gro
         group = [Rollout("the policy", text, verdict, by_text(sample, verdict))
                  for text, verdict in zip(responses, verdicts)]
         questions.append(question(sample, media, group=group))
-    about = (f"After {step} of {cfg.steps} steps with --reward {cfg.reward}. First groups of the last step, with the "
-             "advantages that moved the weights; then held-out samples, on which nothing is trained: they are measured "
-             "without R_rq.")
-    write_page(Path(cfg.out, "page.html"), f"GRPO: {Path(cfg.out).name}", about, weights, cfg.tau, questions + shown,
-               {cfg.reward: [read_curve(cfg.out)]})
+    about = (f"After {step} of {cfg.steps} steps with --reward {cfg.reward}. First groups of the last step, with "
+             "the advantages that moved the weights; then held-out samples, on which nothing is trained: they are "
+             "measured without R_rq.")
+    write_page(Path(cfg.out, "page.html"), f"GRPO: {Path(cfg.out).name}", about, weights, cfg.tau,
+               questions + shown, {cfg.reward: [read_curve(cfg.out)]})
 
 
 def known(rows, name):

@@ -62,7 +62,8 @@ def question(sample, media, answers=(), group=()):
     pictures = {}  # data URI -> its place in the list: each is embedded once
     width, height = media.frames[0].size
     return dict(id=short(sample.id), question=short(sample.question, MAX_TEXT), truth=short(sample.answer),
-                kind=sample.kind, task=short(sample.task), source=short(sample.source), width=width, height=height,
+                kind=sample.kind, task=short(sample.task), source=short(sample.source),
+                width=width, height=height,
                 answers=[_rollout(one, media, pictures) for one in answers],
                 group=[_rollout(one, media, pictures) for one in group],
                 pictures=list(pictures))
