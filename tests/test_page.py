@@ -366,7 +366,7 @@ def test_who_is_turned_around_is_marked(opened):
     assert tab.run(turned) == 0 and tab.run("document.querySelector('.up .who').textContent") == "#2"
     tab.run("toy.querySelector('[data-preset=answer]').click()")
     assert tab.run(turned) == 2 and tab.run("document.querySelector('.up .who').textContent") == "#1"
-    assert "2 rollouts turned around" in tab.run("document.getElementById('told').textContent")
+    assert "turned around: 2." in tab.run("document.getElementById('told').textContent")
     assert tab.run("document.querySelector('.total b').hidden") is False  # the mark where R stood
 
 
