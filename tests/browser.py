@@ -5,6 +5,7 @@ its own debugging protocol over two pipes: https://chromedevtools.github.io/devt
 install. A page is opened from a file:// address, as a reader opens it.
 
 Try:   python tests/browser.py out/eval/page.html page.png --width 1000 --dark
+       python tests/browser.py --find        # is there one?
 """
 import argparse
 import base64
@@ -13,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -148,13 +150,19 @@ class Browser:
 def main():
     parser = argparse.ArgumentParser(description="Draw a page as PNG.")
     add = parser.add_argument
-    add("page", help="an HTML file")
-    add("png", help="the picture to write")
+    add("page", nargs="?", help="an HTML file")
+    add("png", nargs="?", help="the picture to write")
+    add("--find", action="store_true", help="say where the browser is; exit code 1: there is none")
     add("--width", type=int, default=1000, help="of the window, in pixels")
     add("--height", type=int, default=800, help="of the window, in pixels")
     add("--dark", action="store_true", help="as on a dark system")
-    add("--script", default="0", help="an expression to evaluate first")
+    add("--script", default="0", help="an expression to evaluate first, such as scrollTo(0, 400)")
     args = parser.parse_args()
+    if args.find:
+        print(find_browser() or "no Chromium on the PATH")
+        sys.exit(find_browser() is None)
+    if not args.png:
+        parser.error("name a page and a picture to write")
     with Browser(args.width, args.height) as browser:
         browser.prefer(color_scheme="dark" if args.dark else "light")
         browser.open(args.page)

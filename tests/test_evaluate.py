@@ -173,9 +173,10 @@ def test_the_page_holds_answers_groups_and_curation(tmp_path, monkeypatch):
         assert all(one["terms"]["reasoning"] is not None for one in question["answers"] + question["group"])
         assert all(one["behind"] == (one["terms"]["outcome"] == 0) for one in question["group"])
     log = out / "groups.jsonl"
+    measure = evaluate.load_measure(evaluate.Config())
     with monkeypatch.context() as context:
+        context.setattr(evaluate, "load_measure", lambda cfg: measure)
         context.setattr(evaluate.P, "load_policy", None)  # all is there
-        context.setattr(evaluate, "load_measure", lambda cfg, measure=evaluate.load_measure(evaluate.Config()): measure)
         evaluate.main()
     assert (out / "page.html").read_bytes() == first
     row = json.loads(log.read_text())

@@ -191,7 +191,7 @@ def work(cfg):
     print("\n" + time_table(phases, total))
     print(f"\nAll of it in {total / 60:.1f} minutes. Look at:\n"
           f"  {o}/eval/curves.png        the paper's figure 4, by your machine\n"
-          f"  {o}/eval/page.html         all on one page: rollouts, and the gate as a toy\n"
+          f"  {o}/eval/page.html         where the models differ\n"
           f"  {o}/curated/overlays       what the teacher read\n"
           f"  {o}/grpo-argos/cards       verdicts during training")
 
