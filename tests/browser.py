@@ -9,7 +9,6 @@ Try:   python tests/browser.py out/eval/page.html page.png --width 1000 --dark
 """
 import argparse
 import base64
-import fcntl
 import json
 import os
 import shutil
@@ -18,12 +17,19 @@ import sys
 import tempfile
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows: find_browser says that there is none
+    fcntl = None
+
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 KEYS = {"Tab": 9, "ArrowRight": 39, "ArrowLeft": 37, "Enter": 13, " ": 32}  # code of each key that is pressed
 
 
 def find_browser():
-    """The path of a Chromium; None: there is none."""
+    """The path of a Chromium; None: there is none, or no way to hand it pipes."""
+    if fcntl is None:
+        return None
     found = [shutil.which(name) for name in NAMES]
     return next(filter(None, found), None)
 
