@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from argos import Argos
 from runs.curves import Curve, read_curve
 from runs.errors import BadInput
 from runs.settings import parse_model
@@ -184,6 +185,16 @@ def test_the_page_holds_answers_groups_and_curation(tmp_path, monkeypatch):
     log.write_text(json.dumps(row) + '\n{"torn')
     evaluate.main()
     assert (out / "page.html").read_bytes() == first and len(log.read_text().splitlines()) == 3
+
+
+def test_the_gate_of_the_page_is_not_closed_beforehand(tmp_path, monkeypatch):
+    """A half right answer has its R_rq, so that a slider may open the gate for it; rewards begin at the gate's own tau."""
+    given = {}
+    monkeypatch.setattr(evaluate, "telling_questions", lambda cfg, have, measure, rewarding: given.update(rewarding=rewarding) or [])
+    rewarding = Argos(None, None, None, None, use=("outcome",))
+    evaluate.make_page(evaluate.Config(), {}, SimpleNamespace(rewarding=rewarding), {}, {}, tmp_path / "page.html")
+    assert given["rewarding"].tau < 1e-6 and set(given["rewarding"].use) == {"outcome", "grounding", "reasoning"}
+    assert rewarding.tau == .5 and '"tau": 0.5' in (tmp_path / "page.html").read_text()
 
 
 def test_flags_of_the_page_are_checked_at_once(tmp_path, monkeypatch):
