@@ -41,7 +41,8 @@ What to watch in metrics.jsonl, with the numbers of a healthy run on the tiny mo
   entropy               .21 -> .15, slowly; near 0 the rollouts of a group are all the same, and none teaches
   sampler_gap, loss     the gap is below 1e-3 (bfloat16: .2); the loss is near 0 and says nothing (--updates 1)
 
-Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/
+Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), page.html (at
+every evaluation anew: curves, groups with their advantages, held-out verdicts; open it in a browser), cards/
 (verdicts as pictures), state.pt (trained weights, optimizer, step: --resume continues bit-equal on a CPU),
 merged/ at the end, and adapter/ unless --lora_rank 0. The reward inside another trainer (TRL, EasyR1):
 section 5.
@@ -60,13 +61,15 @@ from tqdm import trange
 
 from runs import ledger, processes
 from runs.checkpoints import follow_budget
+from runs.curves import read_curve
 from runs.errors import BadInput, run_main
 from runs.files import file_name, make_folder
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.cards import draw_card
+from verifier.page import Rollout, question, write_page
 from verifier.samples import Sample, read_samples
 from verifier.foils import check_foils
-from verifier.watch import Measure, same_model, signs_of, signs_together
+from verifier.watch import Measure, by_text, same_model, signs_of, signs_together
 import policy as P
 from teachers.judges import VLMJudge
 from teachers.names import load_judge, load_teachers
@@ -352,9 +355,10 @@ def encode(policy, samples, media, preset):
 
 
 @torch.no_grad()
-def evaluate(policy, measure, samples, cfg, step, accelerator):
+def evaluate(policy, measure, samples, cfg, step, accelerator, shown=None):
     """Sampled answers and grounding on held-out samples, always with one seed, so that curves compare; cards.
 
+    shown: a list that gets some of the held-out verdicts, as questions of the page.
     -> {"answers": mean R_o as measured, "judged": the same as the judge that rewards has it, "grounding": mean
     R_vg} over all processes, None where nothing was scored; signs of hacking (verifier/watch.py); and seconds.
     """
@@ -384,6 +388,8 @@ def evaluate(policy, measure, samples, cfg, step, accelerator):
         raise BadInput(f"{cfg.val}: none of its pictures and clips can be read; the lines above name them")
     if accelerator.is_main_process:
         draw_cards(scored, cfg.cards, Path(cfg.out) / "cards", step)
+        for sample, text, seen, verdict in spread(scored, PAGE_SAMPLES) if shown is not None else []:
+            shown.append(question(sample, seen, [Rollout("held out", text, verdict, by_text(sample, verdict))]))
     means = {name: mean(known(rows, name)) for name in ("answers", "judged", "grounding")}
     phases.done("evaluate")
     return means | signs_together([row["signs"] for row in rows]) | phases.report()
@@ -395,6 +401,13 @@ def draw_cards(scored, count, folder, step):
     if not count or not scored:
         return
     make_folder(folder)
+    for sample, text, media, verdict in spread(scored, count):
+        path = folder / f"step-{step:05d}-{file_name(sample.id)}.png"
+        draw_card(media, sample, text, verdict, verdict.masks, path)
+
+
+def spread(scored, count):
+    """`count` of the scored samples, or as many as there are kinds of questions; see draw_cards."""
     first_of_kind = {}
     for i, (sample, *_) in enumerate(scored):
         first_of_kind.setdefault((sample.kind, sample.media), i)
@@ -402,10 +415,32 @@ def draw_cards(scored, count, folder, step):
     others = [i for i in range(len(scored)) if i not in chosen]
     more = max(0, min(count - len(chosen), len(others)))
     chosen += [others[k * len(others) // more] for k in range(more)]
-    for i in chosen:
-        sample, text, media, verdict = scored[i]
-        path = folder / f"step-{step:05d}-{file_name(sample.id)}.png"
-        draw_card(media, sample, text, verdict, verdict.masks, path)
+    return [scored[i] for i in chosen]
+
+
+PAGE_GROUPS, PAGE_SAMPLES = 6, 18  # on page.html: groups of the last step, held-out samples
+
+
+def evaluate_and_show(policy, measure, val, cfg, weights, step, accelerator, groups=()):
+    """Evaluate, log it, and write page.html anew.
+
+    groups: what the page shows of the last training step, [(sample, media, responses, verdicts)].
+    """
+    shown = []
+    curve_point = evaluate(policy, measure, val, cfg, step, accelerator, shown)
+    processes.log(accelerator, cfg.out, dict(kind="eval", step=step, **curve_point))
+    if not accelerator.is_main_process:
+        return
+    questions = []
+    for sample, media, responses, verdicts in groups:
+        group = [Rollout("the policy", text, verdict, by_text(sample, verdict))
+                 for text, verdict in zip(responses, verdicts)]
+        questions.append(question(sample, media, group=group))
+    about = (f"After {step} of {cfg.steps} steps with --reward {cfg.reward}. First groups of the last step, with "
+             "the advantages that moved the weights; then held-out samples, on which nothing is trained: they are "
+             "measured without R_rq.")
+    write_page(Path(cfg.out, "page.html"), f"GRPO: {Path(cfg.out).name}", about, weights, cfg.tau,
+               questions + shown, {cfg.reward: [read_curve(cfg.out)]})
 
 
 def known(rows, name):
@@ -539,9 +574,10 @@ def work(cfg, weights, accelerator):
     # killed one bit for bit (on a CPU).
     processes.claim(accelerator, cfg)  # now that all that was named is there
     start = P.load_state(out / "state.pt", policy, optimizer, cfg.steps) if cfg.resume else 0
+    if cfg.eval_every:
+        accelerator.print(f"open {out}/page.html; every {cfg.eval_every} steps it is written anew")
     if cfg.eval_every and start == 0:
-        curve_point = evaluate(policy, measure, val, cfg, 0, accelerator)
-        processes.log(accelerator, out, dict(kind="eval", step=0, **curve_point))
+        evaluate_and_show(policy, measure, val, cfg, weights, 0, accelerator)
 
     bar = trange(start, cfg.steps, initial=start, total=cfg.steps, desc=f"GRPO ({cfg.reward})", unit="step",
                  disable=not accelerator.is_main_process)
@@ -641,8 +677,8 @@ def work(cfg, weights, accelerator):
         done = step + 1
         last = done == cfg.steps
         if cfg.eval_every and (done % cfg.eval_every == 0 or last):
-            curve_point = evaluate(policy, measure, val, cfg, done, accelerator)
-            processes.log(accelerator, out, dict(kind="eval", step=done, **curve_point))
+            groups = list(zip(samples, media, texts, verdicts))[:PAGE_GROUPS]
+            evaluate_and_show(policy, measure, val, cfg, weights, done, accelerator, groups)
         if accelerator.is_main_process and (done % cfg.save_every == 0 or last):
             P.save_state(out / "state.pt", policy, optimizer, done)
     P.finish(accelerator, cfg, policy, trained=start < cfg.steps)

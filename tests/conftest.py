@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the small models gain nothing f
 
 import pytest  # noqa: E402
 
-MAY_SKIP = ("gpu", "simulator")  # what no package can bring: a GPU, a library to draw with
+MAY_SKIP = ("gpu", "simulator", "browser")  # what no package can bring: a GPU, a library to draw with, a browser
 
 
 def pytest_addoption(parser):
