@@ -12,9 +12,8 @@ Simplified against the paper ("our choice" marks, here and below, what the paper
    only where the expression finds none and `extract` is on.
 2. Rules select the scores of a response, unless a `selector` is given (paper: adaptive; it does not say how).
 3. The policy is taken to be hostile: whatever it writes is data, is bounded in size, and never raises.
-4. Teachers fail, too. One that does not work drops its term out of the reward, for the whole group, so that
-   nobody gains. One that fails at a single label, claim or answer scores that piece 0. Both are named in the
-   verdict (verifier/asking.py).
+4. Teachers fail, too. A broken one drops its term out of R, for the whole group; one that fails at a single
+   label, claim or answer scores that piece 0. The verdict names both (verifier/asking.py).
 
 What no rule here can prevent, so look at the cards: a true point at something that the question is not about;
 a label that is true of everything ("shape"); an empty or negative claim about a clip ("in frame 0 the yellow
@@ -48,7 +47,7 @@ from verifier.foils import check_foils, foil_said, outcome_against, texts_to_com
 from verifier.media import load_media
 from verifier.moments import frames_shown, look_ups, name_frames, question_about
 from verifier.moments import which_frame  # noqa: F401  (benchmarks/report.py has it from here)
-from verifier.points import PointVerdict, score_points  # noqa: F401  (PointVerdict: report.py)
+from verifier.points import PointVerdict, mean_of_means, score_points  # noqa: F401  (PointVerdict: report.py)
 from verifier.samples import Sample, guess_kind
 from verifier.selfcheck import self_check
 from verifier.texts import unmarked
@@ -105,10 +104,11 @@ def gate_arithmetic(outcome, grounding, reasoning, weights, tau):
     selected = [(weight, score) for weight, score in all_terms if score is not None]
     if outcome is None or not all(0 <= score <= 1 for _, score in selected):
         raise BadInput(f"scores must lie in [0, 1]: {outcome}, {grounding}, {reasoning}")
+    # BEGIN SOLUTION ex1
     counted = selected if outcome >= tau else selected[:1]  # behind a closed gate the outcome alone
     total_weight = sum(weight for weight, _ in selected)
-    reward = sum(weight * score for weight, score in counted) / total_weight
-    reward = min(1.0, reward)  # rounding
+    reward = min(1.0, sum(weight * score for weight, score in counted) / total_weight)  # 1.0: rounding
+    # END SOLUTION
     written = " + ".join(f"{weight:.2f}*{score:.2f}" for weight, score in counted)
     return reward, f"R = ({written}) / {total_weight:.2f} = {reward:.2f}"
 
@@ -257,8 +257,7 @@ class Argos:
     # -- step 1: what do the responses say, and which scores do they get?
 
     def _read(self, sample, media, responses):
-        allowed = list(sample.options or [])
-        allowed.append(sample.answer or "")  # "red or blue" is a hedge, unless it is an option or the truth
+        allowed = [*(sample.options or []), sample.answer or ""]  # else "red or blue" is a hedge
         parsed = [parse(response, sample.media, allowed) for response in responses]
         selected = select(sample, parsed, self.teachers.at_hand, self.use, self.selector)
         verdicts = [Verdict(one, choices) for one, choices in zip(parsed, selected)]
@@ -356,8 +355,7 @@ class Argos:
 
     def _ground(self, group, verdict, replies):
         """R_vg of one response (eqs 2-4). A picture has one set of pieces, a clip three: points, frame claims,
-        segment claims. Each set is averaged (eq. 3), then the means of the sets that are not empty (eq. 4).
-        Points that cannot be read are misses, and nothing to check is 0 (our choices)."""
+        segment claims. Points that cannot be read are misses (our choice)."""
         parsed = verdict.parsed
         own = look_ups(group.media, parsed)  # what another rollout had looked up does not help this one
         verdict.points = score_points(group.media, parsed.points, {at: group.found[at] for at in own})
@@ -368,15 +366,12 @@ class Argos:
         sets = [[piece.score for piece in verdict.points] + [0.0] * sum(parsed.unreadable.values()),
                 [piece.score for piece in verdict.frame_scores],
                 [piece.score for piece in verdict.segment_scores]]
-        means = [sum(scores) / len(scores) for scores in sets if scores]
-        verdict.grounding = sum(means) / len(means) if means else 0.0
+        verdict.grounding = mean_of_means(sets)
         if self.coverage:
             frames = frames_pointed_at(group.media, parsed)
-            share = coverage(group.sample.objects, frames, verdict.points, group.found)
-            if share:
-                verdict.grounding *= share[0] / share[1]
-                why = f"; covers {share[0]} of {share[1]} things that the question names"
-                verdict.selected[group.grounding_function].why += why
+            share, why = coverage(group.sample.objects, frames, verdict.points, group.found)
+            verdict.grounding *= share
+            verdict.selected[group.grounding_function].why += why
 
     def _ground_claim(self, group, claim, replies):
         """Eq. 4's judge, who sees the claim's frames: 1 if it agrees, else 0."""

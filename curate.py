@@ -274,7 +274,9 @@ def score(samples, media, extractions, groups, cfg, verifier):
 
 def passes(reward, outcome, threshold):
     """Is this rollout good enough to be taught? A right answer, and a reward of at least `threshold`."""
+    # BEGIN SOLUTION ex11
     return reward is not None and outcome >= .5 and reward >= threshold
+    # END SOLUTION
 
 
 def reject_reason(verdicts, threshold):
@@ -282,6 +284,7 @@ def reject_reason(verdicts, threshold):
 
     What a failed teacher could not check is not taught, even where the other terms would do (our choice).
     """
+    # BEGIN SOLUTION ex11
     not_scored = set()
     for v in verdicts:
         not_scored.update(v.not_scored)
@@ -297,6 +300,7 @@ def reject_reason(verdicts, threshold):
     if (best.grounding or 0) < (best.reasoning or 0):
         return "right, but not grounded"
     return "right, but not reasoned"
+    # END SOLUTION
 
 
 def curate_batch(samples, media, cfg, teacher, verifier, pointer, generator):

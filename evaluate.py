@@ -31,14 +31,14 @@ most frequent answer would earn), and against its judge's score; intervals of pa
 out 0; and by source the share of responses without an answer, which must be small for the rest to mean much.
 
 Writes: answers.jsonl (append-only; what is there is not asked again), unreadable.jsonl (samples whose file is
-damaged), table.md, curves.png (curves-SET.png of checkpoints), page/index.html.
+damaged), table.md, curves.png (curves-SET.png of checkpoints), page.html (all of it, with rollouts, and the
+gate as a toy: verifier/page.py), groups.jsonl (the groups on the page, append-only).
 Before: train_grpo.py. Next: benchmarks/run.py (the paper's benchmarks), README.md (what came out)
 """
-import html
 import json
 import sys
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -49,18 +49,18 @@ from tqdm import tqdm
 from runs.checkpoints import follow_budget
 from runs.curves import draw_curves, read_curve
 from runs.errors import BadInput, printable, run_main, warn
-from runs.files import (alone, append_jsonl, file_name, file_stamp, is_score, make_folder, read_jsonl,
-                        weights_stamp, write_atomically)
+from runs.files import (alone, append_jsonl, file_stamp, is_score, read_jsonl, weights_stamp,
+                        write_atomically)
 from runs.settings import (TeacherSettings, flag, parse_config, parse_model, pixel_budget, preset_arguments,
                            verifier_options)
 from runs.statistics import by_item, cell, checkpoints, difference
-from verifier.cards import draw_card
 from verifier.samples import read_samples
 from verifier.foils import check_foils
+from verifier.page import Rollout, question, read_yield, table, write_page
 from verifier.watch import Measure, same_model
 import policy as P
 from teachers.names import load_judge, load_teachers
-from argos import Argos
+from argos import Argos, Weights
 from benchmarks import run as paper_benchmarks
 from curate import objects_of, overlaid, point, read_extraction, with_overlay
 
@@ -82,7 +82,9 @@ class Config(TeacherSettings):
     max_new_tokens: int = flag(112, "a rollout is cut after this many tokens")
     limit: int = flag(0, "use only so many samples of each set, the first (0: all)")
     batch: int = flag(128, "samples at a time")
-    pages: int = flag(12, "how many samples to draw on the page, the most telling first (0: no page)")
+    pages: int = flag(20, "samples on the page, the most telling of each task first (0: no page)")
+    group: int = flag(8, "rollouts of the first sampled model to each of them, as GRPO draws them (0: none)")
+    curated: str = flag("", "folder of curate.py, whose yield the page shows; empty: not shown")
     seed: int = flag(0, "seed of sampling")
 
 
@@ -98,6 +100,10 @@ def check(cfg):
     for name in ("batch", "max_new_tokens"):
         if getattr(cfg, name) < 1:
             raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
+    if cfg.group < 0 or cfg.group == 1:
+        raise BadInput(f"--group {cfg.group}: an advantage compares at least 2 rollouts; 0: none")
+    if cfg.curated:
+        read_yield(Path(cfg.curated, "report.json"))
     check_foils(cfg.foils)
     if same_model(cfg.eval_judge, cfg.judge):
         raise BadInput(f"--eval_judge {cfg.eval_judge}: is the judge of training; name another, or none")
@@ -292,8 +298,20 @@ def majority(samples):
     return sum(counts.most_common(1)[0][1] for counts in answers.values()) / len(samples)
 
 
-def tables(cfg, have, measure):
-    """Markdown: per set the scores, seed by seed, by source and by task, and paired differences of models."""
+def score_tables(cfg, have):
+    """-> {name of a set: lines of its table of scores}"""
+    names = model_names(cfg.models)
+    found = {}
+    for path in cfg.data:
+        found[set_name(path)] = score_table(have, names, set_name(path), len(read_set(path, cfg)))
+    return found
+
+
+def tables(cfg, have, measure, scores):
+    """Markdown: per set the scores, seed by seed, by source and by task, and paired differences of models.
+
+    scores: of score_tables.
+    """
     names = model_names(cfg.models)
     lines = []
     for path in cfg.data:
@@ -303,7 +321,7 @@ def tables(cfg, have, measure):
         judge = "/".join(Path(cfg.judge).parts[-2:])
         asked = f"Judge {judge}, foils {cfg.foils}; temperature {cfg.temperature:g}."
         lines += [f"{asked} {measure.remark(samples)}", ""]
-        lines += score_table(have, names, dataset, len(samples))
+        lines += scores[dataset]
         lines += seed_table(have, names, dataset)
         lines += hacked_table(have, names, dataset)
         lines += group_table(have, names, dataset, samples, "source")
@@ -395,7 +413,7 @@ def difference_table(have, names, dataset):
     return lines
 
 
-# ---- 4. Pictures -------------------------------------------------------------------------------------------
+# ---- 4. The page -------------------------------------------------------------------------------------------
 def telling(answers):
     """The ids that all models answered, first those on which they disagree most, in grounding before answers.
 
@@ -414,69 +432,142 @@ def telling(answers):
     return sorted(shared, key=rank)
 
 
-PAGE = """<!doctype html><meta charset='utf-8'><title>Argos: telling rollouts</title>\
-<body style='font-family:sans-serif'><h1>Where the models differ most</h1><table>{rows}</table>"""
+def one_of_each(ids, samples):
+    """The ids in turns: the first of each task, then the second of each, and so on. samples: {id: Sample}."""
+    seen = Counter()
+    turns = []
+    for i in ids:
+        task = samples[i].task
+        turns.append((seen[task], i))
+        seen[task] += 1
+    return [i for _, i in sorted(turns, key=lambda turn: turn[0])]
 
 
-def draw_page(cfg, have, measure):
-    """page/index.html: the most telling samples of the first set, one row each, one card per model."""
+GATE_AJAR = 1e-9  # tau for verdicts whose gate the page turns: R_rq of whatever is not wholly wrong is computed
+
+
+def make_page(cfg, have, measure, curves, scores, path):
+    """Write the page: curves, tables, curation's yield, and the most telling samples of the first set, each with
+    every model's answer and a group of rollouts. scores: of score_tables."""
+    shown = [table(f"{dataset}: mean [95 % interval]", lines) for dataset, lines in scores.items()]
+    curation = read_yield(Path(cfg.curated, "report.json")) if cfg.curated else None
+    rewarding = replace(measure.rewarding, use=("outcome", "grounding", "reasoning"), tau=GATE_AJAR)
+    questions = telling_questions(cfg, have, measure, rewarding)
+    about = ("Every question was put to each model once. Below stands a group, many rollouts of one policy, as "
+             "GRPO samples them at every step: a reward says how good a rollout is, but only what it is worth "
+             "beside its own group, its advantage A, moves the weights.")
+    write_page(path, "Argos, rollout by rollout", about, Weights(), Argos.tau, questions, curves, shown,
+               curation)
+
+
+def telling_questions(cfg, have, measure, rewarding):
+    """-> the questions of the page, as verifier.page.question makes them."""
     names = model_names(cfg.models, but=("direct",))  # they never point
     if not names:
-        return
-    folder = Path(cfg.out) / "page"
-    make_folder(folder)
-    path = cfg.data[0]
-    samples = {sample.id: sample for sample in read_samples(path)}
+        return []
+    dataset = set_name(cfg.data[0])
+    samples = {sample.id: sample for sample in read_set(cfg.data[0], cfg)}
     answers = {}
     for name in names:
-        _, rows, _ = by_item(have, name, set_name(path), "outcome")
+        _, rows, _ = by_item(have, name, dataset, "outcome")
         answers[name] = {row["id"]: row for row in rows}
+    chosen = [samples[i] for i in one_of_each(telling(answers), samples)[:cfg.pages]]
+    chosen, media = measure.verifier.usable(chosen)
+    who, groups = sample_groups(cfg, chosen, media)
 
-    page = []
-    for i in tqdm(telling(answers)[:cfg.pages], desc="draw page", unit="sample"):
-        sample = samples[i]
-        cells = []
-        for name in names:
-            response = answers[name][i]["response"]
-            media = measure.verifier.load(sample)
-            one, = measure.score([sample], [response], [media])
-            verdict = one.verdict
-            card = file_name(f"{i}-{name}") + ".png"
-            draw_card(media, sample, response, verdict, verdict.masks, folder / card)
-            cells.append(f"<td><b>{html.escape(name)}</b><br><img src='{html.escape(card)}' width='560'></td>")
-        title = f"{html.escape(sample.question)} &rarr; {html.escape(sample.answer)}"
-        page.append(f"<tr><td colspan='{len(names)}'><h3>{title}</h3></td></tr><tr>{''.join(cells)}</tr>")
-    write_atomically(folder / "index.html", PAGE.format(rows="".join(page)))
+    questions = []
+    for sample, seen in tqdm(list(zip(chosen, media)), desc="write page", unit="sample"):
+        asked = [(name, [answers[name][sample.id]["response"]]) for name in names]
+        asked.append((who, groups.get(sample.id, [])))
+        *single, group = rollouts(sample, seen, asked, measure, rewarding)
+        questions.append(question(sample, seen, [one for one, in single], group))
+    return questions
 
 
-def draw_training_curves(cfg, path):
-    """Figure 4 from the logs of training runs; several runs of one name are its seeds."""
+def rollouts(sample, media, asked, measure, rewarding):
+    """Verify responses to one sample -> for each name a list of verifier.page.Rollouts.
+
+    asked: [(name of a model, its responses, which are verified as one group)].
+    """
+    groups = [responses for _, responses in asked]
+    verdicts = rewarding.verify_groups([sample] * len(groups), groups, [media] * len(groups))
+    texts = [text for responses in groups for text in responses]
+    measured = iter(measure.score([sample] * len(texts), texts, [media] * len(texts)))
+    return [[Rollout(name, text, verdict, next(measured).outcome) for text, verdict in zip(responses, of_group)]
+            for (name, responses), of_group in zip(asked, verdicts)]
+
+
+def sample_groups(cfg, samples, media):
+    """Groups of rollouts at temperature 1, as train_grpo.py samples them, of the first model that is sampled, not
+    greedy: the one that RL starts from, where models are named in the order in which they were made.
+
+    -> its name, {id of a sample: responses}. Kept in groups.jsonl; what is there is not sampled again.
+    """
+    sampled = [(name, folder) for name, mode, folder in map(parse_model, cfg.models) if mode == "sampled"]
+    if not sampled or not cfg.group or not samples:
+        return "", {}
+    name, folder = sampled[0]
+    log = Path(cfg.out) / "groups.jsonl"
+    ids = [sample.id for sample in samples]
+    stamp = [*stamp_of(cfg, "sampled", cfg.data[0], folder), cfg.group, ids]
+    for _, row in read_jsonl(log, torn=True) if log.exists() else []:
+        if row.get("stamp") == stamp and is_groups(row.get("groups"), ids, cfg.group):
+            return name, row["groups"]
+
+    policy = P.load_policy(folder, dtype=cfg.dtype)
+    generator = torch.Generator(policy.device).manual_seed(cfg.seed)
+    at_once = max(1, cfg.batch // cfg.group)
+    groups = {}
+    for start in range(0, len(samples), at_once):
+        batch = samples[start:start + at_once]
+        items = []
+        for sample, seen in zip(batch, media[start:start + at_once]):
+            items.append((seen, P.prompt(cfg.preset, "reason", question=sample.question)))
+        texts = P.sample(policy, P.encode_prompts(policy, items), cfg.group, 1.,
+                         max_new_tokens=cfg.max_new_tokens, generator=generator).texts
+        for i, sample in enumerate(batch):
+            groups[sample.id] = texts[i * cfg.group:(i + 1) * cfg.group]
+    append_jsonl(log, dict(model=name, stamp=stamp, groups=groups))
+    return name, groups
+
+
+def is_groups(groups, ids, size):
+    """Is this what a row of groups.jsonl holds: for each of these ids so many texts?"""
+    if not isinstance(groups, dict) or set(groups) != set(ids):
+        return False
+    return all(isinstance(texts, list) and len(texts) == size and all(isinstance(text, str) for text in texts)
+               for texts in groups.values())
+
+
+# ---- 5. The whole ------------------------------------------------------------------------------------------
+def read_training_curves(cfg):
+    """Figure 4 from the logs of training runs -> {name: [Curve, one for each seed]}."""
     curves = defaultdict(list)
     for spec in cfg.curves:
         name, _, folder = parse_model(spec)
         curves[name].append(read_curve(folder))
-    draw_curves(curves, path)
-    print(f"wrote {path}")
+    return dict(curves)
 
 
-# ---- 5. The whole ------------------------------------------------------------------------------------------
-def evaluate_models(cfg, out):
+def evaluate_models(cfg, out, curves_of_training):
     """Ask, then write the table, the curves of checkpoints, and the page."""
     have, measure = run(cfg)
-    text = tables(cfg, have, measure)
+    scores = score_tables(cfg, have)
+    text = tables(cfg, have, measure, scores)
     write_atomically(out / "table.md", text)
     print(text)
     if measure.failures:
         failures = ", ".join(f"{count} x {what}" for what, count in measure.failures.items())
         warn(f"failures: {failures}")
-    for path in cfg.data:
-        curves = checkpoints(have, set_name(path))
+    of_checkpoints = {set_name(path): checkpoints(have, set_name(path)) for path in cfg.data}
+    for dataset, curves in of_checkpoints.items():
         if curves:
-            draw_curves(curves, out / f"curves-{set_name(path)}.png")
+            draw_curves(curves, out / f"curves-{dataset}.png")
     written = f"{out}/table.md, {out}/answers.jsonl"
     if cfg.pages:
-        draw_page(cfg, have, measure)
-        written += f", {out}/page/index.html"
+        curves = curves_of_training or of_checkpoints[set_name(cfg.data[0])]
+        make_page(cfg, have, measure, curves, scores, out / "page.html")
+        written += f", {out}/page.html"
     print(f"wrote {written}")
     for path in cfg.data:
         if not any(answers for (_, _, dataset), answers in have.items() if dataset == set_name(path)):
@@ -493,10 +584,12 @@ def main():
     if not cfg.models and not cfg.curves:
         raise BadInput("nothing to do: give --models name=folder ..., or --curves name=training-folder ...")
     with alone(out):
-        if cfg.curves:
-            draw_training_curves(cfg, out / "curves.png")
+        curves = read_training_curves(cfg)
+        if curves:
+            draw_curves(curves, out / "curves.png")
+            print(f"wrote {out}/curves.png")
         if cfg.models:
-            evaluate_models(cfg, out)
+            evaluate_models(cfg, out, curves)
 
 
 if __name__ == "__main__":

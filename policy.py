@@ -604,21 +604,36 @@ def _prefill(policy, prompts):
 
 
 class LibraryRoom:
-    """The plain way to do what Room does: the library's cache, a copy of the prompt in every row."""
+    """The plain way to do what Room does: the library's cache, a copy of the prompt in every row.
+
+    cache: keys and values of the B prompts, each read once. prompt_of: (n,) which prompt each rollout follows
+
+    What the model is given with the next token of each rollout, and where it stands:
+    self.cache      row i holds the keys and values of rollout i's prompt, then of its tokens
+    self.mask       (n, P + tokens) 1 where there is a token, 0 at the padding on the left of a prompt
+    self.position   (3, n, 1) of the last token; a prompt's are prompts.position_ids, (3, B, P)
+    self.token      (n, 1) that token; None before the first
+    """
 
     def __init__(self, cache, prompts, prompt_of):
+        # BEGIN SOLUTION ex9
         cache.batch_select_indices(prompt_of)
         self.cache = cache
-        self.mask = prompts.mask[prompt_of]  # (n, P), and a column more with every token
-        self.position = prompts.position_ids[:, prompt_of, -1:]  # (3, n, 1) of the last token read
-        self.token = None  # (n, 1)
+        self.mask = prompts.mask[prompt_of]  # (n, P)
+        self.position = prompts.position_ids[:, prompt_of, -1:]  # (3, n, 1)
+        self.token = None
+        # END SOLUTION
 
     def add(self, token):
-        self.token = token[:, None]
+        """One more token of every rollout, (n,): written down here; the model is yet to read it."""
+        # BEGIN SOLUTION ex9
+        self.token = token[:, None]  # (n, 1)
         self.position = self.position + 1
         self.mask = torch.cat([self.mask, torch.ones_like(self.token)], 1)
+        # END SOLUTION
 
     def keep(self, rows):
+        """Only these rollouts, (m,), grow on."""
         self.cache.batch_select_indices(rows)
         self.mask = self.mask[rows]
         self.position = self.position[:, rows]

@@ -41,7 +41,8 @@ What to watch in metrics.jsonl, with the numbers of a healthy run on the tiny mo
   entropy               .21 -> .15, slowly; near 0 the rollouts of a group are all the same, and none teaches
   sampler_gap, loss     the gap is below 1e-3 (bfloat16: .2); the loss is near 0 and says nothing (--updates 1)
 
-Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), cards/
+Reads: rl.jsonl (a picture or clip, a question, an answer). Writes: metrics.jsonl (append-only), page.html (at
+every evaluation anew: curves, groups with their advantages, held-out verdicts; open it in a browser), cards/
 (verdicts as pictures), state.pt (trained weights, optimizer, step: --resume continues bit-equal on a CPU),
 merged/ at the end, and adapter/ unless --lora_rank 0. The reward inside another trainer (EasyR1, verl, TRL):
 serve.py.
@@ -57,13 +58,15 @@ from tqdm import trange
 
 from runs import ledger, processes
 from runs.checkpoints import follow_budget
+from runs.curves import read_curve
 from runs.errors import BadInput, run_main
 from runs.files import file_name, make_folder
 from runs.settings import TeacherSettings, flag, parse_config, preset_arguments, verifier_options
 from verifier.cards import draw_card
+from verifier.page import Rollout, question, write_page
 from verifier.samples import read_samples
 from verifier.foils import check_foils
-from verifier.watch import Measure, same_model, signs_of, signs_together
+from verifier.watch import Measure, by_text, same_model, signs_of, signs_together
 import policy as P
 from teachers.judges import VLMJudge
 from teachers.names import load_judge, load_teachers
@@ -192,14 +195,17 @@ def advantages(rewards, scale=True):
     advantages([[1, 0, 0, 1]]) = [[.87, -.87, -.87, .87]]: the mean is .5, the sample standard deviation .577.
     advantages([[.7, .7, .7, .7]]) = [[0, 0, 0, 0]]: a group without differences teaches nothing.
     """
+    # BEGIN SOLUTION ex7
     centred = rewards - rewards.mean(dim=1, keepdim=True)  # (B, G)
     if not scale:
         return centred
     return centred / (rewards.std(dim=1, keepdim=True) + 1e-6)
+    # END SOLUTION
 
 
 def zero_variance_cause(verdicts, tau=0.5):
     """Why a whole group earned the same: the gate's three reasons, a teacher that failed, and the rest."""
+    # BEGIN SOLUTION ex7
     if any(v.outcome is None for v in verdicts):
         return "not scored"
     if all(v.parsed.answer is None for v in verdicts):
@@ -209,6 +215,7 @@ def zero_variance_cause(verdicts, tau=0.5):
     if all(v.outcome < tau for v in verdicts):
         return "all wrong"
     return "all equal"
+    # END SOLUTION
 
 
 CAUSES = ("all right", "all wrong", "all malformed", "all equal", "not scored")
@@ -226,18 +233,22 @@ def token_loss(logprobs, old_logprobs, ref_logprobs, advantage, eps_low, eps_hig
                                      r =  .5, A = -1 ->   .8   rarer by more than .2: cut, no gradient
                                      r =   1, any  A ->  -A    the first update: nothing has changed yet
     """
+    # BEGIN SOLUTION ex8
     ratio = (logprobs - old_logprobs).exp()
     clipped = ratio.clamp(1 - eps_low, 1 + eps_high)
     surrogate = torch.minimum(ratio * advantage, clipped * advantage)
     if not beta:
         return -surrogate, ratio
     return -(surrogate - beta * k3(logprobs, ref_logprobs)), ratio
+    # END SOLUTION
 
 
 def k3(logprobs, ref_logprobs):
     """Schulman's estimate of KL(policy || reference) per sampled token, unbiased and never negative. (N, T)"""
+    # BEGIN SOLUTION ex8
     log_r = ref_logprobs - logprobs
     return log_r.exp() - log_r - 1
+    # END SOLUTION
 
 
 def clipped_tokens(ratio, advantage, eps_low, eps_high):
@@ -261,6 +272,7 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
 
     Losses 4 | 1 1 1 of two rollouts, longest 4: grpo (4 + 1) / 2, dapo and bnpo 7 / 4, dr_grpo 7 / (2 x 4).
     """
+    # BEGIN SOLUTION ex8
     summed = (per_token * mask).sum(dim=1)  # (N,)
     if kind == "grpo":
         return (summed / mask.sum(dim=1).clamp(min=1)).sum() / rollouts
@@ -270,6 +282,7 @@ def average(per_token, mask, kind, rollouts, tokens, longest):
         return summed.sum() / (rollouts * longest)
     share = len(mask) / rollouts  # of this micro-batch in the batch
     return summed.sum() / mask.sum().clamp(min=1) * share
+    # END SOLUTION
 
 
 def mean_over_tokens(values, mask, tokens):
@@ -344,9 +357,10 @@ def encode(policy, samples, media, preset):
 
 
 @torch.no_grad()
-def evaluate(policy, measure, samples, cfg, step, accelerator):
+def evaluate(policy, measure, samples, cfg, step, accelerator, shown=None):
     """Sampled answers and grounding on held-out samples, always with one seed, so that curves compare; cards.
 
+    shown: a list that gets some of the held-out verdicts, as questions of the page.
     -> {"answers": mean R_o as measured, "judged": the same as the judge that rewards has it, "grounding": mean
     R_vg} over all processes, None where nothing was scored; signs of hacking (verifier/watch.py); and seconds.
     """
@@ -376,6 +390,8 @@ def evaluate(policy, measure, samples, cfg, step, accelerator):
         raise BadInput(f"{cfg.val}: none of its pictures and clips can be read; the lines above name them")
     if accelerator.is_main_process:
         draw_cards(scored, cfg.cards, Path(cfg.out) / "cards", step)
+        for sample, text, seen, verdict in spread(scored, PAGE_SAMPLES) if shown is not None else []:
+            shown.append(question(sample, seen, [Rollout("held out", text, verdict, by_text(sample, verdict))]))
     means = {name: mean(known(rows, name)) for name in ("answers", "judged", "grounding")}
     phases.done("evaluate")
     return means | signs_together([row["signs"] for row in rows]) | phases.report()
@@ -387,6 +403,13 @@ def draw_cards(scored, count, folder, step):
     if not count or not scored:
         return
     make_folder(folder)
+    for sample, text, media, verdict in spread(scored, count):
+        path = folder / f"step-{step:05d}-{file_name(sample.id)}.png"
+        draw_card(media, sample, text, verdict, verdict.masks, path)
+
+
+def spread(scored, count):
+    """`count` of the scored samples, or as many as there are kinds of questions; see draw_cards."""
     first_of_kind = {}
     for i, (sample, *_) in enumerate(scored):
         first_of_kind.setdefault((sample.kind, sample.media), i)
@@ -394,10 +417,32 @@ def draw_cards(scored, count, folder, step):
     others = [i for i in range(len(scored)) if i not in chosen]
     more = max(0, min(count - len(chosen), len(others)))
     chosen += [others[k * len(others) // more] for k in range(more)]
-    for i in chosen:
-        sample, text, media, verdict = scored[i]
-        path = folder / f"step-{step:05d}-{file_name(sample.id)}.png"
-        draw_card(media, sample, text, verdict, verdict.masks, path)
+    return [scored[i] for i in chosen]
+
+
+PAGE_GROUPS, PAGE_SAMPLES = 6, 18  # on page.html: groups of the last step, held-out samples
+
+
+def evaluate_and_show(policy, measure, val, cfg, weights, step, accelerator, groups=()):
+    """Evaluate, log it, and write page.html anew.
+
+    groups: what the page shows of the last training step, [(sample, media, responses, verdicts)].
+    """
+    shown = []
+    curve_point = evaluate(policy, measure, val, cfg, step, accelerator, shown)
+    processes.log(accelerator, cfg.out, dict(kind="eval", step=step, **curve_point))
+    if not accelerator.is_main_process:
+        return
+    questions = []
+    for sample, media, responses, verdicts in groups:
+        group = [Rollout("the policy", text, verdict, by_text(sample, verdict))
+                 for text, verdict in zip(responses, verdicts)]
+        questions.append(question(sample, media, group=group))
+    about = (f"After {step} of {cfg.steps} steps with --reward {cfg.reward}. First groups of the last step, with "
+             "the advantages that moved the weights; then held-out samples, on which nothing is trained: they are "
+             "measured without R_rq.")
+    write_page(Path(cfg.out, "page.html"), f"GRPO: {Path(cfg.out).name}", about, weights, cfg.tau,
+               questions + shown, {cfg.reward: [read_curve(cfg.out)]})
 
 
 def known(rows, name):
@@ -531,9 +576,10 @@ def work(cfg, weights, accelerator):
     # killed one bit for bit (on a CPU).
     processes.claim(accelerator, cfg)  # now that all that was named is there
     start = P.load_state(out / "state.pt", policy, optimizer, cfg.steps) if cfg.resume else 0
+    if cfg.eval_every:
+        accelerator.print(f"open {out}/page.html; every {cfg.eval_every} steps it is written anew")
     if cfg.eval_every and start == 0:
-        curve_point = evaluate(policy, measure, val, cfg, 0, accelerator)
-        processes.log(accelerator, out, dict(kind="eval", step=0, **curve_point))
+        evaluate_and_show(policy, measure, val, cfg, weights, 0, accelerator)
 
     bar = trange(start, cfg.steps, initial=start, total=cfg.steps, desc=f"GRPO ({cfg.reward})", unit="step",
                  disable=not accelerator.is_main_process)
@@ -633,8 +679,8 @@ def work(cfg, weights, accelerator):
         done = step + 1
         last = done == cfg.steps
         if cfg.eval_every and (done % cfg.eval_every == 0 or last):
-            curve_point = evaluate(policy, measure, val, cfg, done, accelerator)
-            processes.log(accelerator, out, dict(kind="eval", step=done, **curve_point))
+            groups = list(zip(samples, media, texts, verdicts))[:PAGE_GROUPS]
+            evaluate_and_show(policy, measure, val, cfg, weights, done, accelerator, groups)
         if accelerator.is_main_process and (done % cfg.save_every == 0 or last):
             P.save_state(out / "state.pt", policy, optimizer, done)
     P.finish(accelerator, cfg, policy, trained=start < cfg.steps)

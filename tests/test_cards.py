@@ -59,10 +59,10 @@ def test_a_clip_shows_the_frames_that_are_spoken_of():
     clip = gray(12)
     claims = [Has(frames=[7, 8]), Has(frames=[])]
     points = [pointed(1, 1, 1, frame=3), pointed(1, 1, 0, frame=None)]
-    assert list(cards._frames_to_show(clip, points, claims)) == [3, 7, 8]
-    assert list(cards._frames_to_show(clip, [], [Has(frames=range(12))])) == [0, 1, 2, 3, 4, 5]
-    assert list(cards._frames_to_show(clip, [], [])) == [0, 3, 6, 9]
-    assert list(cards._frames_to_show(gray(), points, [])) == [0]
+    assert list(cards.frames_to_show(clip, points, claims)) == [3, 7, 8]
+    assert list(cards.frames_to_show(clip, [], [Has(frames=range(12))])) == [0, 1, 2, 3, 4, 5]
+    assert list(cards.frames_to_show(clip, [], [])) == [0, 3, 6, 9]
+    assert list(cards.frames_to_show(gray(), points, [])) == [0]
 
 
 def test_boxes_and_points_stand_where_they_are():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from argos import Argos
 from runs.curves import Curve, read_curve
 from runs.errors import BadInput
 from runs.settings import parse_model
@@ -144,6 +145,64 @@ def test_the_page_begins_where_models_disagree_most():
     a = answers(same=("t", 1., 1.), answer=("t", 1., .5), points=("t", 1., 1.), alone=("t", 1., 0.), both=("t", 1., .9))
     b = answers(same=("t", 1., 1.), answer=("t", 0., .5), points=("t", 1., .2), both=("t", 0., .1))
     assert evaluate.telling(dict(a=a, b=b)) == ["both", "points", "answer", "same"]  # 1.3, .8, .5, 0
+
+
+def test_every_task_has_its_turn_on_the_page():
+    samples = {i: SimpleNamespace(task=i[0]) for i in ("a1", "a2", "a3", "b1", "c1", "c2")}
+    assert evaluate.one_of_each(["a1", "a2", "c1", "a3", "b1", "c2"], samples) == ["a1", "c1", "b1", "a2", "c2", "a3"]
+
+
+def test_the_page_holds_answers_groups_and_curation(tmp_path, monkeypatch):
+    """Groups are of the first sampled model, verified together with R_rq; what was sampled once is not sampled again."""
+    world.write_split("val", 3, tmp_path)
+    (tmp_path / "report.json").write_text(json.dumps({"samples": 4, "survived": 3, "rollouts": 8, "rollouts that pass": 5,
+                                                      "rejected": {}, "yield by task": {"count": "3/4"}}))
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", [
+        "evaluate.py", "--models", f"d:direct={ROOT}/tiny/base", f"s={ROOT}/tiny/teacher", f"t={ROOT}/tiny/base",
+        "--data", str(tmp_path / "val.jsonl"), "--out", str(out), "--max_new_tokens", "32", "--pages", "2", "--group", "3",
+        "--curated", str(tmp_path)])
+    evaluate.main()
+    first = (out / "page.html").read_bytes()
+    data = json.loads(first.decode().split('id="data">')[1].split("</script>")[0])
+    assert data["curation"]["flow"] == [["questions", 3, 4], ["rollouts", 5, 8]] and data["curves"] == {}
+    assert [row[0] for row in data["tables"][0]["rows"]] == ["d", "s", "t"] and data["tau"] == .5
+    assert len(data["questions"]) == 2 and len({question["task"] for question in data["questions"]}) == 2
+    for question in data["questions"]:
+        assert [one["who"] for one in question["answers"]] == ["s", "t"]  # a model asked directly never points
+        assert [one["who"] for one in question["group"]] == ["s"] * 3
+        assert all(one["terms"]["reasoning"] is not None for one in question["answers"] + question["group"])
+        assert all(one["behind"] == (one["terms"]["outcome"] == 0) for one in question["group"])
+    log = out / "groups.jsonl"
+    measure = evaluate.load_measure(evaluate.Config())
+    with monkeypatch.context() as context:
+        context.setattr(evaluate, "load_measure", lambda cfg: measure)
+        context.setattr(evaluate.P, "load_policy", None)  # all is there
+        evaluate.main()
+    assert (out / "page.html").read_bytes() == first
+    row = json.loads(log.read_text())
+    row["groups"] = dict.fromkeys(row["groups"], ["one"])  # damaged: sampled again, the same by its seed
+    log.write_text(json.dumps(row) + '\n{"torn')
+    evaluate.main()
+    assert (out / "page.html").read_bytes() == first and len(log.read_text().splitlines()) == 3
+
+
+def test_the_gate_of_the_page_is_not_closed_beforehand(tmp_path, monkeypatch):
+    """A half right answer has its R_rq, so that a slider may open the gate for it; rewards begin at the gate's own tau."""
+    given = {}
+    monkeypatch.setattr(evaluate, "telling_questions", lambda cfg, have, measure, rewarding: given.update(rewarding=rewarding) or [])
+    rewarding = Argos(None, None, None, None, use=("outcome",))
+    evaluate.make_page(evaluate.Config(), {}, SimpleNamespace(rewarding=rewarding), {}, {}, tmp_path / "page.html")
+    assert given["rewarding"].tau < 1e-6 and set(given["rewarding"].use) == {"outcome", "grounding", "reasoning"}
+    assert rewarding.tau == .5 and '"tau": 0.5' in (tmp_path / "page.html").read_text()
+
+
+def test_flags_of_the_page_are_checked_at_once(tmp_path, monkeypatch):
+    for flags, why in ((["--group", "1"], "at least 2 rollouts"), (["--curated", str(tmp_path)], "is no report of curate.py")):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", "--models", "a=x", "--out", str(tmp_path / "out"), *flags])
+        with pytest.raises(BadInput, match=why):
+            evaluate.main()
+    assert not (tmp_path / "out").exists()
 
 
 def test_curve_counts_a_repeated_step_once(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("runs", "verifier", "teachers", "theory", "tiny", "benchmarks")
+ROOMS = ("runs", "verifier", "teachers", "theory", "tiny", "benchmarks", "exercises")
 FILES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).glob("*.py"))])
 # A room may import itself and what stands before it. The scripts and the other rooms may import all of these.
 ORDER = ["runs", "verifier", "policy", "teachers", "argos"]

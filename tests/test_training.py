@@ -19,6 +19,7 @@ from runs import processes
 from runs.checkpoints import budget_of
 from runs.errors import BadInput, run_main
 from runs.files import claim_run, read_jsonl
+from argos import gate
 import policy as P
 import train_grpo
 import train_sft
@@ -183,6 +184,18 @@ def test_grpo_resumes_bit_equal(folder, tmp_path, reward):
     assert max(r["sampler_gap"] or 0 for r in trained) < 1e-3  # sampler and trainer agree on log-probabilities
     assert all((r["grounding"] is None) == (reward == "outcome") for r in trained)
     assert list((tmp_path / "whole/cards").glob("*.png"))
+    pages = []
+    for run in ("whole", "cut"):
+        text = (tmp_path / run / "page.html").read_text()
+        pages.append(json.loads(text.split('id="data">')[1].split("</script>")[0]))
+    assert pages[0] | dict(title="") == pages[1] | dict(title="")  # the whole curve, and the last step's groups
+    page = pages[0]
+    assert page["curves"][reward][0]["steps"] == [0, 2, 4, 5] and page["about"].startswith("After 5 of 5 steps")
+    groups, held_out = page["questions"][:3], page["questions"][3:]
+    assert all(len(question["group"]) == 4 and not question["answers"] for question in groups)
+    assert len(held_out) == 4 and all(len(question["answers"]) == 1 for question in held_out)
+    rewards = [gate(*one["terms"].values()) for question in groups for one in question["group"]]
+    assert sum(rewards) / len(rewards) == pytest.approx(whole["train", 4]["reward"])  # what the page shows is what trained
 
 
 CHAT = '{"messages": [{"content": [{"type": "text", "text": "q"}]}, {"content": [{"type": "text", "text": "a"}]}]'

@@ -171,10 +171,13 @@ def near_optimal_mass(theta, policy, rewards, weights, eps):
     """
     policy, rewards, w = as_world(policy, rewards, weights)
     theta = as_theta(theta)
+    eps = as_numbers("eps", eps, low=0)
+    # BEGIN SOLUTION ex12
     behind = (rewards @ w).max() - rewards @ w  # (K,)
-    slack = (1 - theta) * as_numbers("eps", eps, low=0) * w.sum()
+    slack = (1 - theta) * eps * w.sum()
     near = behind <= slack[..., None] + ROUNDING * np.ptp(behind)  # (..., K)
     return unwrap(near @ policy)
+    # END SOLUTION
 
 
 def corrected_pareto_bound(n, p_theta, theta, eps, weights, sigma):
@@ -187,8 +190,11 @@ def corrected_pareto_bound(n, p_theta, theta, eps, weights, sigma):
     """
     theta = as_theta(theta)
     p_theta = as_probability("p_theta", p_theta)
-    e = pair_error(theta * as_numbers("eps", eps, low=0), weights, sigma)
+    eps = as_numbers("eps", eps, low=0)
+    # BEGIN SOLUTION ex12
+    e = pair_error(theta * eps, weights, sigma)
     return unwrap(_drawn(n, p_theta) * batch_bound(n, e))
+    # END SOLUTION
 
 
 def best_corrected_bound(n, policy, rewards, weights, sigma, eps):

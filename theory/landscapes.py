@@ -97,18 +97,19 @@ GATE = Gate()
 
 # ---- 3. By hand --------------------------------------------------------------------------------------------
 def trap_without_noise(n, policy):
-    """TRAP for sigma = 0: D wins wherever it is drawn. Without it C beats A, so only a batch of A alone
-    succeeds.
+    """P(the winner of n draws is eps-Pareto-optimal) in TRAP for sigma = 0, where A and D are optimal.
 
-    1 - (1 - pi_D)^n + pi_A^n, below theorem 1's 1 - pi_C^n from n = 2 on, as (pi_A + pi_C)^n > pi_A^n +
-    pi_C^n. policy: A, C, D. -> shape of n.
+    D wins wherever it is drawn. Without it C beats A, so only a batch of A alone succeeds. That is less than
+    theorem 1's 1 - pi_C^n from n = 2 on, as (pi_A + pi_C)^n > pi_A^n + pi_C^n. policy: A, C, D. -> shape of n.
 
     >>> round(float(trap_without_noise(2, [.6, .35, .05])), 4)     # theorem 1 promises .8775
     0.4575
     """
+    # BEGIN SOLUTION ex12
     a, _, d = policy
     n = np.asarray(n)
     return 1 - (1 - d) ** n + a ** n
+    # END SOLUTION
 
 
 def crowd_without_end(n, p, gap):

@@ -186,12 +186,12 @@ def work(cfg):
     # 5. Evaluate all, with the learning curves.
     models = f"{start} argos={argos}/merged outcome={outcome}/merged"
     phases.append(phase("evaluation", [Path(cfg.out, "eval/answers.jsonl")],
-                        [f"{ask} {models} --curves argos={argos} outcome={outcome}"]))
+                        [f"{ask} {models} --curves argos={argos} outcome={outcome} --curated {o}/curated"]))
     total = time.time() - clock
     print("\n" + time_table(phases, total))
     print(f"\nAll of it in {total / 60:.1f} minutes. Look at:\n"
           f"  {o}/eval/curves.png        the paper's figure 4, by your machine\n"
-          f"  {o}/eval/page/index.html   where the models differ\n"
+          f"  {o}/eval/page.html         where the models differ\n"
           f"  {o}/curated/overlays       what the teacher read\n"
           f"  {o}/grpo-argos/cards       verdicts during training")
 

@@ -161,7 +161,7 @@ def _draw_bar(pen, x, y, verdict, term):
 # ---- The sheet: what the policy saw ------------------------------------------------------------------------
 def _draw_sheet(media, points, claims, masks):
     """Tiles, two in a row. points: PointVerdicts; claims: ClaimVerdicts; masks: as in draw_card."""
-    frames = _frames_to_show(media, points, claims)
+    frames = frames_to_show(media, points, claims)
     side = 640 if len(frames) == 1 else 400
     tiles = [_draw_tile(media, frame, points, masks, side) for frame in frames]
     columns = min(2, len(tiles))
@@ -174,7 +174,7 @@ def _draw_sheet(media, points, claims, masks):
     return sheet
 
 
-def _frames_to_show(media, points, claims):
+def frames_to_show(media, points, claims):
     """Indices: of a clip those that the response refers to, else about four evenly spaced ones."""
     if len(media.frames) == 1:
         return [0]

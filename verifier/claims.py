@@ -180,29 +180,37 @@ def sections(text):
 def read_answer(texts, allowed):
     r"""-> (answer or None, why not). The last one counts, unless they differ, are empty, or list options.
 
+    allowed: texts that count although they look like a list of options.
+
     >>> read_answer(["two", r" \boxed{2} "], allowed=()), read_answer(["2", "3"], allowed=())
     (('\\boxed{2}', ''), (None, 'several differing answers'))
+    >>> read_answer([" "], allowed=()), read_answer(["red or blue"], allowed=())
+    ((None, 'an empty answer'), (None, 'a list of options instead of an answer'))
     """
     if not texts:
         return None, "no <answer> outside <think>"
     texts = list(dict.fromkeys(texts))  # without repeats
     if len(texts) > 8:
         return None, "several differing answers"
-    meaning = None  # of the first answer, which the others must share
-    for text in texts:
-        if len(text) > MAX_ANSWER:
-            return None, f"an answer of more than {MAX_ANSWER} characters"
-        answer = " ".join(clean(text).split())
-        if not unmarked(answer):
-            return None, "an empty answer"
-        value_and_unit = number(answer)
-        means = value_and_unit[0] if value_and_unit else normalise(answer)
-        if meaning is not None and means != meaning:
-            return None, "several differing answers"
-        meaning = means
-    if option_list(answer) and normalise(answer) not in [normalise(str(text)) for text in allowed]:
+    if max(map(len, texts)) > MAX_ANSWER:
+        return None, f"an answer of more than {MAX_ANSWER} characters"
+    answers = [" ".join(clean(text).split()) for text in texts]
+    # BEGIN SOLUTION ex4
+    if not all(unmarked(answer) for answer in answers):
+        return None, "an empty answer"
+    if len({_meaning(answer) for answer in answers}) > 1:
+        return None, "several differing answers"
+    last = answers[-1]
+    if option_list(last) and normalise(last) not in [normalise(str(text)) for text in allowed]:
         return None, "a list of options instead of an answer"
-    return answer, ""
+    return last, ""
+    # END SOLUTION
+
+
+def _meaning(answer):
+    """What two spellings of one answer share: its number, where it is one, else its normalised text."""
+    value_and_unit = number(answer)
+    return value_and_unit[0] if value_and_unit else normalise(answer)
 
 
 # ---- 3. The formats of points and claims -------------------------------------------------------------------

@@ -105,6 +105,8 @@ def convert(x, y, source, target, original, seen):
     if source not in sizes or target not in sizes or min(*original, *seen) <= 0:
         raise BadInput(f"convert {source!r} to {target!r}, sizes {original}, {seen}: "
                        f"use the spaces {', '.join(sizes)}")
+    # BEGIN SOLUTION ex3
     source_width, source_height = sizes[source]
     target_width, target_height = sizes[target]
     return x * target_width / source_width, y * target_height / source_height
+    # END SOLUTION

@@ -20,13 +20,11 @@ def frames_pointed_at(media, parsed):
 
 
 def coverage(objects, frames, verdicts, found):
-    """-> (things covered, things that are there), or None where the question names nothing that is there.
+    """-> (things covered / things that are there, why); (1, "") where the question names nothing that is there.
 
     frames: see frames_pointed_at. verdicts: PointVerdicts. found: {(frame, label): Found}, of all objects there.
     A clip without points covers nothing.
     """
-    if objects and not frames:
-        return 0, len(objects)
     there = covered = 0
     for name in objects:
         looked_up = {frame: found[frame, name.lower()] for frame in frames}
@@ -36,6 +34,8 @@ def coverage(objects, frames, verdicts, found):
             if verdict.score and verdict.frame in masks:
                 x, y = pixel(verdict.point)
                 touched = touched or bool(masks[verdict.frame][y, x])
-        there += bool(masks)
+        there += bool(masks) or not frames  # a clip without points: nobody has looked
         covered += touched
-    return (covered, there) if there else None
+    if not there:
+        return 1.0, ""
+    return covered / there, f"; covers {covered} of {there} things that the question names"

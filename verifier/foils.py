@@ -67,7 +67,16 @@ def foil_said(answer, texts):
 def outcome_against(texts, replies, k):
     """R_o of an answer that the judge has compared with each of texts_to_compare -> (score or None, why).
 
-    replies: one per text, each a bool, ItemFailed or TeacherFailed. None: the judge does not work.
+    texts: the truth, then the foils that are known, k at most. replies: one per text, each a bool, ItemFailed or
+    TeacherFailed. None: the judge does not work.
+
+    >>> texts = ["a red square", "a blue square", "a green cross"]
+    >>> outcome_against(texts, [True, False, False], k=2)
+    (1.0, '; means none of 2 foils')
+    >>> outcome_against(texts, [True, False, True], k=2), outcome_against(texts, [False, False, True], k=2)
+    ((0.0, "; also means 'a green cross'"), (0.0, ''))
+    >>> outcome_against(texts[:1], [True], k=2), outcome_against(texts[:1], [True], k=0)
+    ((1.0, '; no foils: no other truth is known'), (1.0, ''))
     """
     for reply in replies:
         if isinstance(reply, TeacherFailed):
@@ -75,6 +84,7 @@ def outcome_against(texts, replies, k):
     for reply in replies:
         if isinstance(reply, ItemFailed):
             return 0.0, f"; on this answer {reply.why}"
+    # BEGIN SOLUTION ex10
     means_truth, *means_foils = replies
     if not means_truth:
         return 0.0, ""
@@ -86,3 +96,4 @@ def outcome_against(texts, replies, k):
     if not means_foils:
         return 1.0, "; no foils: no other truth is known"
     return 1.0, f"; means none of {len(means_foils)} foil{'s' if len(means_foils) > 1 else ''}"
+    # END SOLUTION

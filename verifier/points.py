@@ -48,19 +48,67 @@ def score_points(media, points, found):
             if not boxes:  # the detector found something else for this spelling
                 first, boxes = label, found[verdict.frame, label].instances_at(x, y)
             instances[i] = [(verdict.frame, first, box) for box in boxes]
-    owners = assign(instances)
-    for i, held_by in instances.items():
-        if i not in owners.values():
-            first = min(owners[instance] for instance in held_by)
-            verdicts[i].score = 0.0
-            verdicts[i].miss = "same instance"
-            verdicts[i].why = f"the same {verdicts[i].point.label} as point {first + 1}"
+    for i, first in repeats(instances).items():
+        verdicts[i].score = 0.0
+        verdicts[i].miss = "same instance"
+        verdicts[i].why = f"the same {verdicts[i].point.label} as point {first + 1}"
     return verdicts
+
+
+def repeats(instances):
+    """Which points hit only what others point at -> {such a point: the first that has one of its instances}.
+
+    instances: {point: [the instances whose masks hold it]}. Each instance counts for one point. `assign` settles
+    who gets which, so that as many points as possible get one.
+
+    >>> repeats({0: ["left"], 1: ["left"], 2: ["left", "right"], 3: ["right"]})     # 0 has left, 2 has right
+    {1: 0, 3: 2}
+    """
+    # BEGIN SOLUTION ex5
+    owners = assign(instances)
+    found = {}
+    for point, held_by in instances.items():
+        if point not in owners.values():
+            found[point] = min(owners[instance] for instance in held_by)
+    return found
+    # END SOLUTION
 
 
 def pixel(point):
     """The (x, y) of the pixel that a point falls into."""
     return math.floor(point.x), math.floor(point.y)
+
+
+def on_mask(mask, x, y):
+    """Paper eq. 2, s_i = M_i[y_i, x_i]: is this pixel on the mask? One that is outside of the picture is not.
+
+    mask: bool (H, W), row 0 at the top. x, y: whole numbers, x to the right, y down.
+
+    >>> import numpy as np
+    >>> mask = np.array([[False, False, True]])     # 3 pixels wide, 1 high
+    >>> on_mask(mask, 2, 0), on_mask(mask, 0, 0), on_mask(mask, 0, 2)
+    (True, False, False)
+    """
+    # BEGIN SOLUTION ex2
+    height, width = mask.shape
+    inside = 0 <= x < width and 0 <= y < height
+    return inside and bool(mask[y, x])
+    # END SOLUTION
+
+
+def mean_of_means(sets):
+    """R_vg from the scores of its pieces: each set is averaged (eq. 3), then the means of the sets that are not
+    empty (eq. 4). Nothing to check is 0 (our choice).
+
+    sets: lists of scores. A picture has points; a clip has points, frame claims and segment claims.
+
+    >>> mean_of_means([[1, 0], [], [1, 1, 1]])      # (.5 + 1) / 2
+    0.75
+    """
+    # BEGIN SOLUTION ex2
+    means = [sum(scores) / len(scores) for scores in sets if scores]
+    return sum(means) / len(means) if means else 0.0
+    # END SOLUTION
 
 
 def _score_point(media, point, found):
@@ -77,9 +125,9 @@ def _score_point(media, point, found):
     here = found[at]
     width, height = media.frames[frame].size
     x, y = pixel(point)
-    inside = 0 <= x < width and 0 <= y < height
-    if here.boxes and inside and here.mask[y, x]:
+    if here.boxes and on_mask(here.mask, x, y):
         return PointVerdict(point, 1.0, "on the mask", here.boxes, frame)
+    inside = 0 <= x < width and 0 <= y < height
     if here.failure:
         miss, why = "teacher failed", here.failure
     elif not inside:

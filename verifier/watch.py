@@ -62,9 +62,7 @@ class Measure:
             rewarding = self.rewarding.verify_groups(samples, groups, media)
         results = []
         for sample, (verdict,), (as_rewarded,) in zip(samples, measuring, rewarding):
-            outcome, judged = verdict.outcome, as_rewarded.outcome
-            if sample.kind == "free" and sample.exact:
-                outcome = float(says_truth(sample, verdict))
+            outcome, judged = by_text(sample, verdict), as_rewarded.outcome
             if outcome is None or judged is None:  # the two columns are means over the same items
                 outcome = judged = None
             elif outcome != verdict.outcome:
@@ -92,6 +90,13 @@ class Measure:
 def same_model(one, other):
     """Do two names of models mean one? Folders are compared by where they lie; "" is no model."""
     return bool(one) and (one == other or Path(one).resolve() == Path(other).resolve())
+
+
+def by_text(sample, verdict):
+    """R_o of a verdict; of a free answer whose only right text is known, 1 where it is that text, else 0."""
+    if sample.kind == "free" and sample.exact and verdict.outcome is not None:
+        return float(says_truth(sample, verdict))
+    return verdict.outcome
 
 
 def says_truth(sample, verdict):
