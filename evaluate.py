@@ -100,6 +100,8 @@ def check(cfg):
     for name in ("batch", "max_new_tokens"):
         if getattr(cfg, name) < 1:
             raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
+    if cfg.pages < 0:
+        raise BadInput(f"--pages {cfg.pages}: a number of samples; 0: no page")
     if cfg.group < 0 or cfg.group == 1:
         raise BadInput(f"--group {cfg.group}: an advantage compares at least 2 rollouts; 0: none")
     if cfg.curated:

@@ -198,7 +198,8 @@ def test_the_gate_of_the_page_is_not_closed_beforehand(tmp_path, monkeypatch):
 
 
 def test_flags_of_the_page_are_checked_at_once(tmp_path, monkeypatch):
-    for flags, why in ((["--group", "1"], "at least 2 rollouts"), (["--curated", str(tmp_path)], "is no report of curate.py")):
+    for flags, why in ((["--group", "1"], "at least 2 rollouts"), (["--pages", "-1"], "0: no page"),
+                       (["--curated", str(tmp_path)], "is no report of curate.py")):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", "--models", "a=x", "--out", str(tmp_path / "out"), *flags])
         with pytest.raises(BadInput, match=why):
             evaluate.main()
