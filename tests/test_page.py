@@ -178,6 +178,7 @@ def test_who_fools_the_judge_is_marked():
         return made["right"], made["judge_only"]
     assert marks(1., 0.) == (False, True) and marks(1., None) == (True, False) and marks(0., 0.) == (False, False)
     assert marks(None, None) == (None, False) and marks(1., 1.) == (True, False)
+    assert marks(.5, None) == (True, False) and marks(.5, .49) == (False, True)  # as is counted everywhere: half is right
 
 
 def test_a_page_is_bounded_and_says_what_it_leaves_out(tmp_path, monkeypatch):
