@@ -100,6 +100,8 @@ def check(cfg):
     for name in ("batch", "max_new_tokens"):
         if getattr(cfg, name) < 1:
             raise BadInput(f"--{name} {getattr(cfg, name)}: must be at least 1")
+    if cfg.pages < 0:
+        raise BadInput(f"--pages {cfg.pages}: a number of samples; 0: no page")
     if cfg.group < 0 or cfg.group == 1:
         raise BadInput(f"--group {cfg.group}: an advantage compares at least 2 rollouts; 0: none")
     if cfg.curated:
@@ -453,9 +455,9 @@ def make_page(cfg, have, measure, curves, scores, path):
     curation = read_yield(Path(cfg.curated, "report.json")) if cfg.curated else None
     rewarding = replace(measure.rewarding, use=("outcome", "grounding", "reasoning"), tau=GATE_AJAR)
     questions = telling_questions(cfg, have, measure, rewarding)
-    about = ("Every question was put to each model once. Below stands a group, many rollouts of one policy, as "
-             "GRPO samples them at every step: a reward says how good a rollout is, but only what it is worth "
-             "beside its own group, its advantage A, moves the weights.")
+    about = ("Every question was put to each model once. Under their answers stands a group: many rollouts of one "
+             "policy, as GRPO samples them at every step. A reward R says how good a rollout is; but only how far "
+             "it lies above or below its own group, its advantage A, moves the weights.")
     write_page(path, "Argos, rollout by rollout", about, Weights(), Argos.tau, questions, curves, shown,
                curation)
 
@@ -479,8 +481,9 @@ def telling_questions(cfg, have, measure, rewarding):
     for sample, seen in tqdm(list(zip(chosen, media)), desc="write page", unit="sample"):
         asked = [(name, [answers[name][sample.id]["response"]]) for name in names]
         asked.append((who, groups.get(sample.id, [])))
-        *single, group = rollouts(sample, seen, asked, measure, rewarding)
-        questions.append(question(sample, seen, [one for one, in single], group))
+        *of_models, group = rollouts(sample, seen, asked, measure, rewarding)
+        single = [found[0] for found in of_models]
+        questions.append(question(sample, seen, single, group))
     return questions
 
 

@@ -390,8 +390,10 @@ def evaluate(policy, measure, samples, cfg, step, accelerator, shown=None):
         raise BadInput(f"{cfg.val}: none of its pictures and clips can be read; the lines above name them")
     if accelerator.is_main_process:
         draw_cards(scored, cfg.cards, Path(cfg.out) / "cards", step)
-        for sample, text, seen, verdict in spread(scored, PAGE_SAMPLES) if shown is not None else []:
-            shown.append(question(sample, seen, [Rollout("held out", text, verdict, by_text(sample, verdict))]))
+        if shown is not None:
+            for sample, text, seen, verdict in spread(scored, PAGE_SAMPLES):
+                rollout = Rollout("held out", text, verdict, by_text(sample, verdict))
+                shown.append(question(sample, seen, [rollout]))
     means = {name: mean(known(rows, name)) for name in ("answers", "judged", "grounding")}
     phases.done("evaluate")
     return means | signs_together([row["signs"] for row in rows]) | phases.report()
@@ -420,7 +422,8 @@ def spread(scored, count):
     return [scored[i] for i in chosen]
 
 
-PAGE_GROUPS, PAGE_SAMPLES = 6, 18  # on page.html: groups of the last step, held-out samples
+PAGE_GROUPS = 6    # on page.html: of the last step
+PAGE_SAMPLES = 18  # on page.html: held-out
 
 
 def evaluate_and_show(policy, measure, val, cfg, weights, step, accelerator, groups=()):
@@ -442,7 +445,7 @@ def evaluate_and_show(policy, measure, val, cfg, weights, step, accelerator, gro
              "the advantages that moved the weights; then held-out samples, on which nothing is trained: they are "
              "measured without R_rq.")
     write_page(Path(cfg.out, "page.html"), f"GRPO: {Path(cfg.out).name}", about, weights, cfg.tau,
-               questions + shown, {cfg.reward: [read_curve(cfg.out)]})
+               questions + shown, {cfg.reward: [read_curve(cfg.out)]}, scale=cfg.scale_advantage)
 
 
 def known(rows, name):

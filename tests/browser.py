@@ -11,6 +11,7 @@ import argparse
 import base64
 import json
 import os
+import select
 import shutil
 import signal
 import sys
@@ -23,6 +24,7 @@ except ImportError:  # Windows: find_browser says that there is none
     fcntl = None
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
+PATIENCE = 60  # seconds: a browser that says nothing for so long hangs
 KEYS = {"Tab": 9, "ArrowRight": 39, "ArrowLeft": 37, "Enter": 13, " ": 32}  # code of each key that is pressed
 
 
@@ -96,6 +98,8 @@ class Browser:
 
     def receive(self):
         while b"\0" not in self.rest:
+            if not select.select([self.input], [], [], PATIENCE)[0]:
+                raise PageError(f"the browser says nothing for {PATIENCE} s")
             piece = os.read(self.input, 1 << 16)
             if not piece:
                 raise PageError("the browser has gone")

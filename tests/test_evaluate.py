@@ -197,8 +197,26 @@ def test_the_gate_of_the_page_is_not_closed_beforehand(tmp_path, monkeypatch):
     assert rewarding.tau == .5 and '"tau": 0.5' in (tmp_path / "page.html").read_text()
 
 
+def test_each_sample_of_the_page_is_asked_with_its_own_picture(tmp_path, monkeypatch):
+    """Three samples in batches of two groups; then groups.jsonl has them."""
+    def sample(policy, items, count, *_, **__):
+        return SimpleNamespace(texts=[f"{seen} {text} {k}" for seen, text in items for k in range(count)])
+    monkeypatch.setattr(evaluate.P, "load_policy", lambda *_, **__: SimpleNamespace(device="cpu"))
+    monkeypatch.setattr(evaluate.P, "prompt", lambda preset, kind, question: question)
+    monkeypatch.setattr(evaluate.P, "encode_prompts", lambda policy, items: items)
+    monkeypatch.setattr(evaluate.P, "sample", sample)
+    monkeypatch.setattr(evaluate, "stamp_of", lambda *_: ["stamp"])
+    cfg = evaluate.Config(models=["d:direct=x", "s=y"], data=["val.jsonl"], out=str(tmp_path), batch=4, group=2)
+    samples = [SimpleNamespace(id=i, question=f"q-{i}") for i in "abc"]
+    wanted = "s", {i: [f"{i}.png q-{i} 0", f"{i}.png q-{i} 1"] for i in "abc"}
+    assert evaluate.sample_groups(cfg, samples, ["a.png", "b.png", "c.png"]) == wanted
+    monkeypatch.setattr(evaluate.P, "sample", None)
+    assert evaluate.sample_groups(cfg, samples, ["a.png", "b.png", "c.png"]) == wanted
+
+
 def test_flags_of_the_page_are_checked_at_once(tmp_path, monkeypatch):
-    for flags, why in ((["--group", "1"], "at least 2 rollouts"), (["--curated", str(tmp_path)], "is no report of curate.py")):
+    for flags, why in ((["--group", "1"], "at least 2 rollouts"), (["--pages", "-1"], "0: no page"),
+                       (["--curated", str(tmp_path)], "is no report of curate.py")):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", "--models", "a=x", "--out", str(tmp_path / "out"), *flags])
         with pytest.raises(BadInput, match=why):
             evaluate.main()

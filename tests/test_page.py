@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from argos import Choice, PointVerdict, Verdict, Weights, gate
-from browser import Browser, find_browser
+from browser import Browser, PageError, find_browser
 from runs.curves import Curve, read_curve
 from runs.errors import BadInput
 from train_grpo import advantages, zero_variance_cause
@@ -178,6 +178,7 @@ def test_who_fools_the_judge_is_marked():
         return made["right"], made["judge_only"]
     assert marks(1., 0.) == (False, True) and marks(1., None) == (True, False) and marks(0., 0.) == (False, False)
     assert marks(None, None) == (None, False) and marks(1., 1.) == (True, False)
+    assert marks(.5, None) == (True, False) and marks(.5, .49) == (False, True)  # as is counted everywhere: half is right
 
 
 def test_a_page_is_bounded_and_says_what_it_leaves_out(tmp_path, monkeypatch):
@@ -366,8 +367,60 @@ def test_who_is_turned_around_is_marked(opened):
     assert tab.run(turned) == 0 and tab.run("document.querySelector('.up .who').textContent") == "#2"
     tab.run("toy.querySelector('[data-preset=answer]').click()")
     assert tab.run(turned) == 2 and tab.run("document.querySelector('.up .who').textContent") == "#1"
-    assert "turned around: 2." in tab.run("document.getElementById('told').textContent")
+    assert "since this run (dashed): 2." in tab.run("document.getElementById('told').textContent")
     assert tab.run("document.querySelector('.total b').hidden") is False  # the mark where R stood
+
+
+@in_browser
+def test_those_turned_around_can_be_found_while_sliders_move(opened):
+    turning = group((1, 0, None), (.6, 1, None))
+    tab = opened([page.question(sample(), media(), group=turning), page.question(sample("s2"), media(), group=GROUPS[1])], weights=Weights(.5, .5, 0))
+    tab.run("filters.elements.turned.click()")
+    shown = "document.getElementById('count').textContent"
+    assert tab.run(shown) == "0 of 4 rollouts."
+    tab.run("toy.querySelector('[data-preset=answer]').click()")
+    assert tab.run(shown) == "2 of 4 rollouts." and tab.run("document.querySelectorAll('#rollouts > section[hidden]').length") == 1
+    tab.run("toy.querySelector('[data-preset=run]').click()")
+    assert tab.run(shown) == "0 of 4 rollouts."
+
+
+@in_browser
+def test_rewards_that_only_look_equal_show_their_spread(opened):
+    tab = opened([page.question(sample(), media(), group=group((1, 1, 1), (1, 1, .99999)))])
+    told = tab.run("data.questions[0].shown.summary.textContent")
+    assert told == "mean R 1.00, spread 0.000002: ▲ 1 up, ▼ 1 down"
+    assert tab.run("document.getElementById('told').textContent").startswith("1 group: ")
+
+
+@in_browser
+def test_a_run_that_does_not_divide_begins_so(opened):
+    questions = [page.question(sample(), media(), group=GROUPS[0])]
+    tab = opened(questions, scale=False)
+    _, wanted, _ = expected(GROUPS[0], SETTINGS[0], scale=False)
+    close(tab.run("data.questions[0].group.map(one => one.advantage)"), wanted)
+    assert tab.run("toy.elements.scale.checked") is False
+    tab.run("toy.elements.scale.click(), toy.querySelector('[data-preset=run]').click()")
+    close(tab.run("data.questions[0].group.map(one => one.advantage)"), wanted)
+    assert opened(questions).run("toy.elements.scale.checked") is True
+
+
+@in_browser
+def test_names_are_whole_and_a_long_response_scrolls(opened):
+    answers = [Rollout(name, "line\n" * 390, verdict()) for name in ("sft-greedy", "sft", "argos", "outcome")]
+    tab = opened([page.question(sample(), media(), answers)])
+    for width in (400, 1000, 1600):
+        tab.resize(width)
+        assert tab.run("[...document.querySelectorAll('.who')].filter(one => one.scrollWidth > one.clientWidth).length") == 0
+    tab.run("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert tab.run("document.querySelector('.response').offsetHeight") < 500
+
+
+@in_browser
+def test_a_browser_that_hangs_is_told(tab, monkeypatch):
+    monkeypatch.setattr("browser.PATIENCE", .05)
+    with pytest.raises(PageError, match="says nothing for 0.05 s"):
+        while True:  # what it still had to tell, then nothing
+            tab.receive()
 
 
 @in_browser
@@ -487,13 +540,13 @@ def test_texts_can_be_read_in_light_and_dark(opened, scheme):
 def test_a_keyboard_reaches_everything_and_is_seen(opened):
     tab = opened(many())
     seen = []
-    for _ in range(16):
+    for _ in range(17):
         tab.press("Tab")
         name, outline = tab.run("(e => [e.name || e.className || e.dataset.preset || e.tagName, getComputedStyle(e).outlineStyle])(document.activeElement)")
         seen.append(name)
         assert outline != "none", name
     assert seen == ["skip", "outcome", "grounding", "reasoning", "tau", "run", "answer", "open", "scale", "text", "topic", "who", "right", "grounded",
-                    "judge_only", "SUMMARY"]
+                    "judge_only", "turned", "SUMMARY"]
     unnamed = "[...document.querySelectorAll('input, select')].filter(e => e.labels.length === 0).length"  # an output would take the label
     assert tab.run(unnamed) == 0
     tab.prefer(reduced_motion="reduce")

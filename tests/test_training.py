@@ -286,3 +286,15 @@ def test_a_run_is_not_resumed_with_another_number_of_processes(tmp_path):
     with pytest.raises(BadInput, match="--num_processes 2, not 1"):
         one = SimpleNamespace(**vars(two) | dict(num_processes=1))
         processes.claim(one, train_sft.Config(out=str(tmp_path), resume=True))
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_the_page_shows_advantages_as_the_run_has_them(tmp_path, monkeypatch, scale):
+    """A run that does not divide by the spread (Dr. GRPO) shows those that moved its weights, not eq. 10's."""
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "eval", "step": 0, "answers": 0.5}\n')
+    monkeypatch.setattr(train_grpo, "evaluate", lambda *_: {})
+    monkeypatch.setattr(processes, "log", lambda *_: None)
+    cfg = train_grpo.Config(out=str(tmp_path), scale_advantage=scale)
+    main_process = SimpleNamespace(is_main_process=True)
+    train_grpo.evaluate_and_show(None, None, [], cfg, train_grpo.read_weights(cfg.weights), 0, main_process)
+    assert f'"scale": {json.dumps(scale)}' in (tmp_path / "page.html").read_text()

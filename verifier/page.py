@@ -221,15 +221,17 @@ def read_yield(path):
 
 
 # ---- 4. The file -------------------------------------------------------------------------------------------
-def write_page(path, title, about, weights, tau, questions=(), curves=None, tables=(), curation=None):
+def write_page(path, title, about, weights, tau, questions=(), curves=None, tables=(), curation=None,
+               scale=True):
     """Write the page, complete or not at all, of at most MAX_BYTES.
 
     about: what is shown, in a sentence. weights, tau: of the run, where the toy begins. questions: of `question`;
     the last are left out of a page that would be too large. curves: {name: [Curve, one for each seed]}; tables:
-    of `table`; curation: of `read_yield`. Raises BadInput where nothing can be written there.
+    of `table`; curation: of `read_yield`; scale: are advantages divided by the group's standard deviation?
+    Raises BadInput where nothing can be written there.
     """
     runs = {short(name): [curve(one) for one in several] for name, several in (curves or {}).items()}
-    page = dict(title=short(title), about=short(about, MAX_TEXT), tau=tau, right=RIGHT,
+    page = dict(title=short(title), about=short(about, MAX_TEXT), tau=tau, scale=scale, right=RIGHT,
                 weights=dict(outcome=weights.outcome, grounding=weights.grounding, reasoning=weights.reasoning),
                 curves=runs, tables=list(tables), curation=curation)
     before, after = TEMPLATE.read_text(encoding="utf-8").split(PLACE)
