@@ -137,7 +137,8 @@ def prefill(words):
             encoded = P.encode_prompts(plain, question * prompts)
             P.sample(plain, encoded, 8 // prompts, greedy=True, max_new_tokens=1)
             seconds.append(time.perf_counter() - start)
-        print(f"to the first token of 8 rollouts, {prompts} to read: {1000 * min(seconds):.0f} ms")  # min: less noise
+        best = 1000 * min(seconds)  # the least noisy
+        print(f"to the first token of 8 rollouts, {prompts} to read: {best:.0f} ms")
 
 
 TRUTH, FOILS = "a red square", ["a blue circle", "a green cross"]
