@@ -23,6 +23,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from exercises import bugs
@@ -143,10 +144,12 @@ def solution(root, exercise):
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_bytes())
-    except ValueError:
-        raise BadInput(f"{path}: is not what `strip` wrote; delete it, and take the code from the project "
-                       "again") from None
+        texts = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        texts = None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise BadInput(f"{path}: is not what `strip` wrote; delete it, and take the code from the project again")
+    return texts
 
 
 def save_own(root, exercise, found):
@@ -239,6 +242,8 @@ def show(root, args):
 def check(root, args):
     """Run the tests of some exercises; the exit code is pytest's."""
     marks = " or ".join(f"ex{exercise.number}" for exercise in chosen(args.numbers))
+    if not find_spec("pytest"):
+        raise BadInput("check needs pytest: python -m pip install -r requirements.txt")
     command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "--tb=short", "--no-header", "-m", marks,
                "tests/test_exercises.py"]
     done = subprocess.run(command, cwd=root)
@@ -247,9 +252,12 @@ def check(root, args):
 
 
 def on_each_bug(change):
-    """A command that puts planted bugs in or takes them out (exercises/BUGS.md)."""
+    """A command that puts planted bugs in or takes them out (exercises/BUGS.md), once all of them are known."""
     def command(root, args):
-        for number in args.numbers:
+        numbers = bugs.read_patches() if args.numbers == ["all"] else args.numbers
+        for number in numbers:
+            bugs.patches_of(number)
+        for number in numbers:
             print(f"bug {number} {change(root, number)}")
     return command
 

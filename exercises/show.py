@@ -131,9 +131,14 @@ def prefill(words):
     same = [P.sample(one, P.encode_prompts(one, question), 4, greedy=True).texts for one in (plain, fast)]
     print("greedy, the fast path writes the same:", same[0] == same[1])
     for prompts in (1, 8):
-        start = time.time()
-        P.sample(plain, P.encode_prompts(plain, question * prompts), 8 // prompts, greedy=True)
-        print(f"8 rollouts, {prompts} prompt{'s' if prompts > 1 else ''} to read: {time.time() - start:.2f} s")
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            encoded = P.encode_prompts(plain, question * prompts)
+            P.sample(plain, encoded, 8 // prompts, greedy=True, max_new_tokens=1)
+            seconds.append(time.perf_counter() - start)
+        best = 1000 * min(seconds)  # the least noisy
+        print(f"to the first token of 8 rollouts, {prompts} to read: {best:.0f} ms")
 
 
 TRUTH, FOILS = "a red square", ["a blue circle", "a green cross"]

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from exercises import bugs, look
+from exercises.__main__ import main
 from runs.errors import BadInput
 from verifier.claims import parse
 import policy as P
@@ -238,6 +239,18 @@ def test_a_bug_that_does_not_fit_changes_nothing(copy):
     assert refused >= 2
     with pytest.raises(BadInput, match="choose 1 to 8"):
         bugs.break_code(copy, "9")
+
+
+def test_the_commands_take_several_bugs(copy):
+    """Not one goes in if another is unknown; who has forgotten which is in mends all."""
+    whole = contents(copy)
+    with pytest.raises(BadInput, match="bug 9: choose 1 to 8"):
+        main(["break", "4", "9"], copy)
+    assert contents(copy) == whole
+    main(["break", "4", "6"], copy)
+    assert contents(copy) != whole
+    main(["mend", "all"], copy)
+    assert contents(copy) == whole
 
 
 def test_the_list_of_bugs_does_not_tell_what_they_are():

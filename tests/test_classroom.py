@@ -163,9 +163,21 @@ def test_what_the_tool_refuses(copy):
         with pytest.raises((BadInput, SystemExit)):
             main(["strip", word], copy)
     main(["strip", "3"], copy)
-    (copy / "exercises/.solutions/03.json").write_text("{")
-    with pytest.raises(BadInput, match="03.json"):
-        main(["restore", "3"], copy)
+    stripped = snapshot(copy)
+    for text in ("{", "[1]", "5", "null"):
+        (copy / "exercises/.solutions/03.json").write_text(text)
+        for command in ("restore", "strip"):
+            write_own(copy, 3)
+            mine = snapshot(copy)
+            with pytest.raises(BadInput, match="03.json"):
+                main([command, "3"], copy)
+            assert snapshot(copy) == mine != stripped
+
+
+def test_check_without_pytest_says_so(copy, monkeypatch):
+    monkeypatch.setattr(tool, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="check needs pytest"):
+        main(["check", "3"], copy)
 
 
 def test_the_list_names_every_exercise(copy, capsys):
@@ -323,9 +335,11 @@ MISTAKES = {
         ("self.position = self.position + 1", "self.position = torch.full_like(self.position, self.mask.shape[1])"),
         ("self.mask = prompts.mask[prompt_of]  # (n, P)", "self.mask = torch.ones_like(prompts.mask[prompt_of])")],
     10: [("if means:", "if False:"), ("if not means_truth:", "if False:"), ("zip(texts[1:], means_foils)", "zip(texts, means_foils)"),
-         ("if k == 0:", "if not means_foils:")],
+         ("if k == 0:", "if not means_foils:"), ("foil[:60]", "foil")],
     11: [("outcome >= .5 and", ""), ("reward is not None and", ""), ("reward >= threshold", "reward > threshold"),
-         ("best = max(verdicts", "best = min(verdicts"), ("    if not_scored:", "    if len(not_scored) > 1:"),
+         ("reward >= threshold", "reward >= .7"),
+         ("best = max(verdicts", "best = min(verdicts"), ("key=lambda v: v.reward", "key=lambda v: (v.outcome, v.reward)"),
+         ("    if not_scored:", "    if len(not_scored) > 1:"),
          ("(best.grounding or 0)", "best.grounding"), ("if all(v.parsed.answer", "if any(v.parsed.answer")],
     12: [("a ** n", "0"), ("(1 - d) ** n", "(1 - d - a) ** n"), ("(rewards @ w).max()", "(rewards @ w)[policy > 0].max()"),
          ("(1 - theta) *", "theta *"), ("pair_error(theta * eps", "pair_error(eps"), ("* w.sum()\n", "\n"),

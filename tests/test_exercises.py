@@ -73,8 +73,8 @@ def test_the_gate_opens_at_tau_itself():
 
 @pytest.mark.ex1
 def test_a_term_that_is_none_drops_out():
-    expect(reward(1, .25), .75, "R_rq is None: (.5 * 1 + .25 * .25) / (.5 + .25), so R still reaches 1 (SPEC: "
-                                "remaining weights are rescaled to sum to 1)")
+    expect(reward(1, .25), .75, "R_rq is None: (.5 * 1 + .25 * .25) / (.5 + .25), so R still reaches 1 (our "
+                                "choice: the remaining weights are rescaled to sum to 1)")
     expect(reward(1), 1, "the outcome alone: .5 * 1 / .5")
     expect(reward(.4, 1), .4 * .5 / .75, "a closed gate divides by the same weights as an open one, else a wrong answer "
                                          "would gain from terms that are merely there")
@@ -631,6 +631,8 @@ def test_what_means_everything_means_nothing():
         expect(score, 0., f"replies {replies}: an answer that also means another truth means neither (our choice, beside "
                           "eq. 6): RL answered every free question with one word")
         must(TEXTS[replies.index(True, 1)] in why, f"the reason names the foil that it also means, not {why!r}")
+    expect(foils.outcome_against(["x", "y" * 300], [True, True], 1)[1], f"; also means {'y' * 60!r}",
+           "at most 60 characters of a foil: the reason stands on a card")
 
 
 @pytest.mark.ex10
@@ -671,6 +673,7 @@ def reason(*verdicts):
 def test_a_rollout_passes_if_it_is_right_and_good():
     expect(bool(curate.passes(.7, 1., .7)), True, "a reward of at least the threshold: .7 itself passes (app. C.3)")
     expect(bool(curate.passes(.69, 1., .7)), False, ".69 is below .7")
+    expect(bool(curate.passes(.6, 1., .5)), True, "threshold is an argument, not always .7")
     expect(bool(curate.passes(.9, 0., .7)), False, "a wrong answer is never taught, whatever it earned")
     expect(bool(curate.passes(.9, .5, .7)), True, "right: an outcome of at least .5, the gate's threshold")
     expect(bool(curate.passes(None, None, .7)), False, "None: it was not scored. No comparison, no error")
@@ -680,6 +683,7 @@ def test_a_rollout_passes_if_it_is_right_and_good():
 def test_the_best_rollout_decides():
     expect(reason(verdict(0, 0), verdict(1, .9), verdict(1, .2)), None, "the best has .9 >= .7, and is right (app. C.3)")
     must(reason(verdict(0, 0), verdict(1, .6)) is not None, ".6 is the best: below .7")
+    expect(reason(verdict(1, .6, 0), verdict(.8, .8)), None, "the best by reward, .8, and not by outcome")
 
 
 @pytest.mark.ex11

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from exercises.__main__ import EXERCISES, bodies, solution_file
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("runs", "verifier", "teachers", "theory", "tiny", "benchmarks", "exercises")
 FILES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).glob("*.py"))])
@@ -105,9 +107,37 @@ def test_imports_stand_at_the_top():
                 explained.add(node.lineno)
 
 
+def lines_that_count(root, file):
+    """How long a file is: all of its lines. What a student has written in the place of a body does not count.
+
+    A body is a student's where the project's is kept aside, and in a copy handed out without solutions and .git.
+    """
+    lines = (root / file).read_text().splitlines()
+    students = [exercise for exercise in EXERCISES if file in exercise.files
+                and (solution_file(root, exercise).exists() or not (root / ".git").exists())]
+    for exercise in students:
+        for body in reversed(bodies(root, exercise)):  # from the end: lines above keep their numbers
+            del lines[body.first:body.end]
+    return len(lines)
+
+
 @pytest.mark.parametrize("file, most", [("nano.py", 200), ("argos.py", 580)])
 def test_first_steps_stay_short(file, most):
-    assert len((ROOT / file).read_text().splitlines()) <= most
+    assert lines_that_count(ROOT, file) <= most
+
+
+def test_the_limit_binds_the_project_and_no_student(tmp_path):
+    body = "    # BEGIN SOLUTION ex1\n" + "    x = 1\n" * 10 + "    # END SOLUTION\n"
+    (tmp_path / "argos.py").write_text("import this\n" + body)
+    (tmp_path / ".git").touch()
+    assert lines_that_count(tmp_path, "argos.py") == 13  # the project's own body, of ten lines
+    kept = tmp_path / "exercises/.solutions/01.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("[]")
+    assert lines_that_count(tmp_path, "argos.py") == 3   # a student's
+    kept.unlink()
+    (tmp_path / ".git").unlink()
+    assert lines_that_count(tmp_path, "argos.py") == 3   # a student's, in a copy without solutions
 
 
 def test_readme_takes_five_minutes():
