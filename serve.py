@@ -48,7 +48,7 @@ from importlib.metadata import version
 
 from tqdm import tqdm
 
-from runs.checkpoints import follow_budget
+from runs.checkpoints import follow_budget, shown_pixels
 from runs.errors import BadInput, first_line, printable, run_main
 from runs.settings import TeacherSettings, flag, parse_config, pixel_budget, preset_arguments, verifier_options
 from verifier.rollouts import verify_rollouts
@@ -181,9 +181,9 @@ class Service:
         try:
             results = verify_rollouts(self.verifier, rollouts, self.folders, self.cfg.batch)
         except BaseException as error:  # a bug: these requests get a 500, and the next ones their answers
-            traceback.print_exc()
             for _, answer in requests:
                 answer.set_exception(Refused(500, f"failed ({type(error).__name__}: {first_line(error)})"))
+            traceback.print_exc()  # last: it fails where the terminal is gone
             return
         for own, answer in requests:
             answer.set_result(results[:len(own)])
@@ -300,8 +300,7 @@ def trl_reward(verifier, processor, data=".", batch=128):
     has the columns that `python -m benchmarks.engines --engine trl` writes. Raises BadInput where the two
     would see a picture in different sizes: points are pixels of the picture as the policy saw it.
     """
-    size = processor.image_processor.size
-    seen = (size["shortest_edge"], size["longest_edge"])  # pixels, whatever their names say
+    seen = shown_pixels(processor)
     if seen != (verifier.min_pixels, verifier.max_pixels):
         raise BadInput(f"the trainer's processor shows pictures of {seen[0]} to {seen[1]} pixels, the verifier "
                        f"reads points in {verifier.min_pixels} to {verifier.max_pixels}: set "

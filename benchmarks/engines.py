@@ -47,7 +47,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoProcessor
 
-from runs.checkpoints import NO_CODE, budget_of, follow_budget, write_budget
+from runs.checkpoints import NO_CODE, budget_of, follow_budget, shown_pixels, write_budget
 from runs.errors import BadInput, BadMedia, first_line, printable, run_main, warn
 from runs.files import alone, save_figure, write_atomically
 from runs.settings import TOKEN, Settings, flag, parse_config, pixel_budget, preset_arguments
@@ -198,8 +198,7 @@ class Asker:
     def __init__(self, cfg):
         self.preset = cfg.preset
         self.processor = load_processor(cfg.policy)
-        size = self.processor.image_processor.size
-        low, high = size["shortest_edge"], size["longest_edge"]  # pixels, whatever their names say
+        low, high = shown_pixels(self.processor)
         fewest, most = pixel_bounds(cfg).values()
         if low > fewest or high < most:
             raise BadInput(f"--policy {cfg.policy}: its processor would resize these pictures, of {fewest} to "
@@ -304,13 +303,20 @@ def next_steps(path, longest, cfg):
         yield "    " + line.format(longest=longest, **places, **pixel_bounds(cfg))
 
 
+def written_to(cfg):
+    """The file of rows, an absolute path."""
+    return Path(cfg.out, f"{Path(cfg.data).stem}-{cfg.engine}.{ENGINES[cfg.engine].ending}").resolve()
+
+
 def check(cfg):
     """Raises BadInput."""
     if cfg.engine not in ENGINES:
         raise BadInput(f"--engine {cfg.engine}: choose {', '.join(ENGINES)}")
-    if cfg.engine == "easyr1" and "@" in str(Path(cfg.out).resolve()):
-        raise BadInput(f"--out {cfg.out}: EasyR1 takes what follows an @ in a path for the name of a split; name "
-                       "another folder")
+    if cfg.engine == "easyr1" and "@" in str(written_to(cfg)):
+        raise BadInput(f"--out {cfg.out}, --data {cfg.data}: EasyR1 takes what follows an @ in a path for the name of "
+                       "a split; name another folder or file")
+    if "," in cfg.out:
+        raise BadInput(f"--out {cfg.out}: serve.py --data takes a comma for the end of a name; name another folder")
 
 
 def main():
@@ -320,7 +326,7 @@ def main():
     asker = Asker(cfg)
     samples = read_samples(cfg.data)
     pictures = without_clips(samples, cfg)
-    path = Path(cfg.out, f"{Path(cfg.data).stem}-{cfg.engine}.{ENGINES[cfg.engine].ending}").resolve()
+    path = written_to(cfg)
     with alone(cfg.out):
         made = export(pictures, asker, cfg)
         for line in made.unusable:
