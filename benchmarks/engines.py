@@ -303,18 +303,14 @@ def next_steps(path, longest, cfg):
         yield "    " + line.format(longest=longest, **places, **pixel_bounds(cfg))
 
 
-def written_to(cfg):
-    """The file of rows, an absolute path."""
-    return Path(cfg.out, f"{Path(cfg.data).stem}-{cfg.engine}.{ENGINES[cfg.engine].ending}").resolve()
-
-
 def check(cfg):
     """Raises BadInput."""
     if cfg.engine not in ENGINES:
         raise BadInput(f"--engine {cfg.engine}: choose {', '.join(ENGINES)}")
-    if cfg.engine == "easyr1" and "@" in str(written_to(cfg)):
-        raise BadInput(f"--out {cfg.out}, --data {cfg.data}: EasyR1 takes what follows an @ in a path for the name of "
-                       "a split; name another folder or file")
+    for flag_of, name in (("out", str(Path(cfg.out).resolve())), ("data", Path(cfg.data).stem)):
+        if cfg.engine == "easyr1" and "@" in name:
+            raise BadInput(f"--{flag_of} {getattr(cfg, flag_of)}: EasyR1 takes what follows an @ in a path for the "
+                           "name of a split; choose another name")
     if "," in cfg.out:
         raise BadInput(f"--out {cfg.out}: serve.py --data takes a comma for the end of a name; name another folder")
 
@@ -326,7 +322,7 @@ def main():
     asker = Asker(cfg)
     samples = read_samples(cfg.data)
     pictures = without_clips(samples, cfg)
-    path = written_to(cfg)
+    path = Path(cfg.out, f"{Path(cfg.data).stem}-{cfg.engine}.{ENGINES[cfg.engine].ending}").resolve()
     with alone(cfg.out):
         made = export(pictures, asker, cfg)
         for line in made.unusable:

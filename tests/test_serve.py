@@ -239,6 +239,27 @@ def test_an_outcome_that_is_not_scored(serving, judge, capsys):
     assert rewards.verl("argos", texts[0], rows[0], {}, url=server.url, deadline=10)["score"] > 0
 
 
+def test_a_part_of_a_call_without_a_reward_is_no_zero_for_swift(serving, judge):
+    """The rest of the group may be scored in another process. Kills a 0 that no response has earned."""
+    judge.fails = ValueError("no weights")
+    server = serving()
+    texts, rows = [free()["response"], POINT], [json.dumps(free()["row"]), json.dumps(row(1))]
+    with pytest.raises(RuntimeError, match=f"{server.url} gives no reward: .*no weights"):
+        rewards.swift(texts, rows, url=server.url, deadline=.5)
+    judge.fails = None
+    assert min(rewards.swift(texts, rows, url=server.url, deadline=.5)) > 0
+
+
+def test_a_terminal_that_is_gone_costs_no_answer(serving, monkeypatch):
+    def gone(*about):
+        raise OSError("Input/output error")
+    monkeypatch.setattr(serve, "verify_rollouts", gone)
+    monkeypatch.setattr(serve.traceback, "print_exc", gone)
+    monkeypatch.setattr(serve, "WAIT_SECONDS", 2)
+    status, said = send(serving(), json.dumps([item()]).encode())
+    assert status == 500 and "Input/output error" in said["error"]
+
+
 @pytest.mark.parametrize("error", [MemoryError("RAM"), BadInput("a setting"), KeyError("x"),
                                    type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), SystemExit(3)])
 def test_whatever_the_verifier_raises_the_service_goes_on(serving, error, monkeypatch):
@@ -452,7 +473,10 @@ def test_errors_name_the_server_and_come_in_time(serving, monkeypatch):
         rewards.verify([item()])
 
 
-@pytest.mark.parametrize("status, said", [(200, b"<html>"), (200, b"{}"), (200, b"[{}]"), (404, b"{}"), (301, b"")])
+@pytest.mark.parametrize("status, said", [(200, b"<html>"), (200, b"{}"), (200, b"[{}]"), (404, b"{}"), (301, b""),
+                                          (200, b'[{"reward": NaN, "not_scored": {}}]'),
+                                          (200, b'[{"reward": "1", "not_scored": {}}]'),
+                                          (200, b'[{"reward": 1, "outcome": Infinity, "not_scored": {}}]')])
 def test_another_service_is_told_at_once(status, said):
     class Other(serve.BaseHTTPRequestHandler):
         def do_POST(self):
@@ -470,6 +494,23 @@ def test_another_service_is_told_at_once(status, said):
         with pytest.raises(RuntimeError, match=f"{url} (is another service|refuses: {status})"):
             rewards.verify([item()], url)
         server.shutdown()
+
+
+def test_what_one_thread_has_learned_no_other_undoes():
+    """verl asks from 8 threads. Kills `known = known or ...`, which writes back what it has read before."""
+    class Meanwhile(list):
+        def __len__(self):
+            rewards.scored_before = True  # by another thread, at the worst moment
+            return super().__len__()
+    rewards.name_wrong_rows(Meanwhile([{"error": "row a"}]))
+    assert rewards.scored_before
+
+
+def test_waiting_for_ever_and_chats_without_a_text(serving):
+    url = serving().url
+    assert rewards.verify([item()], url, "inf")[0]["outcome"] == 1
+    completions = [[{"role": "assistant", "content": None}], [{"role": "assistant", "content": [{"text": POINT}]}]]
+    assert rewards.trl(completions, [json.dumps(row())] * 2, url=url) == [0, pytest.approx(.875)]
 
 
 # ---- 5. The process ---------------------------------------------------------------------------------------------
