@@ -65,7 +65,8 @@ def verl(data_source, solution_str, ground_truth, extra_info=None, url=None, dea
     """verl's reward of one rollout. ground_truth: its row as JSON. -> {"score": reward, term: .., "not_scored"}
 
     verl sends rollouts one by one, as they end, so a group may come in parts. What a rollout is scored on
-    must then not depend on the rest of its group: see `alone`. And where the outcome was not scored, 0 for a
+    must then not depend on the rest of its group: see `alone`. (A grounding or reasoning that a failing teacher
+    leaves out drops out for this rollout alone: not_scored is 1.) And where the outcome was not scored, 0 for a
     part of the group would be a punishment: the server is asked again until the deadline, then that is an
     error.
     """

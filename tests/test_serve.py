@@ -206,6 +206,34 @@ def test_two_servers_share_the_rows_and_keep_groups_whole(serving):
     assert sum(counts) == 24 and min(counts) > 0 and all(count % 2 == 0 for count in counts)
 
 
+def test_two_servers_answer_in_the_order_of_the_items(serving):
+    """Kills results that stand in the order of the requests."""
+    items = [item(i, TEXTS[(i + k) % 5], id=str(i)) for k in range(3) for i in range(6)]
+    one, other = serving().url, serving().url
+    alone, both = [[r["reward"] for r in rewards.verify(items, url)] for url in (one, f"{one},{other}")]
+    assert both == pytest.approx(alone) and both != pytest.approx(both[::-1])
+
+
+def test_a_rows_server_depends_on_the_row_alone():
+    """verl sends parts of a group in many calls and processes. Kills a choice by place, count or a salted hash."""
+    servers = ["a", "b", "c"]
+    items = [item(i % 6, id=str(i)) for i in range(40)]
+    own = [rewards.make_requests([one], servers)[0][0] for one in items]
+    assert set(own) == set(servers) and own[:12] == list("ccbbaaaabaab")
+    for server, places in rewards.make_requests(items[::-1] + items, servers):
+        assert {(own[::-1] + own)[place] for place in places} == {server}
+
+
+def test_engines_that_tear_groups_apart_score_every_question_on_points(serving):
+    """Else who is alone in a call and does not point is scored by another rule than the rest of the group."""
+    url, truth = serving().url, json.dumps(row(grounding=False))
+    assert rewards.easyr1([{"response": TEXTS[4], "ground_truth": truth}], url=url)[0]["overall"] == pytest.approx(.625 / .75)
+    apart = [rewards.verl("argos", TEXTS[4], truth, url=url)["score"], *rewards.swift([TEXTS[4]], [truth], url=url),
+             *rewards.trl([TEXTS[4]], [truth], url=url)]
+    pointed = rewards.verl("argos", POINT, truth, url=url)["score"]
+    assert apart == pytest.approx([.625] * 3) and pointed == pytest.approx(.875)
+
+
 # ---- 2. Teachers that fail ------------------------------------------------------------------------------------
 def test_a_failing_judge_drops_the_term_for_the_group(serving, judge):
     judge.fails = ValueError("no weights")
@@ -408,6 +436,19 @@ def test_no_more_wait_than_there_is_room_for(serving, judge, monkeypatch):
     assert any("4 rollouts wait" in text["error"] for status, text in said if status == 503)
     judge.seconds = 0
     assert rewards.verify([item()], server.url)[0]["outcome"] == 1  # a client asks until there is room
+
+
+def test_many_large_requests_do_not_fill_the_memory(serving, judge, monkeypatch):
+    body = json.dumps([item()]).encode()
+    monkeypatch.setattr(serve, "MAX_HELD", len(body) + 10)
+    judge.seconds = .1
+    server = serving()
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(lambda _: send(server, body), range(4)))
+    assert sorted({status for status, _ in said}) == [200, 503] and server.held == 0
+    with ThreadPoolExecutor(4) as pool:  # a client asks until there is room
+        results = list(pool.map(lambda _: rewards.verify([item()], server.url)[0], range(4)))
+    assert [result["outcome"] for result in results] == [1] * 4 and server.held == 0
 
 
 # ---- 4. The client ----------------------------------------------------------------------------------------------
