@@ -37,6 +37,7 @@ import hashlib
 import io
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -297,7 +298,7 @@ def next_steps(path, longest, cfg):
     rewards = Path(__file__).resolve().parent.parent / "rewards.py"
     places = {"path": path, "policy": policy, "rewards": rewards}
     yield "next, the verifier, once per GPU that it may have:"
-    yield f"    python serve.py --preset {cfg.preset} --judge MODEL --data {cfg.out}"
+    yield f"    python serve.py --preset {cfg.preset} --judge MODEL --data {shlex.quote(cfg.out)}"
     yield f"then {engine.title}, with ARGOS_URL set to where that runs:"
     for line in engine.settings:
         yield "    " + line.format(longest=longest, **places, **pixel_bounds(cfg))
@@ -307,12 +308,14 @@ def check(cfg):
     """Raises BadInput."""
     if cfg.engine not in ENGINES:
         raise BadInput(f"--engine {cfg.engine}: choose {', '.join(ENGINES)}")
-    for flag_of, name in (("out", str(Path(cfg.out).resolve())), ("data", Path(cfg.data).stem)):
+    names = {f"--out {cfg.out}": str(Path(cfg.out).resolve()), f"--data {cfg.data}": Path(cfg.data).stem}
+    for typed, name in names.items():
         if cfg.engine == "easyr1" and "@" in name:
-            raise BadInput(f"--{flag_of} {getattr(cfg, flag_of)}: EasyR1 takes what follows an @ in a path for the "
-                           "name of a split; choose another name")
+            raise BadInput(f"{typed}: EasyR1 takes what follows an @ in a path for the name of a split; choose "
+                           "another name")
     if "," in cfg.out:
-        raise BadInput(f"--out {cfg.out}: serve.py --data takes a comma for the end of a name; name another folder")
+        raise BadInput(f"--out {cfg.out}: serve.py --data takes a comma for the end of a name; name another "
+                       "folder")
 
 
 def main():

@@ -140,7 +140,7 @@ def save_budget(processor, folder, budget):
 
 
 def shown_pixels(processor):
-    """(fewest, most) pixels of a picture as a processor of Qwen2.5-VL's kind shows it; BadInput for other kinds."""
+    """(fewest, most) pixels of a picture as a processor shows it. Raises BadInput where it states none."""
     size = getattr(getattr(processor, "image_processor", None), "size", None)
     names = ("shortest_edge", "longest_edge")  # pixels, whatever their names say
     bounds = [size.get(name) if hasattr(size, "get") else None for name in names]

@@ -227,7 +227,8 @@ def test_a_rows_server_depends_on_the_row_alone():
 def test_engines_that_tear_groups_apart_score_every_question_on_points(serving):
     """Else who is alone in a call and does not point is scored by another rule than the rest of the group."""
     url, truth = serving().url, json.dumps(row(grounding=False))
-    assert rewards.easyr1([{"response": TEXTS[4], "ground_truth": truth}], url=url)[0]["overall"] == pytest.approx(.625 / .75)
+    whole, = rewards.easyr1([{"response": TEXTS[4], "ground_truth": truth}], url=url)
+    assert whole["overall"] == pytest.approx(.625 / .75)  # nobody in its group points
     apart = [rewards.verl("argos", TEXTS[4], truth, url=url)["score"], *rewards.swift([TEXTS[4]], [truth], url=url),
              *rewards.trl([TEXTS[4]], [truth], url=url)]
     pointed = rewards.verl("argos", POINT, truth, url=url)["score"]
