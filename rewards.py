@@ -21,7 +21,8 @@ What happens when something fails (never a silent 0):
                                   The outcome: there is no reward. TRL gets None, which it leaves out. EasyR1
                                   and verl take numbers only: all of the group get 0, so nobody gains or loses
                                   by it. Where not one rollout of a call has a reward, these two ask again
-                                  until the deadline, then that is an error.
+                                  until the deadline, then that is an error. ms-swift as verl: each rollout
+                                  has to get one.
   a wrong row                     no reward, as above, and one line on stderr says what is wrong with it.
                                   Where nothing was ever scored, that is an error: most likely --data names
                                   another folder.
@@ -31,6 +32,7 @@ Before: serve.py. Next: benchmarks/engines.md
 import hashlib
 import http.client
 import json
+import math
 import os
 import socket
 import sys
@@ -53,7 +55,7 @@ def easyr1(reward_inputs, url=None, deadline=None):
     """
     items = [make_item(one["ground_truth"], one["response"]) for one in reward_inputs]
     scores = []
-    for result in verify(items, url, deadline, insist=True):
+    for result in verify(items, url, deadline, insist="some"):
         terms = {term: float(result[term]) for term in TERMS if result.get(term) is not None}
         scores.append({"overall": as_number(result), **terms, "not_scored": float(lacks(result))})
     return scores
@@ -63,12 +65,13 @@ def verl(data_source, solution_str, ground_truth, extra_info=None, url=None, dea
     """verl's reward of one rollout. ground_truth: its row as JSON. -> {"score": reward, term: .., "not_scored"}
 
     verl sends rollouts one by one, as they end, so a group may come in parts. What a rollout is scored on
-    must then not depend on the rest of its group: see `alone`. And where the outcome was not scored, 0 for a
+    must then not depend on the rest of its group: see `alone`. (A grounding or reasoning that a failing teacher
+    leaves out drops out for this rollout alone: not_scored is 1.) And where the outcome was not scored, 0 for a
     part of the group would be a punishment: the server is asked again until the deadline, then that is an
     error.
     """
     item = make_item(alone(ground_truth), solution_str)
-    result = verify([item], url, deadline, insist=True, patience=8)[0]  # the first picture may be damaged
+    result = verify([item], url, deadline, insist="all", patience=8)[0]  # the first picture may be damaged
     terms = {term: float(result.get(term) or 0.0) for term in TERMS}  # verl needs the same keys for all
     return {"score": as_number(result), **terms, "not_scored": float(lacks(result))}
 
@@ -98,11 +101,12 @@ trl.__name__ = "argos"  # TRL's metrics bear the name of the function
 
 
 def swift(completions, row, url=None, deadline=None, **columns):
-    """ms-swift's reward: TRL's, in numbers, as ms-swift makes 0 of None. Where a teacher that fails has left not
-    one rollout of the call with a reward, the server is asked again until the deadline.
+    """ms-swift's reward: TRL's, in numbers, as ms-swift makes 0 of None. A group may be split over processes, so
+    0 for a part of it would be a punishment: where a teacher that fails has left any rollout without a reward,
+    the server is asked again until the deadline, then that is an error.
     """
     items = [make_item(alone(one), text_of(completion)) for one, completion in zip(row, completions)]
-    return [as_number(result) for result in verify(items, url, deadline, insist=True)]
+    return [as_number(result) for result in verify(items, url, deadline, insist="all")]
 
 
 # ---- 2. Rows and results -----------------------------------------------------------------------------------
@@ -134,7 +138,7 @@ def text_of(completion):
     content = completion[-1]["content"]
     if isinstance(content, str):
         return content
-    return "".join(part.get("text") or "" for part in content)
+    return "".join(part.get("text") or "" for part in content or [])
 
 
 def as_number(result):
@@ -153,12 +157,12 @@ class Refused(Exception):
     """What asking again will not change."""
 
 
-def verify(items, url=None, deadline=None, insist=False, patience=1):
+def verify(items, url=None, deadline=None, insist="", patience=1):
     """Ask the servers -> one result an item, in order: {"reward", "outcome", ..., "not_scored"}, as serve.py says.
 
     items: [{"row": dict, "response": text}, ...]. url: servers, separated by commas. deadline: seconds.
-    insist: ask again where a failing teacher has left not one item with a reward. patience: see
-    name_wrong_rows. Raises RuntimeError, which names the server.
+    insist: ask again while failing teachers leave rows that are right without a reward: "some" stops once one item
+    has one, "all" once each has. patience: see name_wrong_rows. Raises RuntimeError, which names the server.
     """
     url = url or os.environ.get("ARGOS_URL") or "http://127.0.0.1:8500"
     servers = [one.strip().rstrip("/") for one in url.split(",") if one.strip()]
@@ -172,7 +176,8 @@ def verify(items, url=None, deadline=None, insist=False, patience=1):
         results, asked = ask_all(servers, items, end)
         lacking = [result for result in results if result.get("reward") is None]
         unscored = [result["not_scored"] for result in lacking if "error" not in result]
-        if not (insist and unscored) or len(lacking) < len(results):
+        some = len(lacking) < len(results)
+        if not (unscored and insist) or (insist == "some" and some):
             return name_wrong_rows(results, patience)
     raise RuntimeError(f"argos: {', '.join(asked)} gives no reward: {unscored[0]}")
 
@@ -264,8 +269,8 @@ def ask_once(server, items, end):
 
 
 def left(end):
-    """Seconds until then; a little where it is past, as 0 would mean never to wait."""
-    return max(0.1, end - time.monotonic())
+    """Seconds until then; a little where it is past, as 0 would mean never to wait; a day where it is for ever."""
+    return min(max(0.1, end - time.monotonic()), 86_400.0)
 
 
 def keep_alive(connection):
@@ -277,7 +282,16 @@ def keep_alive(connection):
 
 
 def is_result(thing):
-    return isinstance(thing, dict) and ("error" in thing or {"reward", "not_scored"} <= set(thing))
+    """Whether it is what serve.py says of a rollout. No reward is None; NaN would spoil a whole step."""
+    if not isinstance(thing, dict):
+        return False
+    scores = [thing.get(name) for name in ("reward",) + TERMS]
+    numbers = all(score is None or is_number(score) for score in scores)
+    return "error" in thing or (numbers and {"reward", "not_scored"} <= set(thing))
+
+
+def is_number(score):
+    return isinstance(score, (int, float)) and math.isfinite(score)
 
 
 # ---- 4. Wrong rows -----------------------------------------------------------------------------------------
@@ -292,7 +306,8 @@ def name_wrong_rows(results, patience=1):
     """
     global scored_before
     errors = [result["error"] for result in results if "error" in result]
-    scored_before = scored_before or len(errors) < len(results)
+    if len(errors) < len(results):  # by itself: what another thread has learned meanwhile must not be undone
+        scored_before = True
     for error in errors:
         if error not in told and len(told) < 1000:
             told.add(error)

@@ -40,7 +40,7 @@ import time
 import traceback
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,7 +48,7 @@ from importlib.metadata import version
 
 from tqdm import tqdm
 
-from runs.checkpoints import follow_budget
+from runs.checkpoints import follow_budget, shown_pixels
 from runs.errors import BadInput, first_line, printable, run_main
 from runs.settings import TeacherSettings, flag, parse_config, pixel_budget, preset_arguments, verifier_options
 from verifier.rollouts import verify_rollouts
@@ -60,6 +60,7 @@ import rewards
 # All of these are our choice.
 MAX_BYTES = 64_000_000  # of a request; 4,096 rollouts of 2,000 tokens are about half of it
 MAX_ROLLOUTS = 4096     # of a request, and that may wait together
+MAX_HELD = 4 * MAX_BYTES  # of all requests in memory; read as JSON, a hostile one takes 20 times its length
 WAIT_SECONDS = 900      # then a request is given up, and may be sent again
 READ_SECONDS = 30       # in which a request must have come
 
@@ -181,9 +182,9 @@ class Service:
         try:
             results = verify_rollouts(self.verifier, rollouts, self.folders, self.cfg.batch)
         except BaseException as error:  # a bug: these requests get a 500, and the next ones their answers
-            traceback.print_exc()
             for _, answer in requests:
                 answer.set_exception(Refused(500, f"failed ({type(error).__name__}: {first_line(error)})"))
+            traceback.print_exc()  # last: it fails where the terminal is gone
             return
         for own, answer in requests:
             answer.set_result(results[:len(own)])
@@ -199,6 +200,21 @@ class Server(ThreadingHTTPServer):
         super().__init__(*arguments)
         self.service = None  # a Service, once its models are loaded
         self.begun = set()   # Handlers whose request was read and whose answer is not yet sent
+        self.lock = threading.Lock()
+        self.held = 0        # bytes of the requests that are in memory
+
+    @contextmanager
+    def holding(self, length):
+        """Inside, a request of so many bytes is in memory. Raises Refused where that is too much."""
+        with self.lock:
+            if self.held + length > MAX_HELD:
+                raise Refused(503, f"is busy: it holds requests of {self.held:,} bytes")
+            self.held += length
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.held -= length
 
     def handle_error(self, request, client_address):
         if not isinstance(sys.exception(), OSError):  # a client that has gone is not worth a line
@@ -238,16 +254,18 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         try:
-            rollouts = self._rollouts()
-            self.server.begun.add(self)
-            self._reply(200, self.server.service.ask(rollouts))
+            length = self._length()
+            with self.server.holding(length):
+                rollouts = self._rollouts(length)
+                self.server.begun.add(self)
+                self._reply(200, self.server.service.ask(rollouts))
         except Refused as refusal:
             self._reply(refusal.status, {"error": str(refusal)})
         finally:
             self.server.begun.discard(self)
 
-    def _rollouts(self):
-        """What was sent, as far as it keeps to the bounds. Raises Refused."""
+    def _length(self):
+        """Bytes of what is sent. Raises Refused where the head of the request is not what was asked for."""
         if self.path != "/verify":
             raise Refused(404, "ask GET /health or POST /verify")
         if self.headers.get_content_type() != "application/json":  # a web page cannot send this unasked
@@ -259,6 +277,10 @@ class Handler(BaseHTTPRequestHandler):
         if length > MAX_BYTES:
             self._skip(length)
             raise Refused(413, f"send at most {MAX_BYTES:,} bytes")
+        return length
+
+    def _rollouts(self, length):
+        """What was sent, as far as it keeps to the bounds. Raises Refused."""
         body = self.rfile.read(length)
         if len(body) < length:
             raise Refused(408, f"the request was not sent within {READ_SECONDS} seconds")
@@ -300,8 +322,7 @@ def trl_reward(verifier, processor, data=".", batch=128):
     has the columns that `python -m benchmarks.engines --engine trl` writes. Raises BadInput where the two
     would see a picture in different sizes: points are pixels of the picture as the policy saw it.
     """
-    size = processor.image_processor.size
-    seen = (size["shortest_edge"], size["longest_edge"])  # pixels, whatever their names say
+    seen = shown_pixels(processor)
     if seen != (verifier.min_pixels, verifier.max_pixels):
         raise BadInput(f"the trainer's processor shows pictures of {seen[0]} to {seen[1]} pixels, the verifier "
                        f"reads points in {verifier.min_pixels} to {verifier.max_pixels}: set "

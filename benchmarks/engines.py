@@ -37,6 +37,7 @@ import hashlib
 import io
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoProcessor
 
-from runs.checkpoints import NO_CODE, budget_of, follow_budget, write_budget
+from runs.checkpoints import NO_CODE, budget_of, follow_budget, shown_pixels, write_budget
 from runs.errors import BadInput, BadMedia, first_line, printable, run_main, warn
 from runs.files import alone, save_figure, write_atomically
 from runs.settings import TOKEN, Settings, flag, parse_config, pixel_budget, preset_arguments
@@ -198,8 +199,7 @@ class Asker:
     def __init__(self, cfg):
         self.preset = cfg.preset
         self.processor = load_processor(cfg.policy)
-        size = self.processor.image_processor.size
-        low, high = size["shortest_edge"], size["longest_edge"]  # pixels, whatever their names say
+        low, high = shown_pixels(self.processor)
         fewest, most = pixel_bounds(cfg).values()
         if low > fewest or high < most:
             raise BadInput(f"--policy {cfg.policy}: its processor would resize these pictures, of {fewest} to "
@@ -298,7 +298,7 @@ def next_steps(path, longest, cfg):
     rewards = Path(__file__).resolve().parent.parent / "rewards.py"
     places = {"path": path, "policy": policy, "rewards": rewards}
     yield "next, the verifier, once per GPU that it may have:"
-    yield f"    python serve.py --preset {cfg.preset} --judge MODEL --data {cfg.out}"
+    yield f"    python serve.py --preset {cfg.preset} --judge MODEL --data {shlex.quote(cfg.out)}"
     yield f"then {engine.title}, with ARGOS_URL set to where that runs:"
     for line in engine.settings:
         yield "    " + line.format(longest=longest, **places, **pixel_bounds(cfg))
@@ -308,9 +308,14 @@ def check(cfg):
     """Raises BadInput."""
     if cfg.engine not in ENGINES:
         raise BadInput(f"--engine {cfg.engine}: choose {', '.join(ENGINES)}")
-    if cfg.engine == "easyr1" and "@" in str(Path(cfg.out).resolve()):
-        raise BadInput(f"--out {cfg.out}: EasyR1 takes what follows an @ in a path for the name of a split; name "
-                       "another folder")
+    names = {f"--out {cfg.out}": str(Path(cfg.out).resolve()), f"--data {cfg.data}": Path(cfg.data).stem}
+    for typed, name in names.items():
+        if cfg.engine == "easyr1" and "@" in name:
+            raise BadInput(f"{typed}: EasyR1 takes what follows an @ in a path for the name of a split; choose "
+                           "another name")
+    if "," in cfg.out:
+        raise BadInput(f"--out {cfg.out}: serve.py --data takes a comma for the end of a name; name another "
+                       "folder")
 
 
 def main():

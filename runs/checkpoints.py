@@ -139,6 +139,17 @@ def save_budget(processor, folder, budget):
     processor.save_pretrained(folder)
 
 
+def shown_pixels(processor):
+    """(fewest, most) pixels of a picture as a processor shows it. Raises BadInput where it states none."""
+    size = getattr(getattr(processor, "image_processor", None), "size", None)
+    names = ("shortest_edge", "longest_edge")  # pixels, whatever their names say
+    bounds = [size.get(name) if hasattr(size, "get") else None for name in names]
+    if None in bounds:
+        raise BadInput(f"{type(processor).__name__}: states no fewest and most pixels of a picture, so nobody can "
+                       "tell in which size the policy sees it; take a model of Qwen2.5-VL's kind")
+    return tuple(bounds)
+
+
 def read_budget(folder):
     """The pixel budget of a checkpoint or of curated data, or None where the folder states none.
 
@@ -212,18 +223,20 @@ def add_older_names(folder):
     Version 4 takes rope_parameters for an unknown setting, falls back to a base of 1,000,000 for its rotations and
     then misses mrope_section; and it does not know TokenizersBackend. So both are written under their older names,
     too. Version 5 reads the same model from them as before (tests/test_checkpoints.py asks both for their logits).
+    What a model of another kind does not have is left alone: nothing may be lost here after a long training.
     """
     path = Path(folder, "config.json")
     if path.exists():  # an adapter has none
         config = json.loads(path.read_text(encoding="utf-8"))
-        text = config["text_config"]
-        rope = dict(text["rope_parameters"])
-        text["rope_theta"] = rope.pop("rope_theta")
-        text["rope_scaling"] = rope  # {"rope_type": "default", "mrope_section": [..]}
-        text["architectures"] = config["architectures"]  # where EasyR1's merger and vLLM find it
-        write_atomically(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        text = config.get("text_config", {})
+        rope = dict(text.get("rope_parameters") or {})
+        if "rope_theta" in rope:
+            text["rope_theta"] = rope.pop("rope_theta")
+            text["rope_scaling"] = rope  # {"rope_type": "default", "mrope_section": [..]}
+            text["architectures"] = config.get("architectures")  # where EasyR1's merger and vLLM find it
+            write_atomically(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
     path = Path(folder, "tokenizer_config.json")
     tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    if tokenizer["tokenizer_class"] == "TokenizersBackend":
+    if tokenizer.get("tokenizer_class") == "TokenizersBackend":
         tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"  # in version 5 another word for the same
         write_atomically(path, json.dumps(tokenizer, indent=2, sort_keys=True) + "\n")

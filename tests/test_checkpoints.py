@@ -23,7 +23,7 @@ import train_grpo
 import train_sft
 from benchmarks import embodied, libero
 from benchmarks import run as paper_benchmarks
-from runs.checkpoints import budget_of, follow_budget, read_budget
+from runs.checkpoints import add_older_names, budget_of, follow_budget, read_budget
 from runs.errors import BadInput
 from verifier.media import load_media
 
@@ -221,6 +221,16 @@ def test_older_names_change_nothing_for_this_version(merged):
     assert written[0]["text_config"].pop("rope_scaling") == {"rope_type": "default", "mrope_section": [4, 6, 6]}
     assert written[0] == written[1]
     same(ask(merged), ask(plain))
+
+
+@pytest.mark.parametrize("config", [{}, {"text_config": {"rope_parameters": None}}, {"architectures": ["Other"],
+                                    "text_config": {"rope_parameters": {"full_attention": {"rope_theta": 1.}}}}])
+def test_a_model_of_another_kind_is_saved_as_it_is(config, tmp_path):
+    """Kills a KeyError at the end of a long training."""
+    for name, content in (("config.json", config), ("tokenizer_config.json", {})):
+        (tmp_path / name).write_text(json.dumps(content))
+    add_older_names(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == config
 
 
 @pytest.mark.skipif("ARGOS_TRANSFORMERS4" not in os.environ, reason="ARGOS_TRANSFORMERS4 names no folder with it: "

@@ -20,7 +20,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize 
 
 import policy as P
 from verifier.rollouts import read_row
-from benchmarks import engines
+from benchmarks import engines, verifier_costs
 from runs.errors import BadInput, BadMedia
 from runs.checkpoints import read_budget
 from verifier.media import load_media
@@ -273,6 +273,8 @@ def test_wrong_flags_are_one_line(data, tmp_path, monkeypatch):
     for typed, said in (
             (["--engine", "other"], "^--engine other: choose easyr1, verl, trl, swift$"),
             (["--out", tmp_path / "a@b"], "^--out .*a@b: EasyR1 takes what follows an @"),
+            (["--data", tmp_path / "a@b.jsonl"], "^--data .*a@b.jsonl: EasyR1 takes what follows an @"),
+            (["--out", tmp_path / "a,b"], "^--out .*a,b: serve.py --data takes a comma"),
             (["--policy", tmp_path / "none"], "^--policy .*none: no processor can be loaded from there"),
             (["--image_pixels", "39200"], "its processor would resize these pictures, of 7056 to 39200 pixels, to 7056 to 28224")):
         with pytest.raises(BadInput, match=said) as error:
@@ -298,3 +300,17 @@ def test_the_7b_preset_sets_prompt_and_budget(data, tmp_path, monkeypatch):
     assert "Think first, then answer: <think>" in row["problem"] and row["problem"].startswith("<image>How many?\n\n")
     assert Image.open(row["images"][0]).size == (112, 308)  # upright
     assert Sample.from_row(json.loads(row["answer"]), tmp_path / "o").answer == "2"
+
+
+# ---- 4. The page's sum -------------------------------------------------------------------------------------
+DETECTOR = 1_037_681_242_112  # what detector_flop() counts, in half a minute: too long for a test
+
+
+def test_the_pages_numbers_are_what_the_command_prints(monkeypatch, capsys):
+    """Kills a sum, an assumption or a table that was changed in one of the two places."""
+    monkeypatch.setattr(verifier_costs, "detector_flop", lambda: DETECTOR)
+    monkeypatch.setattr(sys, "argv", ["verifier_costs"])
+    verifier_costs.main()
+    text, _, table = capsys.readouterr().out.partition("Seconds:\n")
+    page = (ROOT / "benchmarks/engines.md").read_text()
+    assert f"```\n{text}Seconds:\n```\n{table}\n" in page

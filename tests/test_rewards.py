@@ -98,6 +98,14 @@ def test_a_processor_of_other_pixels_is_refused(verifier, processor, folder):
         trl_reward(verifier, other, folder)
 
 
+@pytest.mark.parametrize("size", [{"height": 224, "width": 224}, {"shortest_edge": 224}, 224, None])
+def test_a_processor_without_a_budget_is_one_line(size, verifier, folder):
+    """CLIP's, or a tokenizer alone. Kills a KeyError."""
+    image_processor = None if size is None else SimpleNamespace(size=size)
+    with pytest.raises(BadInput, match="states no fewest and most pixels"):
+        trl_reward(verifier, SimpleNamespace(image_processor=image_processor), folder)
+
+
 # ---- The real TRL ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", train_grpo.LOSSES)
 @pytest.mark.parametrize("beta", [0., .04])

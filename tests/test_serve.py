@@ -206,6 +206,35 @@ def test_two_servers_share_the_rows_and_keep_groups_whole(serving):
     assert sum(counts) == 24 and min(counts) > 0 and all(count % 2 == 0 for count in counts)
 
 
+def test_two_servers_answer_in_the_order_of_the_items(serving):
+    """Kills results that stand in the order of the requests."""
+    items = [item(i, TEXTS[(i + k) % 5], id=str(i)) for k in range(3) for i in range(6)]
+    one, other = serving().url, serving().url
+    alone, both = [[r["reward"] for r in rewards.verify(items, url)] for url in (one, f"{one},{other}")]
+    assert both == pytest.approx(alone) and both != pytest.approx(both[::-1])
+
+
+def test_a_rows_server_depends_on_the_row_alone():
+    """verl sends parts of a group in many calls and processes. Kills a choice by place, count or a salted hash."""
+    servers = ["a", "b", "c"]
+    items = [item(i % 6, id=str(i)) for i in range(40)]
+    own = [rewards.make_requests([one], servers)[0][0] for one in items]
+    assert set(own) == set(servers) and own[:12] == list("ccbbaaaabaab")
+    for server, places in rewards.make_requests(items[::-1] + items, servers):
+        assert {(own[::-1] + own)[place] for place in places} == {server}
+
+
+def test_engines_that_tear_groups_apart_score_every_question_on_points(serving):
+    """Else who is alone in a call and does not point is scored by another rule than the rest of the group."""
+    url, truth = serving().url, json.dumps(row(grounding=False))
+    whole, = rewards.easyr1([{"response": TEXTS[4], "ground_truth": truth}], url=url)
+    assert whole["overall"] == pytest.approx(.625 / .75)  # nobody in its group points
+    apart = [rewards.verl("argos", TEXTS[4], truth, url=url)["score"], *rewards.swift([TEXTS[4]], [truth], url=url),
+             *rewards.trl([TEXTS[4]], [truth], url=url)]
+    pointed = rewards.verl("argos", POINT, truth, url=url)["score"]
+    assert apart == pytest.approx([.625] * 3) and pointed == pytest.approx(.875)
+
+
 # ---- 2. Teachers that fail ------------------------------------------------------------------------------------
 def test_a_failing_judge_drops_the_term_for_the_group(serving, judge):
     judge.fails = ValueError("no weights")
@@ -237,6 +266,27 @@ def test_an_outcome_that_is_not_scored(serving, judge, capsys):
         judge.fails = None
     threading.Timer(.3, recover).start()
     assert rewards.verl("argos", texts[0], rows[0], {}, url=server.url, deadline=10)["score"] > 0
+
+
+def test_a_part_of_a_call_without_a_reward_is_no_zero_for_swift(serving, judge):
+    """The rest of the group may be scored in another process. Kills a 0 that no response has earned."""
+    judge.fails = ValueError("no weights")
+    server = serving()
+    texts, rows = [free()["response"], POINT], [json.dumps(free()["row"]), json.dumps(row(1))]
+    with pytest.raises(RuntimeError, match=f"{server.url} gives no reward: .*no weights"):
+        rewards.swift(texts, rows, url=server.url, deadline=.5)
+    judge.fails = None
+    assert min(rewards.swift(texts, rows, url=server.url, deadline=.5)) > 0
+
+
+def test_a_terminal_that_is_gone_costs_no_answer(serving, monkeypatch):
+    def gone(*about):
+        raise OSError("Input/output error")
+    monkeypatch.setattr(serve, "verify_rollouts", gone)
+    monkeypatch.setattr(serve.traceback, "print_exc", gone)
+    monkeypatch.setattr(serve, "WAIT_SECONDS", 2)
+    status, said = send(serving(), json.dumps([item()]).encode())
+    assert status == 500 and "Input/output error" in said["error"]
 
 
 @pytest.mark.parametrize("error", [MemoryError("RAM"), BadInput("a setting"), KeyError("x"),
@@ -389,6 +439,19 @@ def test_no_more_wait_than_there_is_room_for(serving, judge, monkeypatch):
     assert rewards.verify([item()], server.url)[0]["outcome"] == 1  # a client asks until there is room
 
 
+def test_many_large_requests_do_not_fill_the_memory(serving, judge, monkeypatch):
+    body = json.dumps([item()]).encode()
+    monkeypatch.setattr(serve, "MAX_HELD", len(body) + 10)
+    judge.seconds = .1
+    server = serving()
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(lambda _: send(server, body), range(4)))
+    assert sorted({status for status, _ in said}) == [200, 503] and server.held == 0
+    with ThreadPoolExecutor(4) as pool:  # a client asks until there is room
+        results = list(pool.map(lambda _: rewards.verify([item()], server.url)[0], range(4)))
+    assert [result["outcome"] for result in results] == [1] * 4 and server.held == 0
+
+
 # ---- 4. The client ----------------------------------------------------------------------------------------------
 def test_the_client_loads_by_path_and_needs_python_alone(tmp_path):
     shutil.copy(ROOT / "rewards.py", tmp_path / "elsewhere.py")
@@ -452,7 +515,10 @@ def test_errors_name_the_server_and_come_in_time(serving, monkeypatch):
         rewards.verify([item()])
 
 
-@pytest.mark.parametrize("status, said", [(200, b"<html>"), (200, b"{}"), (200, b"[{}]"), (404, b"{}"), (301, b"")])
+@pytest.mark.parametrize("status, said", [(200, b"<html>"), (200, b"{}"), (200, b"[{}]"), (404, b"{}"), (301, b""),
+                                          (200, b'[{"reward": NaN, "not_scored": {}}]'),
+                                          (200, b'[{"reward": "1", "not_scored": {}}]'),
+                                          (200, b'[{"reward": 1, "outcome": Infinity, "not_scored": {}}]')])
 def test_another_service_is_told_at_once(status, said):
     class Other(serve.BaseHTTPRequestHandler):
         def do_POST(self):
@@ -470,6 +536,23 @@ def test_another_service_is_told_at_once(status, said):
         with pytest.raises(RuntimeError, match=f"{url} (is another service|refuses: {status})"):
             rewards.verify([item()], url)
         server.shutdown()
+
+
+def test_what_one_thread_has_learned_no_other_undoes():
+    """verl asks from 8 threads. Kills `known = known or ...`, which writes back what it has read before."""
+    class Meanwhile(list):
+        def __len__(self):
+            rewards.scored_before = True  # by another thread, at the worst moment
+            return super().__len__()
+    rewards.name_wrong_rows(Meanwhile([{"error": "row a"}]))
+    assert rewards.scored_before
+
+
+def test_waiting_for_ever_and_chats_without_a_text(serving):
+    url = serving().url
+    assert rewards.verify([item()], url, "inf")[0]["outcome"] == 1
+    completions = [[{"role": "assistant", "content": None}], [{"role": "assistant", "content": [{"text": POINT}]}]]
+    assert rewards.trl(completions, [json.dumps(row())] * 2, url=url) == [0, pytest.approx(.875)]
 
 
 # ---- 5. The process ---------------------------------------------------------------------------------------------
